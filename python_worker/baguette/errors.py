@@ -1,0 +1,44 @@
+"""What can go wrong in the Python half, one class per name.
+
+The same names travel through the port as error classes (docs/internals/port.md), so the Erlang
+side can decide what to do without reading sentences. Raised everywhere in the package; caught
+only by the worker's runner and by the command lines, which print the message.
+"""
+
+from __future__ import annotations
+
+
+class BaguetteError(Exception):
+    """Base of every error a caller can act on; `name` is its class on the port."""
+
+    name = "failure"
+
+
+class BadInput(BaguetteError):
+    """The request or payload itself is wrong: asking again cannot help."""
+
+    name = "bad_input"
+
+
+class WeightsError(BaguetteError):
+    """A model directory that is missing, incomplete or does not fit its own config."""
+
+    name = "bad_weights"
+
+
+class NotFinite(BaguetteError):
+    """A computed tensor holds NaN or infinity: an error, never a picture."""
+
+    name = "not_finite"
+
+
+class OutOfMemory(BaguetteError):
+    """The device could not hold the call; half the batch or another node may."""
+
+    name = "out_of_memory"
+
+
+class DeviceLost(BaguetteError):
+    """The device itself failed; the process that sees this ends itself."""
+
+    name = "device_lost"

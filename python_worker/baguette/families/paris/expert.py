@@ -1,0 +1,215 @@
+"""One Paris expert: DiT-XL/2 with AdaLN-Single (PixArt style), as published.
+
+`Expert` is the bare network that training uses; `PreparedExpert` is the same network with what is
+constant over a picture kept: keys and values per text context, modulation per time. The expert
+worker and the single-process pipeline both call `PreparedExpert`, so they agree to the byte.
+Nothing heavy is imported here: an expert worker needs torch and safetensors only.
+
+Symbols: N batch, T patch tokens, L text tokens, D hidden size, C latent channels.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baguette.errors import BadInput
+from baguette.families.paris.config import ExpertConfig
+from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp, modulate
+from baguette.prediction import to_velocity
+
+KeysValues = list[tuple[Tensor, Tensor]]
+
+
+class Block(nn.Module):
+    """One transformer block; its modulation is scale_shift_table + t0."""
+
+    def __init__(self, config: ExpertConfig, norm_eps: float) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.eps = norm_eps
+        self.scale_shift_table = nn.Parameter(torch.zeros(6, d))
+        self.attn = Attention(d, config.num_heads)
+        self.cross_attn = Attention(d, config.num_heads)
+        self.mlp = mlp(d, config.mlp_ratio)
+
+    def modulation(self, t0: Tensor) -> tuple[Tensor, ...]:
+        """t0 (N, 6, D) -> shift_a, scale_a, gate_a, shift_m, scale_m, gate_m, each (N, 1, D)."""
+        return (self.scale_shift_table[None] + t0).chunk(6, dim=1)
+
+    def forward(self, h: Tensor, mod: Sequence[Tensor], kv: tuple[Tensor, Tensor]) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = mod
+        normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
+        h = torch.addcmul(h, gate_a, self.attn(modulate(normed, shift_a, scale_a)))
+        h = h + self.cross_attn.cross(h, *kv)
+        normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
+        return torch.addcmul(h, gate_m, self.mlp(modulate(normed, shift_m, scale_m)))
+
+
+class FinalLayer(nn.Module):
+    """Modulated by t_emb itself, not t0."""
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.scale_shift_table = nn.Parameter(torch.zeros(2, d))
+        self.linear = nn.Linear(d, config.patch_size**2 * config.out_channels)
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """All that depends on (expert, t) only: six tensors a block and two for the final layer."""
+
+    blocks: list[tuple[Tensor, ...]]  # each (N, 1, D)
+    final: tuple[Tensor, Tensor]  # shift, scale, each (N, 1, D)
+
+
+class Expert(nn.Module):
+    """x (N, C, S, S), t (N,) in network units, text (N, L, text_embed_dim) -> (N, C, S, S)."""
+
+    def __init__(self, config: ExpertConfig, norm_eps: float = 1e-6) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.config = config
+        self.eps = norm_eps
+        self.patch_embed = PatchEmbed(config.in_channels, d, config.patch_size)
+        tokens = (config.image_size // config.patch_size) ** 2
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, d))
+        self.time_embed = TimeEmbed(d)
+        self.text_proj = nn.Linear(config.text_embed_dim, d)
+        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
+        self.layers = nn.ModuleList(Block(config, norm_eps) for _ in range(config.num_layers))
+        self.final_layer = FinalLayer(config)
+
+    def _blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.layers))
+
+    def keys_values(self, text: Tensor) -> KeysValues:
+        """text (N, L, text_embed_dim) -> each block's cross-attention keys and values."""
+        projected = self.text_proj(text)  # (N, L, D)
+        return [block.cross_attn.keys_values(projected) for block in self._blocks()]
+
+    def modulation(self, t: Tensor) -> Modulation:
+        """t (N,) -> what every block and the final layer are modulated with."""
+        t_emb = self.time_embed(t)  # (N, D)
+        t0 = self.t_block(t_emb).unflatten(1, (6, -1))  # (N, 6, D)
+        shift, scale = (self.final_layer.scale_shift_table[None] + t_emb[:, None]).chunk(2, dim=1)
+        return Modulation([block.modulation(t0) for block in self._blocks()], (shift, scale))
+
+    def predict(self, x: Tensor, mod: Modulation, kv: KeysValues) -> Tensor:
+        """The network proper, with time and text already prepared."""
+        h = self.patch_embed(x) + self.pos_embed  # (N, T, D)
+        for block, block_mod, block_kv in zip(self.layers, mod.blocks, kv, strict=True):
+            h = block(h, block_mod, block_kv)
+        h = modulate(F.layer_norm(h, h.shape[-1:], eps=self.eps), *mod.final)
+        return self._unpatchify(self.final_layer.linear(h), x.shape[-2:])
+
+    def _unpatchify(self, h: Tensor, size: Sequence[int]) -> Tensor:
+        p, c = self.config.patch_size, self.config.out_channels
+        rows, columns = size[0] // p, size[1] // p
+        h = h.reshape(h.shape[0], rows, columns, p, p, c).permute(0, 5, 1, 3, 2, 4)
+        return h.reshape(h.shape[0], c, rows * p, columns * p)
+
+    def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        return self.predict(x, self.modulation(t), self.keys_values(text))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image's question: latent (C, S, S) fp32 at time t in [0, 1], and its contexts by hash."""
+
+    latent: Tensor
+    t: float
+    network_t: float
+    context: str
+    null_context: str
+    guidance_scale: float
+
+
+class PreparedExpert:
+    """An expert with its caches: the pure function (latent, t, context, guidance) -> velocity.
+
+    Contexts are learnt once by hash and evicted least recently used first; `missing` says which
+    ones a call would need. Not thread safe: one compute thread owns it.
+    """
+
+    MAX_CONTEXTS = 64
+    MAX_TIMES = 64
+
+    def __init__(self, module: Expert, objective: str = "velocity") -> None:
+        self.module = module.eval()
+        self.objective = objective
+        self._contexts: OrderedDict[str, KeysValues] = OrderedDict()
+        self._pairs: OrderedDict[tuple[str, ...], KeysValues] = OrderedDict()
+        self._times: OrderedDict[tuple[float, ...], Modulation] = OrderedDict()
+
+    def missing(self, rows: Sequence[Row]) -> list[str]:
+        """Hashes of the contexts these rows name and this expert has not learnt."""
+        wanted = {h for row in rows for h in (row.null_context, row.context)}
+        return sorted(wanted - self._contexts.keys())
+
+    @torch.inference_mode()
+    def learn(self, context_hash: str, context: Tensor) -> None:
+        """Keep the keys and values of one context (L, text_embed_dim) fp32, computed alone."""
+        if context.dim() != 2 or context.shape[1] != self.module.config.text_embed_dim:
+            raise BadInput(
+                f"got a context of shape {tuple(context.shape)} but expected "
+                f"(L, {self.module.config.text_embed_dim})"
+            )
+        _put(
+            self._contexts, context_hash, self.module.keys_values(context[None]), self.MAX_CONTEXTS
+        )
+
+    @torch.inference_mode()
+    def velocity(self, rows: Sequence[Row]) -> Tensor:
+        """Guided velocity of each row, (N, C, S, S) fp32: v_u + s (v_c - v_u).
+
+        Both guidance branches run as one batch [null..., conditional...]; one row alone is the
+        canonical call. Classifier-free guidance: Ho & Salimans, 2022 (arXiv 2207.12598).
+        """
+        latents = torch.stack([row.latent for row in rows])  # (N, C, S, S)
+        names = [row.null_context for row in rows] + [row.context for row in rows]
+        mod = self._modulation(tuple(row.network_t for row in rows))
+        out = self.module.predict(torch.cat([latents, latents]), mod, self._keys_values(names))
+        null, conditional = out.float().chunk(2)
+        scale = torch.tensor([row.guidance_scale for row in rows])[:, None, None, None]
+        guided = null + scale.to(null) * (conditional - null)
+        if self.objective == "velocity":
+            return guided
+        times = torch.tensor([row.t for row in rows])[:, None, None, None].to(null)
+        return to_velocity(self.objective, guided, latents, times)
+
+    def _keys_values(self, names: list[str]) -> KeysValues:
+        pair = tuple(names)
+        if pair not in self._pairs:
+            chosen = [self._contexts[name] for name in names]
+            joined = [
+                (torch.cat([kv[i][0] for kv in chosen]), torch.cat([kv[i][1] for kv in chosen]))
+                for i in range(len(self.module.layers))
+            ]
+            _put(self._pairs, pair, joined, self.MAX_CONTEXTS // 4)
+        for name in names:
+            self._contexts.move_to_end(name)
+        self._pairs.move_to_end(pair)
+        return self._pairs[pair]
+
+    def _modulation(self, times: tuple[float, ...]) -> Modulation:
+        # Rows of one time share tensors of batch 1 that broadcast; else one line a row, twice.
+        wanted = times[:1] if len(set(times)) == 1 else times + times
+        if wanted not in self._times:
+            t = torch.tensor(wanted, dtype=torch.float32, device=self.module.pos_embed.device)
+            _put(self._times, wanted, self.module.modulation(t), self.MAX_TIMES)
+        self._times.move_to_end(wanted)
+        return self._times[wanted]
+
+
+def _put(cache: OrderedDict, key: object, value: object, most: int) -> None:
+    cache[key] = value
+    while len(cache) > most:
+        cache.popitem(last=False)

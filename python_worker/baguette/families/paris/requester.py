@@ -1,0 +1,120 @@
+"""What the requesting node computes itself: encode, start, route, advance, decode.
+
+The single-process pipeline and the pipeline worker are both built on this one class, so that the
+cluster and the reference agree to the byte. Imports transformers and diffusers. Canonical
+throughout: one prompt, one image, one context at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from baguette.errors import NotFinite
+from baguette.families.paris.config import ModelConfig
+from baguette.families.paris.files import component_key, router_file
+from baguette.families.paris.loading import DTYPE, load_router
+from baguette.families.paris.text import TextEncoder, unknown_words
+from baguette.families.paris.vae import LatentDecoder
+from baguette.mixture import Choice, choose, mix
+from baguette.noise import initial_noise
+from baguette.sampler import euler_step
+from baguette.schedule import network_time, time_grid
+
+
+@dataclass(frozen=True)
+class Context:
+    """A text context (L, D) fp32 under the hash that names it everywhere."""
+
+    hash: str
+    tensor: Tensor
+
+
+class Requester:
+    """Text encoder, router, sampler and VAE of one Paris model directory."""
+
+    def __init__(self, model_dir: Path) -> None:
+        self.config = ModelConfig.read(model_dir)
+        self.router = load_router(model_dir)
+        self.text = TextEncoder(model_dir, DTYPE)
+        self.decoder = LatentDecoder(model_dir, DTYPE)
+        self.keys = {
+            "router": component_key("router", router_file(model_dir)),
+            "text_encoder": component_key(
+                "text_encoder", *_files(model_dir, "text_encoder", "tokenizer")
+            ),
+            "vae": component_key("vae", *_files(model_dir, "vae")),
+        }
+
+    def encode(self, prompt: str) -> Context:
+        """The context of one prompt; its hash covers the encoder's key and the tensor's bytes."""
+        return self._context(self.text.encode(prompt))
+
+    def encode_null(self, negative_prompt: str = "") -> Context:
+        """What guidance pushes away from: the encoding of "" or a negative prompt, or zeros."""
+        tensor = self.text.encode(negative_prompt)
+        if not negative_prompt and self.config.settings.null_context == "zeros":
+            tensor = torch.zeros_like(tensor)
+        return self._context(tensor)
+
+    def _context(self, tensor: Tensor) -> Context:
+        digest = hashlib.sha256(self.keys["text_encoder"].encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+        return Context(digest.hexdigest(), tensor)
+
+    def warnings(self, prompt: str) -> list[str]:
+        """A sentence when the prompt holds words that this model was never shown."""
+        unknown = unknown_words(prompt, self.config.vocabulary)
+        if not unknown:
+            return []
+        shown = ", ".join(word[:20] for word in unknown[:3])
+        hint = self.config.vocabulary_hint or f"{self.config.name} knows a small vocabulary"
+        return [f"{hint} (unknown here: {shown}); for real pictures: make weights"]
+
+    def times(self, steps: int) -> list[float]:
+        """The steps + 1 times of a picture, from 1 to 0."""
+        return time_grid(steps, self.config.settings.grid)
+
+    def network_time(self, t: float) -> float:
+        """Time t in [0, 1] as the networks take it."""
+        return network_time(t, self.config.settings.time_scale)
+
+    def start(self, seed: int) -> Tensor:
+        """The first latent of the image with this seed, (C, S, S) fp32."""
+        return initial_noise(seed, self.config.latent_shape)
+
+    def route(self, latent: Tensor, t: float, top_k: int | None) -> Choice:
+        """Which experts this image asks at time t; `top_k` None asks them all."""
+        logits = self.router.logits(latent, self.network_time(t))
+        if not bool(torch.isfinite(logits).all()):
+            raise NotFinite("the router's logits are not finite; is the latent damaged?")
+        return choose(logits, top_k)
+
+    def advance(
+        self,
+        latent: Tensor,
+        velocities: Mapping[int, Tensor],
+        choice: Choice,
+        t: float,
+        t_next: float,
+    ) -> Tensor:
+        """One Euler step with the experts' velocities mixed in expert order."""
+        latent = euler_step(latent, mix(velocities, choice), t, t_next)
+        if not bool(torch.isfinite(latent).all()):
+            raise NotFinite(
+                f"the latent after t={t:.4f} is not finite; an expert's answer is damaged"
+            )
+        return latent
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """latent (C, S, S) -> pixels uint8 (H, W, 3)."""
+        return self.decoder.decode(latent)
+
+
+def _files(model_dir: Path, *parts: str) -> list[Path]:
+    return [p for part in parts for p in sorted((model_dir / part).iterdir()) if p.is_file()]

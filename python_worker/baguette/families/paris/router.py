@@ -1,0 +1,106 @@
+"""The Paris router: DiT-B/2 with AdaLN-Zero and a CLS token; latent and time -> expert logits.
+
+It never sees the text. Called by the requesting half (`requester.py`) once per step and image, and
+by the training recipe. Symbols: N batch, T patch tokens, D hidden size, K experts.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baguette.families.paris.config import RouterConfig, Settings
+from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp, modulate
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "silu": nn.SiLU,
+    "identity": nn.Identity,
+}
+
+
+class Block(nn.Module):
+    """AdaLN-Zero block: its own SiLU and Linear turn t_emb into six modulations."""
+
+    def __init__(self, config: RouterConfig, norm_eps: float) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.eps = norm_eps
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
+        self.attn = Attention(d, config.num_heads)
+        self.mlp = mlp(d, config.mlp_ratio)
+
+    def forward(self, h: Tensor, mod: tuple[Tensor, ...]) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = mod
+        normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
+        h = torch.addcmul(h, gate_a, self.attn(modulate(normed, shift_a, scale_a)))
+        normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
+        return torch.addcmul(h, gate_m, self.mlp(modulate(normed, shift_m, scale_m)))
+
+
+class Router(nn.Module):
+    """x (N, C, S, S), t (N,) in network units -> logits (N, K)."""
+
+    def __init__(self, config: RouterConfig, settings: Settings | None = None) -> None:
+        super().__init__()
+        settings = settings or Settings()
+        d = config.hidden_size
+        self.config = config
+        self.patch_embed = PatchEmbed(config.in_channels, d, config.patch_size)
+        tokens = (config.image_size // config.patch_size) ** 2
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, d))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, d))
+        self.time_embed = TimeEmbed(d)
+        eps = settings.norm_eps
+        self.layers = nn.ModuleList(Block(config, eps) for _ in range(config.num_layers))
+        self.head = nn.Sequential(
+            nn.Linear(d, d),
+            _ACTIVATIONS[settings.head_1](),
+            nn.LayerNorm(d, eps=eps),
+            _ACTIVATIONS[settings.head_3](),
+            nn.Linear(d, config.num_clusters),
+        )
+
+    def modulation(self, t: Tensor) -> list[tuple[Tensor, ...]]:
+        """t (N,) -> six modulations a block, each (N, 1, D)."""
+        t_emb = self.time_embed(t)
+        return [
+            block.adaLN_modulation(t_emb).unflatten(1, (6, -1)).chunk(6, dim=1)
+            for block in cast(list[Block], list(self.layers))
+        ]
+
+    def predict(self, x: Tensor, mod: list[tuple[Tensor, ...]]) -> Tensor:
+        """The network proper, with time already prepared."""
+        h = self.patch_embed(x) + self.pos_embed  # (N, T, D)
+        h = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), h], dim=1)  # (N, 1+T, D)
+        for block, block_mod in zip(self.layers, mod, strict=True):
+            h = block(h, block_mod)
+        return self.head(h[:, 0])
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.predict(x, self.modulation(t))
+
+
+class PreparedRouter:
+    """The router with its modulation kept per time: all images of a grid meet the same times."""
+
+    MAX_TIMES = 256
+
+    def __init__(self, module: Router) -> None:
+        self.module = module.eval()
+        self._times: OrderedDict[float, list[tuple[Tensor, ...]]] = OrderedDict()
+
+    @torch.inference_mode()
+    def logits(self, latent: Tensor, network_t: float) -> Tensor:
+        """One image alone, latent (C, S, S) fp32 -> logits (K,) fp32."""
+        if network_t not in self._times:
+            t = torch.tensor([network_t], dtype=torch.float32, device=latent.device)
+            self._times[network_t] = self.module.modulation(t)
+            if len(self._times) > self.MAX_TIMES:
+                self._times.popitem(last=False)
+        return self.module.predict(latent[None], self._times[network_t])[0].float()

@@ -1,0 +1,58 @@
+"""Prompts to text contexts: CLIPTokenizer and CLIPTextModel of `transformers`.
+
+Called by `requester.py`. Imports transformers, so only the pipeline worker and the single-process
+pipeline may load it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from baguette.errors import WeightsError
+
+# Its loading bars would be the only lines of a node's log that are not JSON.
+transformers_logging.disable_progress_bar()
+
+
+class TextEncoder:
+    """prompt -> context (L, D) fp32, one prompt at a time; L is the tokenizer's own length."""
+
+    def __init__(self, model_dir: Path, dtype: torch.dtype) -> None:
+        for part in ("tokenizer", "text_encoder"):
+            if not (model_dir / part).is_dir():
+                raise WeightsError(f"{model_dir / part} is missing: fetch the weights again")
+        self.tokenizer = CLIPTokenizer.from_pretrained(
+            model_dir / "tokenizer", local_files_only=True
+        )
+        self.model = CLIPTextModel.from_pretrained(
+            model_dir / "text_encoder", local_files_only=True, use_safetensors=True, dtype=dtype
+        ).eval()
+        self.length = min(
+            self.tokenizer.model_max_length, self.model.config.max_position_embeddings
+        )
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> Tensor:
+        """Last hidden state, padded and truncated to L tokens; every position attended."""
+        ids = self.tokenizer(
+            prompt,
+            padding="max_length",
+            max_length=self.length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids  # (1, L)
+        return self.model(input_ids=ids).last_hidden_state[0].float()
+
+
+def unknown_words(prompt: str, vocabulary: tuple[str, ...]) -> list[str]:
+    """The prompt's words outside a model's declared vocabulary; none when it declares none."""
+    if not vocabulary:
+        return []
+    words = re.findall(r"[^\W_]+", prompt.lower())
+    return sorted(set(words) - set(vocabulary))

@@ -1,0 +1,124 @@
+"""Writes a tiny untrained Paris model of any shape, in the published layout: `python -m ... DIR`.
+
+For tests and for trying a cluster without weights: everything runs, the pictures are noise. Nothing
+here is used by a real model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from baguette.families.paris.config import Defaults, ExpertConfig, RouterConfig
+from baguette.families.paris.expert import Expert
+from baguette.families.paris.files import ROUTER_FILE, expert_file
+from baguette.families.paris.layers import initialise
+from baguette.families.paris.router import Router
+
+TEXT_WIDTH = 16
+TEXT_LENGTH = 12
+HIDDEN = 16
+
+
+def build(
+    model_dir: Path,
+    *,
+    name: str = "paris-tiny",
+    num_experts: int = 3,
+    channels: int = 3,
+    latent_size: int = 6,
+    seed: int = 0,
+) -> Path:
+    """Write a random model of `num_experts` experts on (channels, size, size) latents; its path."""
+    torch.manual_seed(seed)
+    _write(model_dir / "config.json", _root(name, num_experts, channels, latent_size))
+    for number in range(num_experts):
+        config = ExpertConfig(
+            expert_id=number, hidden_size=HIDDEN, num_layers=2, num_heads=2, in_channels=channels,
+            out_channels=channels, text_embed_dim=TEXT_WIDTH, image_size=latent_size,
+        )  # fmt: skip
+        _write(model_dir / f"expert_{number}" / "config.json", config.to_json())
+        _save(Expert(config), expert_file(model_dir, number))
+    router = RouterConfig(
+        num_clusters=num_experts, hidden_size=HIDDEN, num_layers=2, num_heads=2,
+        in_channels=channels, image_size=latent_size,
+    )  # fmt: skip
+    _write(model_dir / "router" / "config.json", router.to_json())
+    _save(Router(router), model_dir / ROUTER_FILE)
+    _text(model_dir)
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8), layers_per_block=1, latent_channels=channels, norm_num_groups=4,
+        sample_size=2 * latent_size, scaling_factor=1.0,
+    ).save_pretrained(model_dir / "vae")  # fmt: skip
+    return model_dir
+
+
+def _root(name: str, num_experts: int, channels: int, latent_size: int) -> dict[str, object]:
+    defaults = Defaults(steps=6, guidance_scale=2.0, top_k=2)
+    own = {"name": name, "defaults": defaults.to_json(), "example_prompt": "a tiny test"}
+    return {
+        "num_experts": num_experts,
+        "image_size": latent_size,
+        "num_channels": channels,
+        "baguette": own,
+    }
+
+
+def _save(module: nn.Module, path: Path) -> None:
+    initialise(module)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            # Training starts from zeroed heads; a test wants an answer that depends on all.
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.to(torch.bfloat16).contiguous() for k, v in module.state_dict().items()}, path)
+
+
+def _text(model_dir: Path) -> None:
+    byte_characters = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 256))]
+    byte_characters += [chr(256 + i) for i in range(256 - len(byte_characters))]
+    tokens = [*byte_characters, *(c + "</w>" for c in byte_characters)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    folder = model_dir / "tokenizer"
+    _write(folder / "vocab.json", {token: i for i, token in enumerate(tokens)})
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    special |= {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    _write(folder / "special_tokens_map.json", special)
+    about = {"tokenizer_class": "CLIPTokenizer", "model_max_length": TEXT_LENGTH, **special}
+    _write(folder / "tokenizer_config.json", about)
+    config = CLIPTextConfig(
+        vocab_size=len(tokens), hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH,
+        num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=TEXT_LENGTH,
+        bos_token_id=len(tokens) - 2, eos_token_id=len(tokens) - 1, pad_token_id=len(tokens) - 1,
+    )  # fmt: skip
+    CLIPTextModel(config).save_pretrained(model_dir / "text_encoder")
+
+
+def _write(path: Path, values: Mapping[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Write a tiny untrained model for tests.",
+        epilog="example: python -m baguette.families.paris.tiny build/tiny --experts 3",
+    )
+    parser.add_argument("model_dir", type=Path)
+    parser.add_argument("--experts", type=int, default=3, help="how many experts (default 3)")
+    args = parser.parse_args()
+    print(build(args.model_dir, num_experts=args.experts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Latents to pictures: AutoencoderKL of `diffusers`.
+
+Called by `requester.py`. Imports diffusers, so expert workers never load it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from baguette.errors import WeightsError
+from baguette.image import to_pixels
+
+
+class LatentDecoder:
+    """latent (C, S, S) fp32 -> pixels uint8 (H, W, 3), one image at a time."""
+
+    def __init__(self, model_dir: Path, dtype: torch.dtype) -> None:
+        if not (model_dir / "vae").is_dir():
+            raise WeightsError(f"{model_dir / 'vae'} is missing: fetch the weights again")
+        self.vae = AutoencoderKL.from_pretrained(
+            model_dir / "vae", local_files_only=True, use_safetensors=True, torch_dtype=dtype
+        ).eval()
+
+    @torch.inference_mode()
+    def decode(self, latent: Tensor) -> Tensor:
+        """Decode latent / scaling_factor; one a call: convolutions differ between batch sizes."""
+        scaled = latent[None].to(self.vae.dtype) / self.vae.config.scaling_factor
+        return to_pixels(self.vae.decode(scaled).sample[0])

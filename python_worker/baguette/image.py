@@ -1,0 +1,46 @@
+"""Pixels to PNG, and the identity of a picture. Called by the pipeline and the command lines."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+
+def to_pixels(decoded: Tensor) -> Tensor:
+    """Decoded picture (3, H, W) in [-1, 1] -> uint8 (H, W, 3): (y/2 + 0.5) clamped to [0, 1]."""
+    unit = (decoded.float() / 2 + 0.5).clamp(0, 1)
+    return (unit * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's bytes. Of the pixels uint8 (H, W, 3) it is the picture's identity."""
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+
+
+def to_png(pixels: Tensor, text: Mapping[str, str] | None = None) -> bytes:
+    """uint8 (H, W, 3) -> PNG bytes; `text` must hold nothing that changes from run to run."""
+    info = PngInfo()
+    for name, value in (text or {}).items():
+        info.add_text(name, value)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.numpy(), "RGB").save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def grid(pictures: Sequence[Tensor]) -> Tensor:
+    """Pictures, each uint8 (H, W, 3), on one near-square sheet, row by row, black where empty."""
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    height, width, channels = pictures[0].shape
+    sheet = torch.zeros(rows * height, columns * width, channels, dtype=torch.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = (i // columns) * height, (i % columns) * width
+        sheet[top : top + height, left : left + width] = picture
+    return sheet

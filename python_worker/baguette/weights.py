@@ -1,0 +1,65 @@
+"""Tensors from disk: safetensors only, memory-mapped, checked by name and shape before use.
+
+Called by the families' loaders. Never unpickles. What dies with it: nothing, it holds no state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from baguette.errors import WeightsError
+
+LISTED = 12
+
+
+def read_tensors(path: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Memory-map one safetensors file whose names and shapes are exactly `expected`.
+
+    Raises WeightsError naming every missing key, unexpected key and wrong shape.
+    """
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _check(path, shapes, expected)
+            return {name: file.get_tensor(name) for name in expected}
+    except FileNotFoundError:
+        raise WeightsError(f"{path} is missing: fetch the weights again") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a whole safetensors file ({error})") from None
+
+
+def _check(
+    path: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    wrong = [
+        f"{name}: got {found[name]} but expected {expected[name]}"
+        for name in expected
+        if name in found and found[name] != expected[name]
+    ]
+    faults = [
+        _some("missing keys", sorted(expected.keys() - found.keys())),
+        _some("unexpected keys", sorted(found.keys() - expected.keys())),
+        _some("wrong shapes", wrong),
+    ]
+    if any(faults):
+        raise WeightsError(f"{path} does not fit its config: " + "; ".join(filter(None, faults)))
+
+
+def _some(title: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{title} {', '.join(names[:LISTED])}{more}"
+
+
+def fill(module: nn.Module, path: Path, dtype: torch.dtype) -> None:
+    """Give `module` (built on the meta device) its weights from `path`, computed in `dtype`."""
+    expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    tensors = {name: t.to(dtype) for name, t in read_tensors(path, expected).items()}
+    module.load_state_dict(tensors, strict=True, assign=True)
+    module.requires_grad_(False)

@@ -1,0 +1,186 @@
+"""Entry points of the pipeline worker: encode, start, advance, decode; bytes in, bytes out.
+
+Holds one `Requester` (text encoder, router, sampler, VAE). It keeps nothing of a generation
+between calls, so a restarted worker goes on from any step. Heavy imports happen in `load`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baguette.errors import BadInput
+from baguette.worker.payload import pack, take, unpack
+from baguette.worker.state import micros_since, process_figures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from baguette.families.paris.requester import Context, Requester
+    from baguette.mixture import Choice
+
+_loaded: list[Requester] = []
+
+
+def load(payload: bytes) -> bytes:
+    """{model_dir, threads} -> {}: load all that a requester needs, and compute once."""
+    from baguette.device import pin_threads
+    from baguette.families.paris.requester import Requester
+
+    values = unpack(payload)
+    pin_threads(take(values, "threads", int))
+    requester = Requester(Path(take(values, "model_dir", str)))
+    # The first call of a kernel pays for its set-up; pay here, not in somebody's first picture.
+    requester.encode(requester.config.example_prompt)
+    latent = requester.start(0)
+    requester.route(latent, 1.0, 1)
+    requester.decode(latent)
+    _loaded[:] = [requester]
+    return pack({})
+
+
+def encode(payload: bytes) -> bytes:
+    """{prompt, negative_prompt} -> {context, null, warnings, keys, threads, micros}.
+
+    Contexts are {hash, tensor}; keys and threads are what the picture's identity depends on here.
+    """
+    import torch
+
+    begun = time.perf_counter()
+    values = unpack(payload)
+    prompt = take(values, "prompt", str)
+    return pack(
+        {
+            "context": _pack_context(_requester().encode(prompt)),
+            "null": _pack_context(_requester().encode_null(take(values, "negative_prompt", str))),
+            "warnings": _requester().warnings(prompt),
+            "keys": _requester().keys,
+            "threads": torch.get_num_threads(),
+            "micros": micros_since(begun),
+        }
+    )
+
+
+def _pack_context(context: Context) -> dict[str, Any]:
+    from baguette.worker.tensor import pack_tensor
+
+    return {"hash": context.hash, "tensor": pack_tensor(context.tensor)}
+
+
+def start(payload: bytes) -> bytes:
+    """{seeds, steps, top_k} -> {images, t, network_t, route_micros}: noise, and the first routing.
+
+    An image is {latent, experts, weights, margin}; top_k nil asks every expert.
+    """
+    values = unpack(payload)
+    times = _times(values)
+    latents = [_requester().start(seed) for seed in take(values, "seeds", list)]
+    return pack(_routed(latents, times[0], values.get("top_k")))
+
+
+def advance(payload: bytes) -> bytes:
+    """{step, steps, top_k, images} -> the next latents, routed unless it was the last step.
+
+    `step` counts from 0. An image in is {latent, experts, weights, velocities}, the velocities as
+    [[expert, blob]] in any order. Adds advance_micros to what `start` returns.
+    """
+    begun = time.perf_counter()
+    values = unpack(payload)
+    times, step = _times(values), take(values, "step", int)
+    if not 0 <= step < len(times) - 1:
+        raise BadInput(f"got step {step} but expected 0..{len(times) - 2}")
+    images = take(values, "images", list)
+    latents = [_advance_one(image, times[step], times[step + 1]) for image in images]
+    micros = micros_since(begun)
+    if step == len(times) - 2:
+        return pack({"images": [{"latent": _blob(x)} for x in latents], "advance_micros": micros})
+    routed = _routed(latents, times[step + 1], values.get("top_k"))
+    return pack(routed | {"advance_micros": micros})
+
+
+def _advance_one(image: dict[str, Any], t: float, t_next: float) -> Tensor:
+    from baguette.mixture import Choice
+    from baguette.worker.tensor import unpack_tensor
+
+    choice = Choice(tuple(image["experts"]), tuple(image["weights"]), margin=0.0)
+    velocities = {expert: unpack_tensor(blob, 3) for expert, blob in image["velocities"]}
+    if velocities.keys() != set(choice.experts):
+        raise BadInput(
+            f"got velocities of {sorted(velocities)} but expected {sorted(choice.experts)}"
+        )
+    latent = unpack_tensor(image["latent"], 3)
+    return _requester().advance(latent, velocities, choice, t, t_next)
+
+
+def decode(payload: bytes) -> bytes:
+    """{latents, text} -> {images: [{png, pixels_sha256, latent_sha256}], micros}."""
+    from baguette.image import tensor_sha256, to_png
+    from baguette.worker.tensor import unpack_tensor
+
+    begun = time.perf_counter()
+    values = unpack(payload)
+    texts = take(values, "text", list)
+    images = []
+    for blob, text in zip(take(values, "latents", list), texts, strict=True):
+        latent = unpack_tensor(blob, 3)
+        pixels = _requester().decode(latent)
+        images.append(
+            {
+                "png": to_png(pixels, text),
+                "pixels_sha256": tensor_sha256(pixels),
+                "latent_sha256": tensor_sha256(latent),
+            }
+        )
+    return pack({"images": images, "micros": micros_since(begun)})
+
+
+def stats(_payload: bytes) -> bytes:
+    """{} -> this process's figures."""
+    return pack(process_figures())
+
+
+def _routed(latents: list[Tensor], t: float, top_k: int | None) -> dict[str, Any]:
+    begun = time.perf_counter()
+    choices = [_requester().route(latent, t, top_k) for latent in latents]
+    images = [_image(*pair) for pair in zip(latents, choices, strict=True)]
+    return {
+        "images": images,
+        "t": t,
+        "network_t": _requester().network_time(t),
+        "route_micros": micros_since(begun),
+    }
+
+
+def _image(latent: Tensor, choice: Choice) -> dict[str, Any]:
+    return {
+        "latent": _blob(latent),
+        "experts": list(choice.experts),
+        "weights": list(choice.weights),
+        "margin": choice.margin,
+    }
+
+
+def _blob(latent: Tensor) -> bytes:
+    from baguette.worker.tensor import pack_tensor
+
+    return pack_tensor(latent)
+
+
+def _times(values: dict[str, Any]) -> list[float]:
+    steps = take(values, "steps", int)
+    if steps < 1:
+        raise BadInput(f"got steps={steps} but expected at least 1")
+    return _requester().times(steps)
+
+
+def _requester() -> Requester:
+    if not _loaded:
+        raise BadInput("no model is loaded in this pipeline worker; call load first")
+    return _loaded[0]
+
+
+ENTRIES = {
+    (__name__, function.__name__): function
+    for function in (load, encode, start, advance, decode, stats)
+}

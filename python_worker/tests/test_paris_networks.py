@@ -1,0 +1,115 @@
+"""The expert and the router against the published facts, and the prepared forms against the bare ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from baguette.families.paris.config import ExpertConfig, RouterConfig
+from baguette.families.paris.expert import Expert, PreparedExpert, Row
+from baguette.families.paris.layers import Attention, PatchEmbed, initialise
+from baguette.families.paris.router import Router
+
+SMALL = ExpertConfig(
+    hidden_size=32, num_layers=2, num_heads=4, in_channels=3, out_channels=3, text_embed_dim=8,
+    image_size=6,
+)  # fmt: skip
+
+
+def a_small_expert() -> Expert:
+    torch.manual_seed(1)
+    expert = Expert(SMALL)
+    initialise(expert)
+    with torch.no_grad():
+        for parameter in expert.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return expert.eval().requires_grad_(False)
+
+
+def test_the_published_expert_has_605970448_parameters_in_378_tensors() -> None:
+    with torch.device("meta"):
+        expert = Expert(ExpertConfig())
+    state = expert.state_dict()
+    assert sum(t.numel() for t in state.values()) == 605_970_448
+    assert len(state) == 378
+    assert tuple(state["layers.27.cross_attn.in_proj_weight"].shape) == (3456, 1152)
+    assert tuple(state["t_block.1.weight"].shape) == (6912, 1152)
+    assert tuple(state["final_layer.linear.weight"].shape) == (16, 1152)
+
+
+def test_the_published_router_has_129136904_parameters_in_134_tensors() -> None:
+    with torch.device("meta"):
+        router = Router(RouterConfig())
+    state = router.state_dict()
+    assert sum(t.numel() for t in state.values()) == 129_136_904
+    assert len(state) == 134
+    assert tuple(state["head.4.weight"].shape) == (8, 768)
+    assert tuple(state["layers.11.adaLN_modulation.1.weight"].shape) == (4608, 768)
+
+
+def test_patch_embedding_is_the_convolution_it_stores() -> None:
+    torch.manual_seed(0)
+    embed = PatchEmbed(3, 16, 2)
+    torch.nn.init.normal_(embed.weight)
+    x = torch.randn(2, 3, 6, 6)
+    expected = torch.nn.functional.conv2d(x, embed.weight, embed.bias, stride=2)
+    torch.testing.assert_close(embed(x), expected.flatten(2).transpose(1, 2))
+
+
+def test_attention_is_multihead_attention_with_the_same_packing() -> None:
+    torch.manual_seed(0)
+    ours, theirs = Attention(16, 4), torch.nn.MultiheadAttention(16, 4, batch_first=True)
+    ours.load_state_dict(theirs.state_dict())
+    x, text = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
+    torch.testing.assert_close(ours(x), theirs(x, x, x)[0])
+    torch.testing.assert_close(ours.cross(x, *ours.keys_values(text)), theirs(x, text, text)[0])
+
+
+def test_unpatchify_puts_every_patch_where_patch_embedding_took_it() -> None:
+    expert = a_small_expert()
+    x = torch.arange(2 * 3 * 6 * 6, dtype=torch.float32).reshape(2, 3, 6, 6)
+    patches = x.reshape(2, 3, 3, 2, 3, 2).permute(0, 2, 4, 3, 5, 1).reshape(2, 9, 12)
+    assert torch.equal(expert._unpatchify(patches, (6, 6)), x)
+
+
+def test_a_prepared_expert_guides_as_the_formula_says() -> None:
+    expert, text, null = a_small_expert(), torch.randn(5, 8), torch.randn(5, 8)
+    prepared = PreparedExpert(expert)
+    prepared.learn("text", text)
+    prepared.learn("null", null)
+    x = torch.randn(3, 6, 6)
+    (velocity,) = prepared.velocity([Row(x, 0.5, 500.0, "text", "null", 3.0)])
+    t = torch.tensor([500.0])
+    conditional, unconditional = expert(x[None], t, text[None]), expert(x[None], t, null[None])
+    expected = unconditional + 3.0 * (conditional - unconditional)
+    torch.testing.assert_close(velocity, expected[0], atol=1e-5, rtol=1e-5)
+
+
+def test_rows_of_different_times_and_texts_are_answered_in_their_order() -> None:
+    prepared = PreparedExpert(a_small_expert())
+    for name in ("a", "b", "null"):
+        prepared.learn(name, torch.randn(5, 8))
+    rows = [
+        Row(torch.randn(3, 6, 6), 0.9, 900.0, "a", "null", 2.0),
+        Row(torch.randn(3, 6, 6), 0.1, 100.0, "b", "null", 4.0),
+    ]
+    together = prepared.velocity(rows)
+    for row, velocity in zip(rows, together, strict=True):
+        torch.testing.assert_close(prepared.velocity([row])[0], velocity, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_missing_is_named_until_it_is_learnt() -> None:
+    prepared = PreparedExpert(a_small_expert())
+    row = Row(torch.zeros(3, 6, 6), 1.0, 1000.0, "b", "a", 1.0)
+    assert prepared.missing([row]) == ["a", "b"]
+    prepared.learn("a", torch.zeros(5, 8))
+    assert prepared.missing([row]) == ["b"]
+
+
+@pytest.mark.parametrize("objective", ["velocity", "eps_cosine"])
+def test_every_objective_ends_in_a_finite_velocity(objective: str) -> None:
+    prepared = PreparedExpert(a_small_expert(), objective)
+    prepared.learn("c", torch.randn(5, 8))
+    velocity = prepared.velocity([Row(torch.randn(3, 6, 6), 1.0, 1000.0, "c", "c", 2.0)])
+    assert velocity.shape == (1, 3, 6, 6)
+    assert bool(torch.isfinite(velocity).all())

@@ -1,0 +1,260 @@
+"""The port: frames, terms, payloads and a real worker process on real descriptors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baguette.errors import BadInput
+from baguette.worker.frame import FrameError, FrameReader
+from baguette.worker.payload import pack, unpack
+from baguette.worker.tensor import pack_tensor, unpack_tensor
+from baguette.worker.term import Atom, TermError, decode, encode
+
+GOLDEN = Path(__file__).parent / "golden"
+EXPERT = "baguette.worker.expert_entry"
+
+terms = st.recursive(
+    st.integers(-(2**70), 2**70) | st.binary(max_size=40) | st.just(Atom("ok")),
+    lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=4).map(tuple),
+    max_leaves=12,
+)
+
+
+def golden_frames(name: str) -> list[bytes]:
+    return [bytes.fromhex(line) for line in (GOLDEN / name).read_text().splitlines()]
+
+
+def in_one(pieces: list[bytes]) -> memoryview:
+    return memoryview(b"".join(pieces))
+
+
+@given(terms)
+def test_a_term_survives_the_way_there_and_back(term: Any) -> None:
+    assert decode(in_one(encode(term))) == term
+
+
+@given(st.binary(max_size=200))
+def test_hostile_bytes_are_a_term_error_or_a_term(junk: bytes) -> None:
+    try:
+        decode(memoryview(b"\x83" + junk))
+    except TermError:
+        pass
+
+
+def test_a_length_that_promises_more_than_the_frame_holds_is_refused() -> None:
+    with pytest.raises(TermError):
+        decode(memoryview(b"\x83\x6d\xff\xff\xff\xff"))
+
+
+def test_plain_text_never_becomes_an_atom() -> None:
+    with pytest.raises(TermError):
+        encode("halt")
+
+
+def test_an_erlport_call_reads_as_one() -> None:
+    (frame,) = golden_frames("erlport_call.hex")
+    assert decode(memoryview(frame)) == (Atom("C"), 7, Atom(EXPERT), Atom("stats"), [b"\x80"])
+
+
+def test_a_frame_longer_than_the_limit_is_refused_before_it_is_read() -> None:
+    read, write = os.pipe()
+    os.write(write, struct.pack(">I", 1 << 30))
+    with pytest.raises(FrameError, match="larger than"):
+        FrameReader(read, max_frame=1 << 20).read()
+    os.close(read)
+    os.close(write)
+
+
+def test_msgpack_agrees_with_the_golden_bytes() -> None:
+    for case in json.loads((GOLDEN / "msgpack.json").read_text()):
+        assert unpack(b"\x81\xa1v" + bytes.fromhex(case["hex"])) == {"v": case["value"]}
+
+
+@given(st.binary(max_size=100))
+def test_a_payload_is_a_map_or_bad_input(junk: bytes) -> None:
+    try:
+        assert isinstance(unpack(junk), dict)
+    except BadInput:
+        pass
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.uint8])
+def test_a_tensor_survives_the_way_there_and_back(dtype: torch.dtype) -> None:
+    tensor = torch.arange(24).reshape(2, 3, 4).to(dtype)
+    back = unpack_tensor(pack_tensor(tensor), 3)
+    assert back.dtype == dtype
+    assert torch.equal(back, tensor)
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        ["f32", [2, 2], b"\0" * 15],
+        ["f32", [-1, -4], b"\0" * 16],
+        ["f32", [1 << 40, 1 << 40], b""],
+        ["f99", [2, 2], b"\0" * 16],
+        ["f32", [2, 2, 1], b"\0" * 16],
+    ],
+)
+def test_a_header_that_disagrees_with_its_bytes_is_bad_input(blob: list[object]) -> None:
+    with pytest.raises(BadInput):
+        unpack_tensor(msgpack.packb(blob), 2)
+
+
+class Worker:
+    """A real worker process on descriptors 3 and 4, as Erlang's nouse_stdio gives them."""
+
+    def __init__(self, kind: str) -> None:
+        down_read, self.down = os.pipe()
+        self.up, up_write = os.pipe()
+
+        def arrange() -> None:
+            # First out of the way of 3 and 4, then onto them.
+            high_read, high_write = os.dup2(down_read, 100), os.dup2(up_write, 101)
+            os.dup2(high_read, 3)
+            os.dup2(high_write, 4)
+            os.closerange(5, 102)
+
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "baguette.worker", kind],
+            preexec_fn=arrange,
+            close_fds=False,
+            stderr=subprocess.PIPE,
+        )
+        os.close(down_read)
+        os.close(up_write)
+
+    def send(self, frame: bytes) -> None:
+        os.write(self.down, struct.pack(">I", len(frame)) + frame)
+
+    def call(self, number: int, module: str, function: str, **values: Any) -> None:
+        message = (Atom("C"), number, Atom(module), Atom(function), [pack(values)])
+        self.send(b"".join(encode(message)))
+
+    def answer(self) -> Any:
+        frame = FrameReader(self.up).read()
+        assert frame is not None, self.process.stderr.read() if self.process.stderr else b""
+        return decode(frame)
+
+    def close(self) -> None:
+        if self.down >= 0:
+            os.close(self.down)
+            self.down = -1
+
+
+@pytest.fixture
+def expert_worker() -> Iterator[Worker]:
+    worker = Worker("expert")
+    yield worker
+    worker.process.kill()
+    worker.process.wait()
+    worker.close()
+    os.close(worker.up)
+    if worker.process.stderr:
+        worker.process.stderr.close()
+
+
+def test_stock_erlports_message_byte_for_byte_calls_an_entry_point(expert_worker: Worker) -> None:
+    expert_worker.send(golden_frames("erlport_call.hex")[0])
+    kind, number, result = expert_worker.answer()
+    assert (kind, number) == (Atom("r"), 7)
+    assert unpack(result)["os_pid"] == expert_worker.process.pid
+
+
+def test_answers_are_encoded_as_erlports_are() -> None:
+    """Atom tags may be the newer UTF-8 ones; everything else is byte for byte."""
+    result, error = [decode(memoryview(f)) for f in golden_frames("erlport_answers.hex")]
+    assert result == (Atom("r"), 7, b"abc")
+    assert error == (Atom("e"), 8, (Atom("python"), Atom("bad_input"), b"no", b""))
+    assert (
+        b"".join(encode(result)).replace(b"w\x01r", b"d\x00\x01r")
+        == golden_frames("erlport_answers.hex")[0]
+    )
+
+
+def test_a_worker_ends_at_end_of_file(expert_worker: Worker) -> None:
+    expert_worker.close()
+    assert expert_worker.process.wait(timeout=20) == 0
+
+
+def test_a_worker_ends_on_a_broken_stream(expert_worker: Worker) -> None:
+    expert_worker.send(b"not a term")
+    assert expert_worker.process.wait(timeout=20) == 3
+
+
+def test_a_worker_ignores_interrupts(expert_worker: Worker) -> None:
+    expert_worker.call(1, EXPERT, "stats")
+    expert_worker.answer()
+    expert_worker.process.send_signal(signal.SIGINT)
+    expert_worker.call(2, EXPERT, "stats")
+    assert expert_worker.answer()[1] == 2
+
+
+def test_only_entry_points_can_be_called(expert_worker: Worker) -> None:
+    expert_worker.call(1, "os", "system", command="true")
+    assert expert_worker.answer()[2][1] == Atom("failure")
+
+
+def test_the_whole_life_of_an_expert(expert_worker: Worker, tiny_dir: Path) -> None:
+    worker, model = expert_worker, {"model_dir": str(tiny_dir), "threads": 1}
+    worker.call(1, EXPERT, "inventory", **model)
+    about = unpack(worker.answer()[2])
+    part = about["components"][0]
+    worker.call(2, EXPERT, "warm", **model)
+    worker.answer()
+    worker.call(3, EXPERT, "load", component=part["name"], key=part["key"] + "x", **model)
+    assert worker.answer()[2][1] == Atom("bad_weights")
+    worker.call(4, EXPERT, "load", component=part["name"], key=part["key"], **model)
+    assert worker.answer()[0] == Atom("r")
+
+    latent, context = torch.randn(3, 6, 6), torch.randn(12, 16)
+    row = {
+        "latent": pack_tensor(latent), "t": 1.0, "network_t": 1000.0,
+        "context": "c", "null": "n", "scale": 2.0,
+    }  # fmt: skip
+    ask = {"component": part["name"], "canonical": True, "rows": [row, row]}
+    worker.call(5, EXPERT, "velocity", contexts=[], **ask)
+    assert unpack(worker.answer()[2]) == {"unknown": ["c", "n"]}
+    contexts = [{"hash": name, "tensor": pack_tensor(context)} for name in ("c", "n")]
+    worker.call(6, EXPERT, "velocity", contexts=contexts, **ask)
+    first, second = unpack(worker.answer()[2])["velocities"]
+    assert first == second
+    assert unpack_tensor(first, 3).shape == (3, 6, 6)
+
+    row["latent"] = pack_tensor(torch.full((3, 6, 6), float("nan")))
+    worker.call(7, EXPERT, "velocity", contexts=[], **ask)
+    assert worker.answer()[2][1] == Atom("not_finite")
+
+
+def test_a_call_that_has_not_begun_can_be_cancelled(expert_worker: Worker) -> None:
+    expert_worker.call(1, EXPERT, "warm", threads=1)  # imports torch: long enough to queue behind
+    expert_worker.call(2, EXPERT, "stats")
+    expert_worker.call(3, EXPERT, "stats")
+    expert_worker.send(b"".join(encode((Atom("M"), (Atom("cancel"), 2)))))
+    assert [expert_worker.answer()[1] for _ in range(2)] == [1, 3]
+
+
+def test_an_expert_worker_never_imports_transformers_or_diffusers(tiny_dir: Path) -> None:
+    code = (
+        "import sys; from baguette.worker import expert_entry as e;"
+        "from baguette.worker.payload import pack;"
+        f"e.inventory(pack({{'model_dir': {str(tiny_dir)!r}}}));"
+        "assert 'torch' not in sys.modules;"
+        "e.warm(pack({'threads': 1}));"
+        "assert not {'transformers', 'diffusers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
