@@ -1,0 +1,113 @@
+%% @doc The engine's door: a prompt becomes pictures, whatever dies on the way.
+%%
+%% Other apps call this module only. Errors are a name and facts; `baguette_text' and the web room
+%% make sentences of them. Events of a watched generation are
+%% `{baguette_engine, Id, {Kind, Facts}}', Kind one of state, step, warning, waiting, failover, and
+%% last done, failed or cancelled.
+-module(baguette_engine).
+
+%% Generations
+-export([generate/1, await/2, watch/1, cancel/1, generations/0]).
+%% The node
+-export([model/0, experts/0, workers/0, overview/0, health/0]).
+
+%% @doc Check a request and take it in. Keys: prompt, negative_prompt, n, steps, guidance_scale,
+%% top_k (an integer or `full'), seed, deterministic; what is omitted comes from the model.
+-spec generate(map()) ->
+    {ok, binary()}
+    | {error, baguette_engine_request:reason() | {overloaded | not_ready, map()}}.
+generate(Options) ->
+    case baguette_engine_model:get() of
+        {ok, #{experts := Experts} = Model} ->
+            case baguette_engine_request:new(Options, Model) of
+                {ok, Request} -> baguette_engine_admission:submit(Request, Experts);
+                {error, _} = Error -> Error
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc Wait for a generation's end. The result holds PNG bytes, hashes, routing, seconds per part
+%% and who answered what.
+-spec await(binary(), timeout()) -> {ok, map()} | {error, {atom(), map()}}.
+await(Id, Timeout) ->
+    with(Id, fun(Pid) -> baguette_engine_generation:await(Pid, Timeout) end).
+
+%% @doc Send this generation's events to the caller.
+-spec watch(binary()) -> ok | {error, {unknown_generation, map()}}.
+watch(Id) ->
+    with(Id, fun(Pid) -> baguette_engine_generation:watch(Pid, self()) end).
+
+%% @doc Stop a generation; nothing of it is delivered afterwards.
+-spec cancel(binary()) -> ok | {error, {unknown_generation, map()}}.
+cancel(Id) ->
+    with(Id, fun baguette_engine_generation:cancel/1).
+
+%% @doc Generations of this node, newest first: running, waiting and lately ended.
+-spec generations() -> [map()].
+generations() ->
+    Now = erlang:monotonic_time(millisecond),
+    [
+        Overview#{started_ms_ago => Now - Started}
+     || {_Id, Pid, Started} <- baguette_engine_admission:list(),
+        Overview <- overview_of(Pid)
+    ].
+
+%% @doc The model this node serves.
+-spec model() -> {ok, map()} | {error, {not_ready, map()}}.
+model() ->
+    case baguette_engine_model:get() of
+        {ok, Model} -> {ok, baguette_engine_model:to_map(Model)};
+        {error, _} = Error -> Error
+    end.
+
+%% @doc Every expert of the model with who can answer for it now.
+-spec experts() -> [map()].
+experts() ->
+    case baguette_engine_model:get() of
+        {ok, #{experts := Experts}} ->
+            [
+                #{
+                    component => Component,
+                    expert => Number,
+                    holders => [Node || #{node := Node} <- baguette_cluster:holders(Component)]
+                }
+             || {Number, Component} <- lists:zip(lists:seq(0, length(Experts) - 1), Experts)
+            ];
+        {error, _} ->
+            []
+    end.
+
+%% @doc This node's OS processes.
+-spec workers() -> [map()].
+workers() ->
+    [baguette_engine_expert:overview(), baguette_engine_pipeline:overview()].
+
+%% @doc The engine in one map.
+-spec overview() -> map().
+overview() ->
+    #{model => model(), workers => workers(), generations => generations(), experts => experts()}.
+
+%% @doc Whether a request could be served now.
+-spec health() -> ok | {degraded, [term()]}.
+health() ->
+    Missing = [{no_holder, Expert} || #{expert := Expert, holders := []} <- experts()],
+    case {model(), Missing} of
+        {{ok, _}, []} -> ok;
+        {{ok, _}, _} -> {degraded, Missing};
+        {{error, Reason}, _} -> {degraded, [Reason]}
+    end.
+
+with(Id, Fun) ->
+    case baguette_engine_admission:lookup(Id) of
+        {ok, Pid} -> Fun(Pid);
+        {error, _} = Error -> Error
+    end.
+
+%% A generation may end between the listing and the question.
+overview_of(Pid) ->
+    try
+        [baguette_engine_generation:overview(Pid)]
+    catch
+        exit:{_, _} -> []
+    end.

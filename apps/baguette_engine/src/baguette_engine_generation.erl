@@ -1,0 +1,246 @@
+%% @doc One generation as a process: performs what baguette_engine_step decides, and nothing else.
+%%
+%% Started by baguette_engine_admission in state `waiting' and told to begin. Its states are the
+%% verbs of "The way of a request". It keeps its result in state `finished' until admission lets it
+%% go, so that whoever asks late still gets it. If the requesting node dies, this dies with it.
+-module(baguette_engine_generation).
+-behaviour(gen_statem).
+
+-export([start_link/3, begin_now/1, await/2, watch/2, cancel/1, overview/1]).
+-export([init/1, callback_mode/0, format_status/2]).
+%% States
+-export([
+    waiting/3, encoding/3, routing/3, asking/3, advancing/3, decoding/3, finished/3
+]).
+
+%% How often late calls and missing holders are looked at; every other wake-up is an event.
+-define(TICK_MS, 250).
+
+-record(?MODULE, {
+    id :: binary(),
+    step :: baguette_engine_step:state(),
+    outcome :: undefined | {done, map()} | {failed, {atom(), map()}} | {cancelled, map()},
+    awaiting = [] :: [gen_statem:from()],
+    watchers = #{} :: #{pid() => reference()},
+    %% The last state and step event, for who starts to watch now.
+    last = #{} :: #{atom() => term()},
+    %% Calls out there: the local pipeline worker's one, and asks by reference.
+    call :: reference() | undefined,
+    asks = #{} :: #{reference() => {pos_integer(), node()}},
+    monitors = #{} :: #{node() => reference()}
+}).
+
+%% @doc Start a generation that waits to be told to begin.
+-spec start_link(binary(), baguette_engine_request:request(), [binary()]) -> {ok, pid()}.
+start_link(Id, Request, Experts) ->
+    gen_statem:start_link(?MODULE, {Id, Request, Experts}, []).
+
+%% @doc Admission's go.
+-spec begin_now(pid()) -> ok.
+begin_now(Pid) ->
+    gen_statem:cast(Pid, begin_now).
+
+%% @doc Wait for the end.
+-spec await(pid(), timeout()) -> {ok, map()} | {error, {atom(), map()}}.
+await(Pid, Timeout) ->
+    try
+        gen_statem:call(Pid, await, Timeout)
+    catch
+        exit:{timeout, _} -> {error, {still_running, overview(Pid)}};
+        exit:{_, _} -> {error, {generation_lost, #{}}}
+    end.
+
+%% @doc Send this generation's events to `To' from now on.
+-spec watch(pid(), pid()) -> ok.
+watch(Pid, To) ->
+    gen_statem:cast(Pid, {watch, To}).
+
+%% @doc Stop as soon as possible; nothing is delivered afterwards.
+-spec cancel(pid()) -> ok.
+cancel(Pid) ->
+    gen_statem:cast(Pid, cancel).
+
+%% @doc What it is doing; no prompt.
+-spec overview(pid()) -> map().
+overview(Pid) ->
+    gen_statem:call(Pid, overview).
+
+-spec callback_mode() -> state_functions.
+callback_mode() -> state_functions.
+
+-spec init({binary(), baguette_engine_request:request(), [binary()]}) ->
+    {ok, waiting, #?MODULE{}, [gen_statem:action()]}.
+init({Id, Request, Experts}) ->
+    logger:set_process_metadata(#{request => Id, domain => [baguette, engine]}),
+    ok = baguette_cluster:watch(),
+    Floor = baguette_engine_settings:get(ask_floor_ms),
+    Step = baguette_engine_step:new(Id, Request, Experts, Floor),
+    Deadline = baguette_engine_settings:get(generation_ms),
+    {ok, waiting, #?MODULE{id = Id, step = Step}, [{{timeout, deadline}, Deadline, now}]}.
+
+%% @doc Prompts, contexts and latents are not printed.
+-spec format_status(normal | terminate, list()) -> term().
+format_status(_, [_PDict, State, D]) ->
+    {State, baguette_engine_step:overview(D#?MODULE.step)}.
+
+%% States
+
+-spec waiting(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+waiting(cast, begin_now, D) ->
+    Tick = {{timeout, tick}, ?TICK_MS, now},
+    {next_state, Next, D1, Actions} = step(begin_now, D),
+    {next_state, Next, D1, [Tick | Actions]};
+waiting(Type, Content, D) ->
+    common(Type, Content, D).
+
+-spec encoding(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+encoding(Type, Content, D) -> common(Type, Content, D).
+
+-spec routing(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+routing(Type, Content, D) -> common(Type, Content, D).
+
+-spec asking(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+asking(Type, Content, D) -> common(Type, Content, D).
+
+-spec advancing(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+advancing(Type, Content, D) -> common(Type, Content, D).
+
+-spec decoding(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+decoding(Type, Content, D) -> common(Type, Content, D).
+
+-spec finished(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+finished({call, From}, await, #?MODULE{outcome = Outcome}) ->
+    {keep_state_and_data, [{reply, From, reply(Outcome)}]};
+finished({call, _} = Type, overview, D) ->
+    common(Type, overview, D);
+finished(cast, {watch, To}, #?MODULE{id = Id, outcome = Outcome}) ->
+    To ! {baguette_engine, Id, Outcome},
+    keep_state_and_data;
+finished(_Type, _LateAnswerOrTimer, _D) ->
+    keep_state_and_data.
+
+%% Every state hears the same events; which of them matter is the pure module's to know.
+
+common({call, From}, await, #?MODULE{awaiting = Awaiting} = D) ->
+    {keep_state, D#?MODULE{awaiting = [From | Awaiting]}};
+common({call, From}, overview, #?MODULE{id = Id, step = Step, outcome = Outcome} = D) ->
+    Overview = (baguette_engine_step:overview(Step))#{id => Id},
+    {keep_state, D, [{reply, From, ended(Outcome, Overview)}]};
+common(cast, {watch, To}, #?MODULE{id = Id, watchers = Watchers, last = Last} = D) ->
+    [To ! {baguette_engine, Id, {Kind, maps:get(Kind, Last)}} || Kind <- maps:keys(Last)],
+    {keep_state, D#?MODULE{watchers = Watchers#{To => erlang:monitor(process, To)}}};
+common(cast, cancel, D) ->
+    finish({cancelled, #{}}, D);
+common({timeout, tick}, now, D) ->
+    {next_state, Next, D1, Actions} = step(tick, D),
+    {next_state, Next, D1, [{{timeout, tick}, ?TICK_MS, now} | Actions]};
+common({timeout, deadline}, now, #?MODULE{step = Step} = D) ->
+    Doing = maps:with([state, step, missing], baguette_engine_step:overview(Step)),
+    finish({failed, {deadline, Doing}}, D);
+common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{call = Ref} = D) ->
+    _ = erlang:demonitor(Ref, [flush]),
+    step({called, decoded(Answer)}, D#?MODULE{call = undefined});
+common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{asks = Asks} = D) ->
+    case maps:take(Ref, Asks) of
+        {{No, _Node}, Rest} -> step({answered, No, decoded(Answer)}, D#?MODULE{asks = Rest});
+        error -> keep_state_and_data
+    end;
+common(info, {baguette_cluster, {holders, _, _}}, D) ->
+    step(holders, D);
+common(info, {baguette_cluster, _}, _D) ->
+    keep_state_and_data;
+common(info, {'DOWN', Ref, process, {baguette_engine_expert, Node}, _}, D) ->
+    lost(Node, Ref, D);
+common(info, {'DOWN', Ref, process, _, _}, #?MODULE{call = Ref} = D) ->
+    step({called, {error, {died, #{}}}}, D#?MODULE{call = undefined});
+common(info, {'DOWN', _, process, Pid, _}, #?MODULE{watchers = Watchers} = D) ->
+    {keep_state, D#?MODULE{watchers = maps:remove(Pid, Watchers)}}.
+
+lost(Node, Ref, #?MODULE{monitors = Monitors, asks = Asks} = D) ->
+    case Monitors of
+        #{Node := Ref} ->
+            Left = maps:filter(fun(_, {_, N}) -> N =/= Node end, Asks),
+            step({lost, Node}, D#?MODULE{monitors = maps:remove(Node, Monitors), asks = Left});
+        _ ->
+            keep_state_and_data
+    end.
+
+decoded({ok, Payload}) ->
+    case baguette_engine_msgpack:decode(Payload) of
+        {ok, Map} when is_map(Map) -> {ok, Map};
+        _ -> {error, {failure, #{message => <<"the worker's answer is not a msgpack map">>}}}
+    end;
+decoded({error, _} = Error) ->
+    Error.
+
+%% Effects
+
+step(Event, #?MODULE{step = Step0} = D0) ->
+    {Step, Effects} = baguette_engine_step:event(Event, view(), Step0),
+    D = lists:foldl(fun perform/2, D0#?MODULE{step = Step}, Effects),
+    case D#?MODULE.outcome of
+        undefined -> {next_state, baguette_engine_step:phase(Step), D, []};
+        Outcome -> finish(Outcome, D)
+    end.
+
+view() ->
+    #{
+        now_us => erlang:monotonic_time(microsecond),
+        holders => fun(Component) ->
+            [Node || #{node := Node} <- baguette_cluster:holders(Component)]
+        end,
+        why_missing => fun baguette_cluster:why_missing/1
+    }.
+
+perform({call, Function, Payload}, D) ->
+    %% The monitor is the reference: a pipeline server that crashes answers by its death.
+    Ref = erlang:monitor(process, baguette_engine_pipeline),
+    ok = baguette_engine_pipeline:request(Ref, Function, baguette_engine_msgpack:encode(Payload)),
+    D#?MODULE{call = Ref};
+perform({ask, No, Node, Component, Payload}, D0) ->
+    #?MODULE{asks = Asks} = D = monitored(Node, D0),
+    Ref = make_ref(),
+    Bytes = baguette_engine_msgpack:encode(Payload),
+    case baguette_engine_remote_v1:ask(Node, Ref, Component, Bytes) of
+        ok -> ok;
+        unreachable -> self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}
+    end,
+    D#?MODULE{asks = Asks#{Ref => {No, Node}}};
+perform({forget, No, Node}, #?MODULE{asks = Asks} = D) ->
+    Gone = [Ref || {Ref, {N, _}} <- maps:to_list(Asks), N =:= No],
+    [baguette_engine_remote_v1:forget(Node, Ref) || Ref <- Gone],
+    D#?MODULE{asks = maps:without(Gone, Asks)};
+perform({publish, {Kind, Facts} = Event}, #?MODULE{last = Last} = D) ->
+    publish(Event, D),
+    case lists:member(Kind, [state, step, warning]) of
+        true -> D#?MODULE{last = Last#{Kind => Facts}};
+        false -> D
+    end;
+perform(Outcome, D) ->
+    D#?MODULE{outcome = Outcome}.
+
+monitored(Node, #?MODULE{monitors = Monitors} = D) when is_map_key(Node, Monitors) ->
+    D;
+monitored(Node, #?MODULE{monitors = Monitors} = D) ->
+    D#?MODULE{monitors = Monitors#{Node => baguette_engine_remote_v1:monitor(Node)}}.
+
+publish(Event, #?MODULE{id = Id, watchers = Watchers}) ->
+    [To ! {baguette_engine, Id, Event} || To <- maps:keys(Watchers)],
+    ok.
+
+finish(Outcome, #?MODULE{asks = Asks, awaiting = Awaiting} = D) ->
+    [baguette_engine_remote_v1:forget(Node, Ref) || {Ref, {_, Node}} <- maps:to_list(Asks)],
+    publish(Outcome, D),
+    ok = baguette_engine_admission:finished(self()),
+    Timers = [{{timeout, Name}, infinity, now} || Name <- [tick, deadline]],
+    Replies = [{reply, From, reply(Outcome)} || From <- Awaiting],
+    {next_state, finished,
+        D#?MODULE{outcome = Outcome, asks = #{}, awaiting = [], watchers = #{}},
+        Timers ++ Replies}.
+
+reply({done, Result}) -> {ok, Result};
+reply({failed, Reason}) -> {error, Reason};
+reply({cancelled, Facts}) -> {error, {cancelled, Facts}}.
+
+ended(undefined, Overview) -> Overview;
+ended({How, _}, Overview) -> Overview#{state => How}.

@@ -1,0 +1,69 @@
+%% @doc What this node knows of its model: names, defaults, and the components on its disk; pure
+%% but for one persistent term.
+%%
+%% Written by baguette_engine_expert from the worker's `inventory', read by the door and the
+%% generations without a call. Shapes and classes stay in Python; nothing here counts experts.
+-module(baguette_engine_model).
+
+-export([from_inventory/1, put/1, get/0, component/2, to_map/1]).
+
+-export_type([model/0]).
+
+-type component() :: #{component := binary(), size_mib := pos_integer(), key := binary()}.
+-type model() :: #{
+    name := binary(),
+    %% The component that is expert number 0, 1, ...
+    experts := [binary()],
+    defaults := #{atom() => number()},
+    example_prompt := binary(),
+    on_disk := [component()]
+}.
+
+%% @doc Read the answer of `baguette.worker.expert_entry:inventory'.
+-spec from_inventory(baguette_engine_msgpack:value()) -> model().
+from_inventory(#{
+    <<"name">> := Name,
+    <<"experts">> := Experts,
+    <<"defaults">> := Defaults,
+    <<"example_prompt">> := Example,
+    <<"components">> := Components
+}) ->
+    #{
+        name => Name,
+        experts => Experts,
+        defaults => #{
+            n => maps:get(<<"n">>, Defaults),
+            steps => maps:get(<<"steps">>, Defaults),
+            guidance_scale => maps:get(<<"guidance_scale">>, Defaults),
+            top_k => maps:get(<<"top_k">>, Defaults),
+            seed => maps:get(<<"seed">>, Defaults)
+        },
+        example_prompt => Example,
+        on_disk => [
+            #{component => C, size_mib => Size, key => Key}
+         || #{<<"name">> := C, <<"size_mib">> := Size, <<"key">> := Key} <- Components
+        ]
+    }.
+
+%% @doc Remember the model; the same value again costs nothing.
+-spec put(model()) -> ok.
+put(Model) ->
+    persistent_term:put(?MODULE, Model).
+
+%% @doc The model, or not_ready while the worker has not read its directory.
+-spec get() -> {ok, model()} | {error, {not_ready, map()}}.
+get() ->
+    case persistent_term:get(?MODULE, undefined) of
+        undefined -> {error, {not_ready, #{reason => model_not_read}}};
+        Model -> {ok, Model}
+    end.
+
+%% @doc The component that is expert number `Expert'.
+-spec component(non_neg_integer(), model()) -> binary().
+component(Expert, #{experts := Experts}) ->
+    lists:nth(Expert + 1, Experts).
+
+%% @doc What a person may see of the model.
+-spec to_map(model()) -> map().
+to_map(#{experts := Experts} = Model) ->
+    (maps:with([name, defaults, example_prompt], Model))#{num_experts => length(Experts)}.

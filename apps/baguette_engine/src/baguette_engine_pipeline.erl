@@ -1,0 +1,91 @@
+%% @doc This node's pipeline worker: text encoder, router, sampler, VAE; for its own requests only.
+%%
+%% Called by the generations of this node. The worker is started at once (`pipeline => eager') or at
+%% the first request (`on_demand'), because its imports take seconds and hundreds of MB that a node
+%% which serves no requests need not pay. Calls wait in the worker's queue while it starts; a worker
+%% that cannot boot (bad weights) fails the calls that wait, with the reason. What dies with this
+%% process: the worker and the calls in it; generations ask again.
+-module(baguette_engine_pipeline).
+-behaviour(gen_server).
+
+-export([start_link/0, request/3, overview/0]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([format_status/2]).
+
+-record(?MODULE, {
+    worker :: pid() | undefined,
+    state = idle :: idle | starting | ready | {failed, term()},
+    %% Requests that came before the worker was ready, so that they can be failed with a reason.
+    early = [] :: [{pid(), reference()}]
+}).
+
+%% @doc Start the one pipeline server of this node.
+-spec start_link() -> {ok, pid()} | {error, term()}.
+start_link() ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+
+%% @doc Call an entry point of the pipeline worker. The caller gets
+%% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'.
+-spec request(reference(), atom(), binary()) -> ok.
+request(Ref, Function, Payload) ->
+    gen_server:cast(?MODULE, {request, Ref, self(), {Function, Payload}}).
+
+%% @doc What the pipeline worker is doing.
+-spec overview() -> map().
+overview() ->
+    gen_server:call(?MODULE, overview).
+
+-spec init([]) -> {ok, #?MODULE{}}.
+init([]) ->
+    case baguette_engine_settings:get(pipeline) of
+        eager -> {ok, started(#?MODULE{})};
+        on_demand -> {ok, #?MODULE{}}
+    end.
+
+-spec handle_call(overview, {pid(), term()}, #?MODULE{}) -> {reply, map(), #?MODULE{}}.
+handle_call(overview, _From, #?MODULE{worker = undefined} = S) ->
+    {reply, #{kind => pipeline, os_pid => undefined, state => idle}, S};
+handle_call(overview, _From, #?MODULE{worker = Worker, state = State} = S) ->
+    {reply, (baguette_engine_worker:overview(Worker))#{state => State}, S}.
+
+-spec handle_cast({request, reference(), pid(), {atom(), binary()}}, #?MODULE{}) ->
+    {noreply, #?MODULE{}}.
+handle_cast({request, Ref, To, Call}, S0) ->
+    S = started(S0),
+    ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, Call),
+    case S#?MODULE.state of
+        ready -> {noreply, S};
+        _ -> {noreply, S#?MODULE{early = [{To, Ref} | S#?MODULE.early]}}
+    end.
+
+-spec handle_info({baguette_engine_worker, pid(), term()}, #?MODULE{}) -> {noreply, #?MODULE{}}.
+handle_info({baguette_engine_worker, _, {booted, load, _}}, S) ->
+    {noreply, S};
+handle_info({baguette_engine_worker, _, up}, S) ->
+    {noreply, S#?MODULE{state = ready, early = []}};
+handle_info({baguette_engine_worker, _, down}, #?MODULE{state = {failed, _}} = S) ->
+    {noreply, S};
+handle_info({baguette_engine_worker, _, down}, S) ->
+    {noreply, S#?MODULE{state = starting}};
+handle_info({baguette_engine_worker, Worker, {failed, Reason}}, #?MODULE{early = Early} = S) ->
+    [fail_early(Worker, To, Ref, Reason) || {To, Ref} <- Early],
+    {noreply, S#?MODULE{state = {failed, Reason}, early = []}}.
+
+%% @doc A queue of requests is not printed: payloads hold prompts.
+-spec format_status(normal | terminate, list()) -> term().
+format_status(_, [_PDict, S]) ->
+    S#?MODULE{early = []}.
+
+fail_early(Worker, To, Ref, Reason) ->
+    ok = baguette_engine_worker:cancel(Worker, Ref),
+    To ! {baguette_engine_worker, Ref, {error, Reason}}.
+
+started(#?MODULE{worker = undefined} = S) ->
+    {ok, Worker} = baguette_engine_worker:start_link(
+        baguette_engine_worker_entry:options(pipeline, [
+            {load, baguette_engine_worker_entry:model(#{})}
+        ])
+    ),
+    S#?MODULE{worker = Worker, state = starting};
+started(S) ->
+    S.

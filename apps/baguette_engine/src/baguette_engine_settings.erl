@@ -1,0 +1,71 @@
+%% @doc The engine's settings, checked once at start; pure but for reading the environment.
+%%
+%% Called by baguette_engine_app (all of them) and by the processes that use one. The defaults stand
+%% in baguette_engine.app.src and nowhere else.
+-module(baguette_engine_settings).
+
+-export([check/0, get/1]).
+
+-export_type([key/0]).
+
+-type key() ::
+    model_dir
+    | python
+    | pipeline
+    | threads
+    | child_env
+    | max_running
+    | max_waiting
+    | generation_ms
+    | ask_floor_ms
+    | memory_mib.
+
+-define(KEYS, [
+    model_dir,
+    python,
+    pipeline,
+    threads,
+    child_env,
+    max_running,
+    max_waiting,
+    generation_ms,
+    ask_floor_ms,
+    memory_mib
+]).
+
+%% @doc Every setting is usable, or the first that is not, with why.
+-spec check() -> ok | {error, {bad_setting, atom(), term(), binary()}}.
+check() ->
+    check(?KEYS).
+
+check([]) ->
+    ok;
+check([Key | Rest]) ->
+    Value = ?MODULE:get(Key),
+    case valid(Key, Value) of
+        true -> check(Rest);
+        Why -> {error, {bad_setting, Key, Value, Why}}
+    end.
+
+%% @doc A setting's value.
+-spec get(key()) -> term().
+get(Key) ->
+    {ok, Value} = application:get_env(baguette_engine, Key),
+    Value.
+
+valid(model_dir, undefined) -> true;
+valid(model_dir, Dir) -> filelib:is_dir(Dir) orelse <<"a directory that exists">>;
+valid(python, Path) -> is_list(Path) orelse <<"the path of a Python interpreter">>;
+valid(pipeline, V) -> lists:member(V, [eager, on_demand]) orelse <<"eager or on_demand">>;
+valid(threads, V) -> between(V, 1, 256);
+valid(child_env, V) -> is_list(V) orelse <<"a list of {Name, Value}">>;
+valid(max_running, V) -> between(V, 1, 1024);
+valid(max_waiting, V) -> between(V, 0, 100000);
+valid(generation_ms, V) -> between(V, 1000, 86400000);
+valid(ask_floor_ms, V) -> between(V, 10, 3600000);
+valid(memory_mib, undefined) -> true;
+valid(memory_mib, V) -> between(V, 1, 1 bsl 24).
+
+between(V, Low, High) ->
+    (is_integer(V) andalso V >= Low andalso V =< High) orelse
+        iolist_to_binary(io_lib:format("an integer in ~b..~b", [Low, High])).

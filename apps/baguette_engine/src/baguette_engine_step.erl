@@ -1,0 +1,466 @@
+%% @doc The whole logic of a generation, pure: (event, view, state) -> (state, effects).
+%%
+%% Called by baguette_engine_generation, which performs the effects and knows nothing itself. The
+%% clock and the holders of experts come in with every event as the view. Time is microseconds of
+%% the requesting node's monotonic clock.
+%%
+%% The phases are the verbs of "The way of a request": encoding -> routing -> asking -> advancing ->
+%% asking ... -> decoding -> finished. An expert call is a pure function, so a call that was lost is
+%% asked again, of another holder when there is one; nothing else is ever lost, because the latents,
+%% contexts and choices stand here. A call that three workers died of fails the generation and names it.
+-module(baguette_engine_step).
+
+-export([new/4, event/3, phase/1, overview/1]).
+
+-export_type([state/0, event/0, effect/0, view/0, phase/0]).
+
+-define(MAX_DEATHS, 3).
+%% A holder that just failed a call is passed over this long, unless the cluster says it is ready again.
+-define(PASS_OVER_US, 500000).
+%% A call is late after this many times what such calls took, and never before the floor.
+-define(LATE_FACTOR, 20).
+
+-type expert() :: non_neg_integer().
+-type phase() :: encoding | routing | asking | advancing | decoding | finished.
+-type answer() :: {ok, map()} | {error, {atom(), map()}}.
+-type event() ::
+    begin_now
+    %% the local pipeline worker answered the call in hand
+    | {called, answer()}
+    %% ask number No was answered
+    | {answered, No :: pos_integer(), answer()}
+    %% the expert server of a node, or the link to it, is gone
+    | {lost, node()}
+    %% who holds what changed
+    | holders
+    %% look at the clock
+    | tick.
+-type effect() ::
+    %% call the local pipeline worker; its answer comes as {called, _}
+    {call, Function :: atom(), map()}
+    %% ask a holder; its answer comes as {answered, No, _}
+    | {ask, No :: pos_integer(), node(), Component :: binary(), map()}
+    %% the answer to this ask is no longer wanted
+    | {forget, No :: pos_integer(), node()}
+    | {publish, term()}
+    | {done, map()}
+    | {failed, {atom(), map()}}.
+-type view() :: #{
+    now_us := integer(),
+    holders := fun((Component :: binary()) -> [node()]),
+    why_missing := fun((Component :: binary()) -> term())
+}.
+
+-record(image, {
+    latent :: binary(),
+    experts :: [expert()],
+    weights :: [float()],
+    margin :: float(),
+    %% one velocity per answered expert
+    velocities = #{} :: #{expert() => binary()},
+    %% latest first
+    routing = [] :: [map()]
+}).
+
+-record(ask, {
+    no :: pos_integer(),
+    node :: node(),
+    asked_us :: integer(),
+    late_us :: integer()
+}).
+
+-record(?MODULE, {
+    id :: binary(),
+    request :: baguette_engine_request:request(),
+    experts :: [binary()],
+    ask_floor_us :: pos_integer(),
+    phase = encoding :: phase(),
+    %% The pipeline call in hand, to be made again if its worker dies.
+    call :: {atom(), map()} | undefined,
+    called_us = 0 :: integer(),
+    encoded = #{} :: map(),
+    step = 0 :: non_neg_integer(),
+    t = #{} :: map(),
+    images = [] :: [#image{}],
+    asks = #{} :: #{expert() => #ask{}},
+    %% Experts to be asked that nobody can be asked for now, since when.
+    missing = #{} :: #{expert() => integer()},
+    passed_over = #{} :: #{{expert(), node()} => integer()},
+    deaths = #{} :: #{expert() | pipeline => pos_integer()},
+    next_no = 1 :: pos_integer(),
+    slowest_us = 0 :: non_neg_integer(),
+    asking_us = 0 :: integer(),
+    calls = [] :: [map()],
+    failovers = [] :: [map()],
+    seconds = #{} :: #{atom() => float()},
+    started_us = 0 :: integer()
+}).
+
+-opaque state() :: #?MODULE{}.
+
+%% @doc A generation that has not begun. `Experts' names the component of expert 0, 1, ...
+-spec new(binary(), baguette_engine_request:request(), [binary()], pos_integer()) -> state().
+new(Id, Request, Experts, AskFloorMs) ->
+    #?MODULE{id = Id, request = Request, experts = Experts, ask_floor_us = AskFloorMs * 1000}.
+
+%% @doc The phase, which is also the generation process' state.
+-spec phase(state()) -> phase().
+phase(#?MODULE{phase = Phase}) -> Phase.
+
+%% @doc What a person may see; no prompt, no tensor.
+-spec overview(state()) -> map().
+overview(#?MODULE{request = Request, phase = Phase, step = Step} = S) ->
+    (maps:with([n, steps, guidance_scale, top_k, seed], Request))#{
+        state => Phase,
+        step => Step,
+        asking => maps:map(fun(_, #ask{node = Node}) -> Node end, S#?MODULE.asks),
+        missing => maps:keys(S#?MODULE.missing),
+        failovers => length(S#?MODULE.failovers)
+    }.
+
+%% @doc Take one event.
+-spec event(event(), view(), state()) -> {state(), [effect()]}.
+event(begin_now, #{now_us := Now} = View, #?MODULE{request = Request} = S) ->
+    #{prompt := Prompt, negative_prompt := Negative} = Request,
+    Payload = #{prompt => {text, Prompt}, negative_prompt => {text, Negative}},
+    call(encode, Payload, encoding, View, S#?MODULE{started_us = Now});
+event({called, _}, _View, #?MODULE{call = undefined} = S) ->
+    {S, []};
+event({called, {ok, Answer}}, View, S) ->
+    {Function, _} = S#?MODULE.call,
+    called(Function, Answer, View, S#?MODULE{call = undefined});
+event({called, {error, {died, _}}}, View, S) ->
+    call_again(View, S);
+event({called, {error, Reason}}, _View, S) ->
+    failed(Reason, S);
+event({answered, No, Answer}, View, #?MODULE{asks = Asks} = S) ->
+    case [E || {E, #ask{no = N}} <- maps:to_list(Asks), N =:= No] of
+        [Expert] -> answered(Expert, Answer, View, S);
+        %% A late answer: somebody else was asked, or has answered.
+        [] -> {S, []}
+    end;
+event({lost, Node}, View, #?MODULE{asks = Asks} = S) ->
+    Lost = [E || {E, #ask{node = N}} <- maps:to_list(Asks), N =:= Node],
+    fold(fun(E, S1) -> ask_failed(E, died, View, S1) end, Lost, S);
+event(holders, View, #?MODULE{missing = Missing} = S) ->
+    ask_all(maps:keys(Missing), View, S#?MODULE{passed_over = #{}});
+event(tick, #{now_us := Now} = View, #?MODULE{asks = Asks, missing = Missing} = S) ->
+    Late = [E || {E, #ask{late_us = At}} <- maps:to_list(Asks), At =< Now],
+    {S1, Effects1} = fold(fun(E, Sx) -> late(E, View, Sx) end, Late, S),
+    {S2, Effects2} = ask_all(maps:keys(Missing), View, S1),
+    {S2, Effects1 ++ Effects2}.
+
+%% The local pipeline worker
+
+call(Function, Payload, Phase, #{now_us := Now}, S) ->
+    Published =
+        case S#?MODULE.phase of
+            Phase when Phase =/= encoding -> [];
+            _ -> [{publish, {state, #{state => Phase}}}]
+        end,
+    {S#?MODULE{phase = Phase, call = {Function, Payload}, called_us = Now},
+        Published ++ [{call, Function, Payload}]}.
+
+call_again(View, #?MODULE{call = {Function, Payload}, phase = Phase} = S) ->
+    case died(pipeline, S) of
+        {fatal, S1} ->
+            failed({pipeline_died, #{during => Function, deaths => ?MAX_DEATHS}}, S1);
+        {again, S1} ->
+            Waiting = {publish, {waiting, #{reason => pipeline_restarting, during => Function}}},
+            {S2, Effects} = call(Function, Payload, Phase, View, S1),
+            {S2, [Waiting | Effects]}
+    end.
+
+called(encode, Answer, View, #?MODULE{request = Request} = S0) ->
+    S = spent(encode, S0, View, S0#?MODULE{encoded = Answer}),
+    #{n := N, seed := Seed} = Request,
+    Seeds = lists:seq(Seed, Seed + N - 1),
+    {S1, Effects} = call(start, (steps(Request))#{seeds => Seeds}, routing, View, S),
+    Warnings = [{publish, {warning, #{text => W}}} || W <- maps:get(<<"warnings">>, Answer)],
+    {S1, Warnings ++ Effects};
+called(start, Answer, View, S) ->
+    routed(Answer, View, S#?MODULE{images = [undefined || _ <- maps:get(<<"images">>, Answer)]});
+called(advance, #{<<"advance_micros">> := Micros} = Answer, View, S0) ->
+    S = add_micros(advance, Micros, S0#?MODULE{step = S0#?MODULE.step + 1}),
+    case S of
+        #?MODULE{step = Steps, request = #{steps := Steps}} -> decode(Answer, View, S);
+        _ -> routed(Answer, View, S)
+    end;
+called(decode, #{<<"images">> := Images}, View, S0) ->
+    S1 = spent(decode, S0, View, S0#?MODULE{phase = finished}),
+    #{now_us := Now} = View,
+    S = add_micros(total, Now - S1#?MODULE.started_us, S1),
+    {S, [{done, result(Images, S)}]}.
+
+decode(#{<<"images">> := Moved}, View, #?MODULE{request = Request} = S) ->
+    Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
+    Texts = [picture_text(Seed, Request) || Seed <- seeds(Request)],
+    call(decode, #{latents => Latents, text => Texts}, decoding, View, S).
+
+%% Only what does not change from run to run, and not the prompt.
+picture_text(Seed, #{steps := Steps, guidance_scale := Scale, top_k := TopK}) ->
+    maps:map(fun(_, Value) -> {text, Value} end, #{
+        'baguette:seed' => integer_to_binary(Seed),
+        'baguette:steps' => integer_to_binary(Steps),
+        'baguette:guidance_scale' => float_to_binary(Scale, [short]),
+        'baguette:top_k' =>
+            case TopK of
+                full -> <<"full">>;
+                _ -> integer_to_binary(TopK)
+            end
+    }).
+
+routed(#{<<"images">> := Routed, <<"route_micros">> := Micros} = Answer, View, S0) ->
+    #{now_us := Now} = View,
+    Images = lists:zipwith(fun image/2, Routed, S0#?MODULE.images),
+    S = add_micros(route, Micros, S0#?MODULE{
+        phase = asking,
+        images = Images,
+        t = maps:with([<<"t">>, <<"network_t">>], Answer),
+        asking_us = Now,
+        deaths = #{},
+        passed_over = #{}
+    }),
+    Experts = lists:usort(lists:append([I#image.experts || I <- Images])),
+    {S1, Effects} = ask_all(Experts, View, S),
+    {S1, [{publish, step_event(S1)} | Effects]}.
+
+image(#{<<"latent">> := Latent, <<"experts">> := Experts, <<"weights">> := Weights} = Routed, Before) ->
+    Margin = maps:get(<<"margin">>, Routed),
+    History =
+        case Before of
+            undefined -> [];
+            #image{routing = Routing} -> Routing
+        end,
+    Line = #{experts => Experts, weights => Weights, margin => Margin},
+    #image{
+        latent = Latent,
+        experts = Experts,
+        weights = Weights,
+        margin = Margin,
+        routing = [Line | History]
+    }.
+
+step_event(#?MODULE{step = Step, request = #{steps := Steps}, images = Images, asks = Asks}) ->
+    {step, #{
+        step => Step + 1,
+        steps => Steps,
+        experts => [I#image.experts || I <- Images],
+        asked => maps:map(fun(_, #ask{node = Node}) -> Node end, Asks)
+    }}.
+
+%% Asking experts
+
+ask_all(Experts, View, S) ->
+    fold(fun(E, S1) -> ask(E, View, S1) end, Experts, S).
+
+ask(Expert, View, S) ->
+    ask(Expert, [], View, S).
+
+ask(Expert, Contexts, #{holders := Holders} = View, S) ->
+    Component = component(Expert, S),
+    case [Node || Node <- Holders(Component), not passed_over(Expert, Node, View, S)] of
+        [Node | _] -> ask_node(Expert, Node, Contexts, View, S);
+        [] -> wait_for(Expert, Component, View, S)
+    end.
+
+ask_node(Expert, Node, Contexts, #{now_us := Now}, #?MODULE{next_no = No} = S) ->
+    Ask = #ask{no = No, node = Node, asked_us = Now, late_us = Now + patience(S)},
+    Payload = #{
+        component => {text, component(Expert, S)},
+        canonical => maps:get(deterministic, S#?MODULE.request),
+        rows => [row(I, S) || I <- S#?MODULE.images, lists:member(Expert, I#image.experts)],
+        contexts => Contexts
+    },
+    {
+        S#?MODULE{
+            next_no = No + 1,
+            asks = (S#?MODULE.asks)#{Expert => Ask},
+            missing = maps:remove(Expert, S#?MODULE.missing)
+        },
+        [{ask, No, Node, component(Expert, S), Payload}]
+    }.
+
+wait_for(Expert, _Component, _View, #?MODULE{missing = Missing} = S) when
+    is_map_key(Expert, Missing)
+->
+    {S, []};
+wait_for(Expert, Component, #{now_us := Now, why_missing := Why}, #?MODULE{missing = Missing} = S) ->
+    Event = {waiting, #{expert => Expert, reason => Why(Component)}},
+    {S#?MODULE{missing = Missing#{Expert => Now}}, [{publish, Event}]}.
+
+row(#image{latent = Latent}, #?MODULE{t = T, encoded = Encoded, request = Request}) ->
+    #{<<"context">> := #{<<"hash">> := Context}, <<"null">> := #{<<"hash">> := Null}} = Encoded,
+    T#{
+        <<"latent">> => Latent,
+        <<"context">> => {text, Context},
+        <<"null">> => {text, Null},
+        <<"scale">> => maps:get(guidance_scale, Request)
+    }.
+
+answered(Expert, {ok, #{<<"unknown">> := Hashes}}, View, S) ->
+    #{Expert := #ask{node = Node}} = S#?MODULE.asks,
+    ask_node(Expert, Node, contexts(Hashes, S), View, S);
+answered(Expert, {ok, #{<<"velocities">> := Velocities}}, View, S) ->
+    #{now_us := Now} = View,
+    {#ask{node = Node, asked_us = Asked}, Asks} = maps:take(Expert, S#?MODULE.asks),
+    Call = #{step => S#?MODULE.step, expert => Expert, node => Node, ms => (Now - Asked) / 1000},
+    S1 = S#?MODULE{
+        asks = Asks,
+        images = give(Expert, Velocities, S#?MODULE.images),
+        calls = [Call | S#?MODULE.calls],
+        slowest_us = max(S#?MODULE.slowest_us, Now - Asked)
+    },
+    case map_size(Asks) + map_size(S1#?MODULE.missing) of
+        0 -> advance(View, S1);
+        _ -> {S1, []}
+    end;
+answered(Expert, {error, {Class, _}}, View, S) when Class =:= died; Class =:= device_lost ->
+    ask_failed(Expert, died, View, S);
+answered(Expert, {error, {Class, _}}, View, S) when Class =:= not_held; Class =:= unreachable ->
+    %% Our view was older than the holder's; no worker died of this call.
+    move(Expert, Class, View, S);
+answered(Expert, {error, {Class, _}}, View, S) when Class =:= out_of_memory; Class =:= failure ->
+    ask_failed(Expert, Class, View, S);
+answered(Expert, {error, {Class, Facts}}, _View, S) ->
+    failed({Class, Facts#{expert => Expert}}, S).
+
+contexts(Hashes, #?MODULE{encoded = #{<<"context">> := Context, <<"null">> := Null}}) ->
+    [
+        #{hash => {text, Hash}, tensor => Tensor}
+     || #{<<"hash">> := Hash, <<"tensor">> := Tensor} <- [Context, Null], lists:member(Hash, Hashes)
+    ].
+
+%% Velocities come in the order of the rows: the images that chose this expert.
+give(_Expert, [], Images) ->
+    Images;
+give(Expert, [Velocity | More], [#image{experts = Experts} = Image | Images]) ->
+    case lists:member(Expert, Experts) of
+        true ->
+            Given = (Image#image.velocities)#{Expert => Velocity},
+            [Image#image{velocities = Given} | give(Expert, More, Images)];
+        false ->
+            [Image | give(Expert, [Velocity | More], Images)]
+    end.
+
+ask_failed(Expert, Why, View, S) ->
+    case died(Expert, S) of
+        {again, S1} -> move(Expert, Why, View, S1);
+        {fatal, S1} -> failed({expert_call_died, #{expert => Expert, deaths => ?MAX_DEATHS, why => Why}}, S1)
+    end.
+
+late(Expert, #{holders := Holders} = View, #?MODULE{asks = Asks} = S) ->
+    #{Expert := #ask{no = No, node = Node} = Ask} = Asks,
+    case [N || N <- Holders(component(Expert, S)), N =/= Node] of
+        [] ->
+            %% Nobody else could answer sooner: keep waiting for this one.
+            Later = Ask#ask{late_us = maps:get(now_us, View) + patience(S)},
+            Event = {waiting, #{expert => Expert, reason => {late, Node}}},
+            {S#?MODULE{asks = Asks#{Expert => Later}}, [{publish, Event}]};
+        _ ->
+            {S1, Effects} = move(Expert, late, View, S),
+            {S1, [{forget, No, Node} | Effects]}
+    end.
+
+%% Ask somebody else, or wait until somebody can be asked.
+move(Expert, Why, #{now_us := Now} = View, S) ->
+    {#ask{node = From}, Asks} = maps:take(Expert, S#?MODULE.asks),
+    PassedOver = (S#?MODULE.passed_over)#{{Expert, From} => Now + ?PASS_OVER_US},
+    {S1, Effects} = ask(Expert, View, S#?MODULE{asks = Asks, passed_over = PassedOver}),
+    To =
+        case S1#?MODULE.asks of
+            #{Expert := #ask{node = Node}} -> Node;
+            _ -> undefined
+        end,
+    Failover = #{expert => Expert, step => S#?MODULE.step, from => From, to => To, why => Why},
+    {S1#?MODULE{failovers = [Failover | S1#?MODULE.failovers]}, [
+        {publish, {failover, Failover}} | Effects
+    ]}.
+
+passed_over(Expert, Node, #{now_us := Now}, #?MODULE{passed_over = PassedOver}) ->
+    maps:get({Expert, Node}, PassedOver, Now) > Now.
+
+advance(View, #?MODULE{images = Images, request = Request, step = Step, asking_us = Since} = S) ->
+    #{now_us := Now} = View,
+    Payload = (steps(Request))#{step => Step, images => [advancing(I) || I <- Images]},
+    call(advance, Payload, advancing, View, add_micros(experts, Now - Since, S)).
+
+advancing(#image{latent = Latent, experts = Experts, weights = Weights, velocities = Velocities}) ->
+    #{
+        latent => Latent,
+        experts => Experts,
+        weights => Weights,
+        velocities => [[E, V] || {E, V} <- lists:sort(maps:to_list(Velocities))]
+    }.
+
+%% Small things
+
+steps(#{steps := Steps, top_k := full}) -> #{steps => Steps, top_k => nil};
+steps(#{steps := Steps, top_k := TopK}) -> #{steps => Steps, top_k => TopK}.
+
+seeds(#{seed := Seed, n := N}) -> lists:seq(Seed, Seed + N - 1).
+
+component(Expert, #?MODULE{experts = Experts}) -> lists:nth(Expert + 1, Experts).
+
+patience(#?MODULE{slowest_us = Slowest, ask_floor_us = Floor}) ->
+    max(Floor, ?LATE_FACTOR * Slowest).
+
+died(Who, #?MODULE{deaths = Deaths} = S) ->
+    Count = maps:get(Who, Deaths, 0) + 1,
+    S1 = S#?MODULE{deaths = Deaths#{Who => Count}},
+    case Count < ?MAX_DEATHS of
+        true -> {again, S1};
+        false -> {fatal, S1}
+    end.
+
+failed(Reason, S) ->
+    {S#?MODULE{phase = finished, call = undefined, asks = #{}, missing = #{}}, [{failed, Reason}]}.
+
+spent(Part, #?MODULE{called_us = Called}, #{now_us := Now}, S) ->
+    add_micros(Part, Now - Called, S).
+
+add_micros(Part, Micros, #?MODULE{seconds = Seconds} = S) ->
+    S#?MODULE{seconds = Seconds#{Part => maps:get(Part, Seconds, 0.0) + Micros / 1.0e6}}.
+
+%% Stops at the first failure: what follows it would be asked for nobody.
+fold(Fun, Items, S) ->
+    lists:foldl(
+        fun
+            (_Item, {#?MODULE{phase = finished} = S1, Effects}) ->
+                {S1, Effects};
+            (Item, {S1, Effects}) ->
+                {S2, More} = Fun(Item, S1),
+                {S2, Effects ++ More}
+        end,
+        {S, []},
+        Items
+    ).
+
+result(Decoded, #?MODULE{id = Id, request = Request, encoded = Encoded} = S) ->
+    Calls = lists:reverse(S#?MODULE.calls),
+    (maps:with([seed, steps, guidance_scale, top_k, deterministic], Request))#{
+        id => Id,
+        prompt_sha256 => hex(crypto:hash(sha256, maps:get(prompt, Request))),
+        threads => maps:get(<<"threads">>, Encoded),
+        keys => maps:get(<<"keys">>, Encoded),
+        warnings => maps:get(<<"warnings">>, Encoded),
+        images => lists:zipwith(fun picture/2, Decoded, seeds(Request)),
+        routing => [lists:reverse(I#image.routing) || I <- S#?MODULE.images],
+        calls => Calls,
+        who => who(Calls),
+        failovers => lists:reverse(S#?MODULE.failovers),
+        seconds => S#?MODULE.seconds
+    }.
+
+picture(#{<<"png">> := Png, <<"pixels_sha256">> := Pixels, <<"latent_sha256">> := Latent}, Seed) ->
+    #{png => Png, pixels_sha256 => Pixels, latent_sha256 => Latent, seed => Seed}.
+
+who(Calls) ->
+    lists:foldl(
+        fun(#{node := Node}, Count) -> maps:update_with(Node, fun(N) -> N + 1 end, 1, Count) end,
+        #{},
+        Calls
+    ).
+
+hex(Bin) ->
+    string:lowercase(binary:encode_hex(Bin)).

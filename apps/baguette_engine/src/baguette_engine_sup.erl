@@ -1,0 +1,35 @@
+%% @doc The engine's processes. The table of generations belongs here, so that it outlives its writer.
+-module(baguette_engine_sup).
+-behaviour(supervisor).
+
+-export([start_link/0, init/1]).
+
+%% @doc Start the engine.
+-spec start_link() -> {ok, pid()} | {error, term()}.
+start_link() ->
+    supervisor:start_link({local, ?MODULE}, ?MODULE, []).
+
+-spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
+init([]) ->
+    ok = baguette_engine_admission:table(),
+    Children = [
+        %% Workers first: they take seconds, and nothing below waits for them.
+        #{
+            id => expert,
+            start => {baguette_engine_expert, start_link, []},
+            %% Its worker is killed by os_pid in terminate/2.
+            shutdown => 5000
+        },
+        #{
+            id => pipeline,
+            start => {baguette_engine_pipeline, start_link, []},
+            shutdown => 5000
+        },
+        #{
+            id => generations,
+            start => {baguette_engine_generation_sup, start_link, []},
+            type => supervisor
+        },
+        #{id => admission, start => {baguette_engine_admission, start_link, []}}
+    ],
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, Children}}.

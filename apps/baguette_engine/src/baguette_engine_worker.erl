@@ -1,0 +1,299 @@
+%% @doc Owns one port and the Python process behind it: start, call, cancel, kill, restart.
+%%
+%% Started by baguette_engine_pipeline and baguette_engine_expert, which it is linked to. It
+%% outlives its OS process: when that dies, calls in flight are answered `died', waiting calls stay,
+%% and another process is started with backoff and taken through the boot calls again. Stopping this
+%% process SIGKILLs the OS process before the port is closed.
+%%
+%% A call is asynchronous: `request/4' returns a reference at once and the caller later gets
+%% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'. At most ?WINDOW frames are
+%% with the OS process; the rest waits here, where it can be cancelled. The owner is told
+%% `{baguette_engine_worker, Pid, {booted, Function, Payload} | up | down | {failed, Reason}}'.
+-module(baguette_engine_worker).
+-behaviour(gen_server).
+
+-export([start_link/1, request/4, cancel/2, overview/1, stop/1]).
+-export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export([format_status/2]).
+
+-export_type([options/0, answer/0]).
+
+-include_lib("kernel/include/logger.hrl").
+
+%% One computing, one read ahead: the OS process never waits for its next call.
+-define(WINDOW, 2).
+-define(BACKOFF_MS, 100).
+-define(MAX_BACKOFF_MS, 10000).
+%% A process that lived this long starts again without a growing backoff.
+-define(HEALTHY_MS, 60000).
+-define(LOG, #{domain => [baguette, engine]}).
+
+-type options() :: #{
+    kind := pipeline | expert,
+    python := file:filename_all(),
+    env := [{string(), string() | false}],
+    %% Called in order after every start, before any request: {Function, Payload}.
+    boot := [{atom(), binary()}]
+}.
+-type error_class() :: baguette_engine_frame:error_class() | died.
+-type answer() :: {ok, binary()} | {error, {error_class(), map()}}.
+
+-record(call, {
+    ref :: reference(),
+    to :: pid(),
+    function :: atom(),
+    payload :: binary()
+}).
+
+-record(?MODULE, {
+    owner :: pid(),
+    options :: options(),
+    %% The live port, or undefined between two OS processes.
+    port :: port() | undefined,
+    os_pid :: non_neg_integer() | undefined,
+    started_ms = 0 :: integer(),
+    backoff_ms = ?BACKOFF_MS :: pos_integer(),
+    %% Boot calls not yet answered; requests wait until there are none.
+    boot = [] :: [{atom(), binary()}],
+    next_id = 0 :: non_neg_integer(),
+    in_flight = #{} :: #{non_neg_integer() => #call{} | boot},
+    waiting = queue:new() :: queue:queue(#call{}),
+    deaths = 0 :: non_neg_integer()
+}).
+
+%% @doc Start the owner of one worker, linked to and reporting to the caller.
+-spec start_link(options()) -> {ok, pid()} | {error, term()}.
+start_link(Options) ->
+    gen_server:start_link(?MODULE, {self(), Options}, []).
+
+%% @doc Call an entry point; the answer goes to `To' under the reference given.
+-spec request(pid(), reference(), pid(), {atom(), binary()}) -> ok.
+request(Worker, Ref, To, {Function, Payload}) ->
+    gen_server:cast(Worker, {request, #call{
+        ref = Ref, to = To, function = Function, payload = Payload
+    }}).
+
+%% @doc Forget a call; its answer, if it still comes, is dropped.
+-spec cancel(pid(), reference()) -> ok.
+cancel(Worker, Ref) ->
+    gen_server:cast(Worker, {cancel, Ref}).
+
+%% @doc What this worker is doing.
+-spec overview(pid()) -> map().
+overview(Worker) ->
+    gen_server:call(Worker, overview).
+
+%% @doc Kill the OS process and end.
+-spec stop(pid()) -> ok.
+stop(Worker) ->
+    gen_server:stop(Worker).
+
+%% gen_server
+
+-spec init({pid(), options()}) -> {ok, #?MODULE{}, {continue, start}}.
+init({Owner, Options}) ->
+    process_flag(trap_exit, true),
+    {ok, #?MODULE{owner = Owner, options = Options}, {continue, start}}.
+
+-spec handle_continue(start, #?MODULE{}) -> {noreply, #?MODULE{}}.
+handle_continue(start, S) ->
+    {noreply, start_process(S)}.
+
+-spec handle_call(overview, {pid(), term()}, #?MODULE{}) -> {reply, map(), #?MODULE{}}.
+handle_call(overview, _From, S) ->
+    {reply,
+        #{
+            kind => maps:get(kind, S#?MODULE.options),
+            os_pid => S#?MODULE.os_pid,
+            state => phase(S),
+            in_flight => map_size(S#?MODULE.in_flight),
+            waiting => queue:len(S#?MODULE.waiting),
+            deaths => S#?MODULE.deaths
+        },
+        S}.
+
+-spec handle_cast({request, #call{}} | {cancel, reference()}, #?MODULE{}) ->
+    {noreply, #?MODULE{}}.
+handle_cast({request, Call}, S) ->
+    {noreply, send_more(S#?MODULE{waiting = queue:in(Call, S#?MODULE.waiting)})};
+handle_cast({cancel, Ref}, S) ->
+    Waiting = queue:filter(fun(Call) -> Call#call.ref =/= Ref end, S#?MODULE.waiting),
+    [
+        send(S, baguette_engine_frame:cancel(Id))
+     || {Id, #call{ref = R}} <- maps:to_list(S#?MODULE.in_flight), R =:= Ref
+    ],
+    %% A dropped call is never answered, so its place in the window is given back here.
+    InFlight = maps:filter(fun(_, Call) -> not is_ref(Call, Ref) end, S#?MODULE.in_flight),
+    {noreply, send_more(S#?MODULE{waiting = Waiting, in_flight = InFlight})}.
+
+-spec handle_info(
+    {port(), {data, binary()} | {exit_status, integer()}}
+    | {'EXIT', pid() | port(), term()}
+    | restart,
+    #?MODULE{}
+) -> {noreply, #?MODULE{}} | {stop, term(), #?MODULE{}}.
+handle_info({Port, {data, Frame}}, #?MODULE{port = Port} = S) ->
+    {noreply, received(baguette_engine_frame:decode(Frame), S)};
+handle_info({Port, {exit_status, Status}}, #?MODULE{port = Port} = S) ->
+    {noreply, died(Status, S#?MODULE{os_pid = undefined})};
+handle_info(restart, #?MODULE{port = undefined} = S) ->
+    {noreply, start_process(S)};
+handle_info({'EXIT', Owner, Reason}, #?MODULE{owner = Owner} = S) ->
+    {stop, Reason, S};
+handle_info(_StaleOrUnknown, S) ->
+    %% Data and exits of a port that was already closed land here, and so does port's own 'EXIT'.
+    {noreply, S}.
+
+-spec terminate(term(), #?MODULE{}) -> ok.
+terminate(_Reason, S) ->
+    kill(S).
+
+%% @doc Payloads hold prompts and pictures: none of them is printed.
+-spec format_status(normal | terminate, list()) -> term().
+format_status(_, [_PDict, S]) ->
+    S#?MODULE{waiting = queue:new(), in_flight = #{}, boot = []}.
+
+%% The OS process
+
+start_process(#?MODULE{options = #{python := Python, kind := Kind, env := Env, boot := Boot}} = S) ->
+    try
+        Port = open_port({spawn_executable, Python}, [
+            {args, ["-P", "-m", "baguette.worker", atom_to_list(Kind)]},
+            {env, Env},
+            {packet, 4},
+            binary,
+            nouse_stdio,
+            exit_status,
+            %% The window bounds what the driver holds; a busy port would refuse a frame.
+            {busy_limits_port, disabled},
+            {busy_limits_msgq, disabled}
+        ]),
+        {os_pid, OsPid} = erlang:port_info(Port, os_pid),
+        ?LOG_INFO(#{what => worker_started, kind => Kind, os_pid => OsPid}, ?LOG),
+        send_more(S#?MODULE{
+            port = Port, os_pid = OsPid, boot = Boot, started_ms = now_ms()
+        })
+    catch
+        error:Reason ->
+            ?LOG_ERROR(#{what => worker_not_started, kind => Kind, reason => Reason}, ?LOG),
+            tell(S, {failed, {python_not_started, #{python => Python, reason => Reason}}}),
+            again(S)
+    end.
+
+died(Status, S) ->
+    #?MODULE{options = #{kind := Kind}, in_flight = InFlight, port = Port} = S,
+    ?LOG_WARNING(#{what => worker_died, kind => Kind, exit_status => Status}, ?LOG),
+    catch port_close(Port),
+    [
+        answer(Call, {error, {died, #{exit_status => Status}}})
+     || #call{} = Call <- maps:values(InFlight)
+    ],
+    tell(S, down),
+    again(S#?MODULE{
+        port = undefined, os_pid = undefined, in_flight = #{}, deaths = S#?MODULE.deaths + 1
+    }).
+
+again(#?MODULE{started_ms = Started, backoff_ms = Backoff} = S) ->
+    Now = case now_ms() - Started > ?HEALTHY_MS of
+        true -> ?BACKOFF_MS;
+        false -> Backoff
+    end,
+    erlang:send_after(Now, self(), restart),
+    S#?MODULE{backoff_ms = min(2 * Now, ?MAX_BACKOFF_MS)}.
+
+kill(#?MODULE{port = undefined}) ->
+    ok;
+kill(#?MODULE{port = Port, os_pid = OsPid}) ->
+    %% Closing alone leaves a busy or stopped process behind, so it is killed first; no exit status
+    %% has come while the port is open here, so the pid is still its own.
+    _ = is_integer(OsPid) andalso os:cmd("kill -KILL " ++ integer_to_list(OsPid)),
+    catch port_close(Port),
+    ok.
+
+%% Calls
+
+send_more(#?MODULE{port = undefined} = S) ->
+    S;
+send_more(#?MODULE{boot = [{Function, Payload} | _], in_flight = InFlight} = S) when
+    map_size(InFlight) =:= 0
+->
+    send_call(Function, Payload, boot, S);
+send_more(#?MODULE{boot = []} = S) ->
+    case map_size(S#?MODULE.in_flight) < ?WINDOW andalso queue:out(S#?MODULE.waiting) of
+        {{value, Call}, Waiting} ->
+            #call{function = Function, payload = Payload} = Call,
+            send_more(send_call(Function, Payload, Call, S#?MODULE{waiting = Waiting}));
+        _ ->
+            S
+    end;
+send_more(S) ->
+    S.
+
+send_call(Function, Payload, Call, #?MODULE{next_id = Id, in_flight = InFlight} = S) ->
+    send(S, baguette_engine_frame:call(Id, entry_module(S), Function, Payload)),
+    S#?MODULE{next_id = Id + 1, in_flight = InFlight#{Id => Call}}.
+
+entry_module(#?MODULE{options = #{kind := pipeline}}) -> 'baguette.worker.pipeline_entry';
+entry_module(#?MODULE{options = #{kind := expert}}) -> 'baguette.worker.expert_entry'.
+
+%% A process that does not read must not stop this one from reading its own messages, so the port is
+%% never busy (see start_process) and nosuspend says so once more.
+send(#?MODULE{port = Port}, Frame) ->
+    try
+        true = erlang:port_command(Port, Frame, [nosuspend]),
+        ok
+    catch
+        %% The port closed under us: its exit status is on its way and says so to everybody.
+        error:badarg -> ok
+    end.
+
+received({result, Id, Payload}, S) ->
+    answered(Id, {ok, Payload}, S);
+received({error, Id, Class, Message, Trace}, S) ->
+    ?LOG_INFO(#{what => call_failed, class => Class, message => Message, at => Trace}, ?LOG),
+    answered(Id, {error, {Class, #{message => Message}}}, S);
+received({message, _}, S) ->
+    ?LOG_WARNING(#{what => message_dropped, from => worker}, ?LOG),
+    S;
+received(malformed, S) ->
+    ?LOG_ERROR(#{what => malformed_frame, from => worker}, ?LOG),
+    kill(S),
+    died(malformed_frame, S).
+
+answered(Id, Answer, #?MODULE{in_flight = InFlight} = S) ->
+    case maps:take(Id, InFlight) of
+        {boot, Rest} ->
+            send_more(boot_answered(Answer, S#?MODULE{in_flight = Rest}));
+        {Call, Rest} ->
+            answer(Call, Answer),
+            send_more(S#?MODULE{in_flight = Rest});
+        error ->
+            S
+    end.
+
+boot_answered({ok, Payload}, #?MODULE{boot = [{Function, _} | Boot]} = S) ->
+    tell(S, {booted, Function, Payload}),
+    _ = Boot =:= [] andalso tell(S, up),
+    S#?MODULE{boot = Boot};
+boot_answered({error, Reason}, #?MODULE{options = #{kind := Kind}} = S) ->
+    %% Most likely the weights: say so, and try again at the pace of the backoff.
+    ?LOG_ERROR(#{what => worker_boot_failed, kind => Kind, reason => Reason}, ?LOG),
+    tell(S, {failed, Reason}),
+    kill(S),
+    died(boot_failed, S).
+
+answer(#call{to = To, ref = Ref}, Answer) ->
+    To ! {?MODULE, Ref, Answer}.
+
+tell(#?MODULE{owner = Owner}, What) ->
+    Owner ! {?MODULE, self(), What},
+    ok.
+
+is_ref(#call{ref = Ref}, Ref) -> true;
+is_ref(_, _) -> false.
+
+phase(#?MODULE{port = undefined}) -> restarting;
+phase(#?MODULE{boot = []}) -> ready;
+phase(_) -> booting.
+
+now_ms() -> erlang:monotonic_time(millisecond).

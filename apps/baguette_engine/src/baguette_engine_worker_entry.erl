@@ -1,0 +1,37 @@
+%% @doc How a worker is started and what its entry points are called with; pure but for settings.
+%%
+%% The names of Python entry points stand here and in the two `*_entry.py' modules they belong to.
+-module(baguette_engine_worker_entry).
+
+-export([options/2, model/1]).
+
+%% @doc Options of a worker of this kind that runs `Boot' after every start.
+-spec options(pipeline | expert, [{atom(), binary()}]) -> baguette_engine_worker:options().
+options(Kind, Boot) ->
+    #{
+        kind => Kind,
+        python => baguette_engine_settings:get(python),
+        env => env(),
+        boot => Boot
+    }.
+
+%% @doc A payload that names this node's model directory and thread count.
+-spec model(map()) -> binary().
+model(More) ->
+    Dir = unicode:characters_to_binary(baguette_engine_settings:get(model_dir)),
+    Threads = baguette_engine_settings:get(threads),
+    baguette_engine_msgpack:encode(More#{model_dir => {text, Dir}, threads => Threads}).
+
+%% One thread a worker, asleep when idle: many workers share few cores, and the thread count is part
+%% of what "identical" means. Nothing is fetched: weights are files.
+env() ->
+    Threads = integer_to_list(baguette_engine_settings:get(threads)),
+    [
+        {"OMP_NUM_THREADS", Threads},
+        {"MKL_NUM_THREADS", Threads},
+        {"OMP_WAIT_POLICY", "PASSIVE"},
+        {"TOKENIZERS_PARALLELISM", "false"},
+        {"HF_HUB_OFFLINE", "1"},
+        {"PYTHONUNBUFFERED", "1"}
+        | baguette_engine_settings:get(child_env)
+    ].
