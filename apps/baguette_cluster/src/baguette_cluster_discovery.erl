@@ -1,0 +1,94 @@
+%% @doc Asks a finder for the addresses of peers, again and again, and keeps what is known when the
+%% finder fails: an error is not an empty cluster. Knows addresses only; whether anybody answers
+%% there is baguette_cluster_connector's to find out. Without it, those who know each other stay.
+-module(baguette_cluster_discovery).
+
+-behaviour(gen_server).
+
+-include_lib("kernel/include/logger.hrl").
+
+-export([start_link/1, known/0, has_answered/0, last_error/0]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+
+-define(TABLE, ?MODULE).
+-define(LOG_META, #{domain => [baguette, cluster]}).
+
+%% All addresses at which a peer may be, our own or not. Must come back within bounded time. An
+%% empty list means that there is nobody, an error that it could not be found out.
+-callback find(baguette_cluster_settings:settings()) ->
+    {ok, [string() | binary()]} | {error, term()}.
+
+-record(?MODULE, {
+    settings :: baguette_cluster_settings:settings(),
+    refused = [] :: [term()]    % addresses already complained about
+}).
+-type state() :: #?MODULE{}.
+
+-spec start_link(baguette_cluster_settings:settings()) -> gen_server:start_ret().
+start_link(Settings) ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, Settings, []).
+
+%% @doc Whom the finder named when it last answered, without ourselves.
+-spec known() -> [node()].
+known() ->
+    case ets:lookup(?TABLE, known) of
+        [{known, Nodes}] -> Nodes;
+        [] -> []
+    end.
+
+%% @doc Whether the finder ever answered: before that, an empty list of known says nothing.
+-spec has_answered() -> boolean().
+has_answered() ->
+    ets:member(?TABLE, known).
+
+-spec last_error() -> none | {error, term()}.
+last_error() ->
+    case ets:lookup(?TABLE, last) of
+        [{last, {error, _} = Error}] -> Error;
+        _ -> none
+    end.
+
+-spec init(baguette_cluster_settings:settings()) -> {ok, state()}.
+init(Settings) ->
+    {ok, find(#?MODULE{settings = Settings})}.
+
+-spec handle_call(term(), gen_server:from(), state()) -> {reply, {error, unknown_call}, state()}.
+handle_call(Unknown, _From, S) ->
+    ok = baguette_cluster_stranger:drop(?MODULE, Unknown),
+    {reply, {error, unknown_call}, S}.
+
+-spec handle_cast(term(), state()) -> {noreply, state()}.
+handle_cast(Unknown, S) ->
+    ok = baguette_cluster_stranger:drop(?MODULE, Unknown),
+    {noreply, S}.
+
+-spec handle_info(find, state()) -> {noreply, state()}.
+handle_info(find, S) ->
+    {noreply, find(S)};
+handle_info(Unknown, S) ->
+    ok = baguette_cluster_stranger:drop(?MODULE, Unknown),
+    {noreply, S}.
+
+find(#?MODULE{settings = #{finder := Finder, find_ms := FindMs} = Settings} = S) ->
+    _ = erlang:send_after(FindMs, self(), find),
+    Answer = try Finder:find(Settings)
+    catch Class:_ -> {error, {finder_crashed, Class}}
+    end,
+    true = ets:insert(?TABLE, {last, Answer}),
+    take(Answer, S).
+
+take({ok, Addresses}, #?MODULE{settings = #{max_peers := Max}, refused = Refused} = S) ->
+    Bounded = lists:sublist(Addresses, 2 * Max),
+    Named = [{A, baguette_cluster_node_name:from_address(A)} || A <- Bounded],
+    Bad = lists:usort([A || {A, {error, _}} <- Named]) -- Refused,
+    _ = [?LOG_WARNING(#{what => address_refused, address => shortened(A)}, ?LOG_META) || A <- Bad],
+    Nodes = lists:usort([N || {_, {ok, N}} <- Named, N =/= node()]),
+    true = ets:insert(?TABLE, {known, lists:sublist(Nodes, Max)}),
+    ok = baguette_cluster_connector:look(),
+    S#?MODULE{refused = lists:sublist(Bad ++ Refused, Max)};
+take({error, Why}, S) ->
+    ?LOG_WARNING(#{what => discovery_failed, why => Why, keeping => length(known())}, ?LOG_META),
+    S.
+
+shortened(Address) ->
+    string:slice(io_lib:format("~0tP", [Address, 12]), 0, 80).

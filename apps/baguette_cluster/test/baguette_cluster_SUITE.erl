@@ -1,0 +1,275 @@
+%% @doc The room on real nodes: each a beam of its own at its own loopback address, as in a cluster.
+%% The test node itself is not distributed; it talks to the nodes over their standard input.
+%% Nothing here sleeps: what must come true is waited for, with a deadline.
+-module(baguette_cluster_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-export([all/0, suite/0, init_per_testcase/2, end_per_testcase/2]).
+-export([
+    four_nodes_find_each_other_and_hold_one_each/1,
+    one_of_two_takes_several/1,
+    a_killed_node_is_down_at_once_gone_later_and_new_when_it_returns/1,
+    a_clean_stop_leaves_at_once/1,
+    who_was_frozen_judges_nobody/1,
+    what_fails_here_is_held_elsewhere/1,
+    the_tables_outlive_their_writers/1,
+    strange_messages_and_control_nodes_change_nothing/1
+]).
+
+-define(PORT, "9177").
+-define(PARTS, [<<"fake/part-1">>, <<"fake/part-2">>, <<"fake/part-3">>, <<"fake/part-4">>]).
+-define(FAKE, baguette_cluster_fake_component).
+-define(GONE_MS, 2500).
+
+suite() -> [{timetrap, {seconds, 60}}].
+
+all() ->
+    [
+        four_nodes_find_each_other_and_hold_one_each,
+        one_of_two_takes_several,
+        a_killed_node_is_down_at_once_gone_later_and_new_when_it_returns,
+        a_clean_stop_leaves_at_once,
+        who_was_frozen_judges_nobody,
+        what_fails_here_is_held_elsewhere,
+        the_tables_outlive_their_writers,
+        strange_messages_and_control_nodes_change_nothing
+    ].
+
+init_per_testcase(_Case, Config) ->
+    persistent_term:put(?MODULE, []),
+    Config.
+
+%% Also after a failure: whatever beam was started here ends, frozen or not.
+end_per_testcase(_Case, _Config) ->
+    End = fun({Peer, OsPid}) -> catch peer:stop(Peer), end_beam(OsPid) end,
+    lists:foreach(End, persistent_term:get(?MODULE)).
+
+%% Cases ----------------------------------------------------------------------------------------
+
+four_nodes_find_each_other_and_hold_one_each(Config) ->
+    Nodes = cluster([2, 3, 4, 5], Config),
+    [?assertEqual(ok, ask(P, health, [])) || P <- Nodes],
+    Plan = ask(hd(Nodes), plan, []),
+    ?assertEqual([[host(N)] || N <- [2, 3, 4, 5]], lists:sort(maps:values(Plan))),
+    [?assertEqual(Plan, ask(P, plan, [])) || P <- Nodes],
+    [#{self := true, link := up} | Others] = ask(hd(Nodes), nodes, []),
+    ?assertEqual([host(N) || N <- [3, 4, 5]], [N || #{node := N, link := up} <- Others]),
+    [#{node := Holder, expected_us := Us}] = ask(hd(Nodes), holders, [<<"fake/part-4">>]),
+    ?assertEqual([Holder], maps:get(<<"fake/part-4">>, Plan)),
+    ?assert(Us >= 1000),
+    ?assertEqual(nobody_has_it_on_disk, ask(hd(Nodes), why_missing, [<<"fake/part-9">>])).
+
+one_of_two_takes_several(Config) ->
+    [A, B] = cluster([2, 3], Config),
+    ?assertEqual([2, 2], [length(held(P)) || P <- [A, B]]),
+    ok = ask(A, publish, [call_us, 50]),
+    ?assertMatch({error, {fact_too_large, _}}, ask(A, publish, [big, binary:copy(<<0>>, 3000)])),
+    [Mine | _] = held(A),
+    until(fun() -> [100] =:= [Us || #{expected_us := Us} <- ask(A, holders, [Mine])] end).
+
+a_killed_node_is_down_at_once_gone_later_and_new_when_it_returns(Config) ->
+    [A, B, C, D] = cluster([2, 3, 4, 5], Config),
+    [Lost] = held(D),
+    #{incarnation := First} = listed(A, 5),
+    Killed = erlang:monotonic_time(millisecond),
+    kill(D),
+    until(fun() -> [] =:= ask(A, holders, [Lost]) end),
+    ?assert(erlang:monotonic_time(millisecond) - Killed < ?GONE_MS),
+    ?assertMatch(#{link := down}, listed(A, 5)),
+    until(fun() -> not lists:any(fun(P) -> is_listed(P, 5) end, [A, B, C]) end),
+    ?assert(erlang:monotonic_time(millisecond) - Killed >= ?GONE_MS - 500),
+    until(fun() -> [] =/= ask(A, holders, [Lost]) end),
+    [Held] = [held(P) || P <- [A, B, C], lists:member(Lost, held(P))],
+    ?assertEqual(2, length(Held)),
+    Again = start(5, [2, 3, 4, 5], [], Config),
+    until(fun() -> #{link => up} =:= maps:with([link], listed(A, 5)) end),
+    #{incarnation := Second} = listed(A, 5),
+    ?assert(Second > First),
+    until(fun() -> [length(held(P)) || P <- [Again]] =:= [1] end),
+    until(fun() -> [ok] =:= lists:usort([ask(P, health, []) || P <- [A, B, C, Again]]) end),
+    ?assert(lists:member(Lost, lists:append([held(P) || P <- [A, B, C]]))).
+
+a_clean_stop_leaves_at_once(Config) ->
+    [A, B, C] = cluster([2, 3, 4], Config),
+    [ok = peer:call(P, ?FAKE, watch, []) || P <- [A, B]],
+    Stopped = erlang:monotonic_time(millisecond),
+    ok = peer:call(C, application, stop, [baguette_cluster]),
+    until(fun() -> not is_listed(A, 4) andalso not is_listed(B, 4) end),
+    ?assert(erlang:monotonic_time(millisecond) - Stopped < ?GONE_MS div 2),
+    [?assert(lists:member({member, host(4), gone}, events(P))) || P <- [A, B]],
+    until(fun() -> lists:all(fun(Part) -> [] =/= ask(A, holders, [Part]) end, ?PARTS) end),
+    {ok, _} = peer:call(C, application, ensure_all_started, [baguette_cluster]),
+    until(fun() -> is_listed(A, 4) andalso is_listed(B, 4) andalso is_listed(C, 2) end).
+
+who_was_frozen_judges_nobody(Config) ->
+    [A, B, C] = cluster([2, 3, 4], Config),
+    ok = peer:call(A, ?FAKE, watch, []),
+    Before = held(A),
+    signal(A, "STOP"),
+    until(fun() -> not is_listed(B, 2) andalso not is_listed(C, 2) end),
+    signal(A, "CONT"),
+    until(fun() -> is_listed(B, 2) andalso is_listed(C, 2) end),
+    until(fun() -> [ok] =:= lists:usort([ask(P, health, []) || P <- [A, B, C]]) end),
+    ?assertEqual([], [E || {member, _, gone} = E <- events(A)]),
+    ?assertEqual([], [E || {link, _, suspect} = E <- events(A)]),
+    ?assertEqual([], Before -- held(A)).
+
+what_fails_here_is_held_elsewhere(Config) ->
+    Peers = [2, 3],
+    A = start(2, Peers, ?PARTS, Config),
+    B = start(3, Peers, [], Config),
+    until(fun() -> lists:all(fun(Part) -> [host(3)] =:= ready(B, Part) end, ?PARTS) end),
+    until(fun() -> [] =:= held(A) end),
+    ?assertEqual(4, length(held(B))),
+    %% What B had taken before A could fail with it is merely idle there.
+    Said = fun() -> maps:values(maps:get(states, maps:get(report, listed(B, 2)))) end,
+    until(fun() -> [] =:= [S || S <- Said(), S =/= failed, S =/= idle] end),
+    ?assert(lists:member(failed, Said())).
+
+the_tables_outlive_their_writers(Config) ->
+    [A, B] = cluster([2, 3], Config),
+    ok = peer:call(A, ?FAKE, watch, []),
+    #{incarnation := Incarnation} = listed(B, 2),
+    Held = held(A),
+    [fell(A, list_to_atom("baguette_cluster_" ++ P)) || P <- [
+        "gossip", "holdings", "connector", "discovery"
+    ]],
+    until(fun() -> [ok] =:= lists:usort([ask(P, health, []) || P <- [A, B]]) end),
+    ?assertEqual(Held, held(A)),
+    ?assertMatch(#{incarnation := Incarnation}, listed(B, 2)),
+    %% A watcher is still told.
+    kill(B),
+    until(fun() -> lists:member({link, host(3), down}, events(A)) end).
+
+strange_messages_and_control_nodes_change_nothing(Config) ->
+    [A, B] = cluster([2, 3], Config),
+    Gossip = {baguette_cluster_gossip, host(2)},
+    Pid = peer:call(A, erlang, whereis, [baguette_cluster_gossip]),
+    [
+        peer:call(B, erlang, send, [Gossip, Strange])
+     || Strange <- [
+            hello,
+            {baguette_cluster_v2, host(3), #{}},
+            {baguette_cluster_v1, 17, {pong, 1}},
+            {baguette_cluster_v1, host(3), {weather, 1}},
+            {baguette_cluster_v1, host(3), {pong, 1 bsl 70}},
+            {baguette_cluster_v1, host(3), {report, #{v => 1}, 0}},
+            {baguette_cluster_v1, host(3), {table, [a | b], []}},
+            {baguette_cluster_v1, host(3), {table, [junk], [junk, {'x@y', 3}]}},
+            {baguette_cluster_v1, host(3), {stale, {1, gone}}}
+        ]
+    ],
+    {error, unknown_call} = peer:call(B, gen_server, call, [Gossip, hello]),
+    Control = boot("ctl-7", 9, ["-hidden", "-dist_listen", "false"], Config),
+    true = peer:call(Control, net_kernel, connect_node, [host(2)]),
+    Hidden = fun() -> peer:call(A, erlang, nodes, [hidden]) end,
+    until(fun() -> lists:member('ctl-7@127.0.1.9', Hidden()) end),
+    ?assertEqual([host(2), host(3)], [N || #{node := N} <- ask(A, nodes, [])]),
+    ?assertEqual(Pid, peer:call(A, erlang, whereis, [baguette_cluster_gossip])),
+    ?assertEqual(ok, ask(A, health, [])).
+
+%% Nodes ----------------------------------------------------------------------------------------
+
+cluster(Numbers, Config) ->
+    %% All beams first: a young node waits for those it expects, but not for ever.
+    Peers = [boot("baguette", N, [], Config) || N <- Numbers],
+    [ok = start_room(P, Numbers, []) || P <- Peers],
+    until(fun() ->
+        [ok] =:= lists:usort([ask(P, health, []) || P <- Peers]) andalso
+            [length(Numbers)] =:= lists:usort([length(ask(P, nodes, [])) || P <- Peers])
+    end),
+    Peers.
+
+start(Number, Numbers, Failing, Config) ->
+    Peer = boot("baguette", Number, [], Config),
+    ok = start_room(Peer, Numbers, Failing),
+    Peer.
+
+start_room(Peer, Numbers, Failing) ->
+    ok = peer:call(Peer, ?FAKE, setup, [?PARTS, Failing]),
+    Env = [
+        {peers, [address(N) || N <- Numbers]}, {component_module, ?FAKE},
+        {beat_ms, 100}, {suspect_ms, 700}, {gone_ms, ?GONE_MS}, {settle_ms, 300},
+        {find_ms, 1000}
+    ],
+    [ok = peer:call(Peer, application, set_env, [baguette_cluster, K, V]) || {K, V} <- Env],
+    {ok, _} = peer:call(Peer, application, ensure_all_started, [baguette_cluster]),
+    ok.
+
+boot(Name, Number, Flags, Config) ->
+    Interface = lists:flatten(io_lib:format("{127,0,1,~b}", [Number])),
+    Modules = [?MODULE, baguette_cluster, ?FAKE],
+    Paths = lists:usort([filename:dirname(code:which(M)) || M <- Modules]),
+    %% The nodes share a home of their own, so their cookie is a file there and on no command line.
+    Home = proplists:get_value(priv_dir, Config),
+    {ok, Peer, _} = peer:start(#{
+        name => list_to_atom(Name), host => address(Number), longnames => true,
+        connection => standard_io, wait_boot => 30000,
+        env => [{"HOME", Home}, {"XDG_CONFIG_HOME", Home}],
+        args => Flags ++ [
+            "-start_epmd", "false", "-erl_epmd_port", ?PORT,
+            "-kernel", "inet_dist_use_interface", Interface,
+            "-kernel", "dist_auto_connect", "never",
+            "-kernel", "prevent_overlapping_partitions", "false",
+            "-kernel", "net_ticktime", "8", "-kernel", "logger_level", "warning",
+            "+sbwt", "none", "+S", "1:1", "-pa" | Paths
+        ]
+    }),
+    OsPid = peer:call(Peer, os, getpid, []),
+    persistent_term:put(?MODULE, [{Peer, OsPid} | persistent_term:get(?MODULE)]),
+    Peer.
+
+address(N) -> "127.0.1." ++ integer_to_list(N).
+
+host(N) -> list_to_atom("baguette@" ++ address(N)).
+
+ask(Peer, Function, Args) -> peer:call(Peer, baguette_cluster, Function, Args).
+
+events(Peer) -> peer:call(Peer, ?FAKE, events, []).
+
+listed(Peer, N) ->
+    case [Info || #{node := Node} = Info <- ask(Peer, nodes, []), Node =:= host(N)] of
+        [Info] -> Info;
+        [] -> #{}
+    end.
+
+is_listed(Peer, N) -> listed(Peer, N) =/= #{}.
+
+held(Peer) -> maps:get(held, ask(Peer, overview, [])).
+
+ready(Peer, Part) -> maps:get(ready, maps:get(Part, ask(Peer, components, []), #{}), []).
+
+%% Kills a process of the room and waits until another has its name.
+fell(Peer, Name) ->
+    Old = peer:call(Peer, erlang, whereis, [Name]),
+    true = peer:call(Peer, erlang, exit, [Old, kill]),
+    until(fun() -> is_pid(peer:call(Peer, erlang, whereis, [Name])) andalso
+        peer:call(Peer, erlang, whereis, [Name]) =/= Old end).
+
+kill(Peer) -> signal(Peer, "KILL").
+
+signal(Peer, Signal) ->
+    {Peer, OsPid} = lists:keyfind(Peer, 1, persistent_term:get(?MODULE)),
+    [] = os:cmd("kill -" ++ Signal ++ " " ++ OsPid),
+    ok.
+
+%% Only if it is still one of ours: pids are used again.
+end_beam(OsPid) ->
+    case file:read_file("/proc/" ++ OsPid ++ "/cmdline") of
+        {ok, Line} ->
+            Ours = binary:match(Line, <<"@127.0.1.">>) =/= nomatch,
+            _ = Ours andalso os:cmd("kill -KILL " ++ OsPid),
+            ok;
+        {error, _} ->
+            ok
+    end.
+
+until(Holds) -> until(Holds, erlang:monotonic_time(millisecond) + 20000).
+
+until(Holds, Deadline) ->
+    case {Holds(), erlang:monotonic_time(millisecond) < Deadline} of
+        {true, _} -> ok;
+        {false, true} -> receive after 25 -> until(Holds, Deadline) end;
+        {false, false} -> error({never_came_true, Holds})
+    end.

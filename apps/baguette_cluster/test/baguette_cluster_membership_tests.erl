@@ -1,0 +1,119 @@
+%% @doc Up, suspect, gone: three facts, a clock as argument, nobody sleeps.
+-module(baguette_cluster_membership_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-import(baguette_cluster_fleet, [host/1, report/2]).
+-import(baguette_cluster_membership, [
+    new/3, merge/3, goodbye/2, link_up/3, link_down/2, heard/3, round_trip/3, judge/2,
+    members/1, links/1, floors/1, goodbyes/1
+]).
+
+settings() -> #{beat_ms => 500, suspect_ms => 2000, gone_ms => 8000, max_peers => 3}.
+
+alone() -> new(settings(), report(1, #{id => {10, 5}}), 0).
+
+%% Merges at a time; the verdict and what became.
+told(N, Id, Now, S) ->
+    {Verdict, Events, Next} = merge(report(N, #{id => Id}), Now, S),
+    {Verdict, Events, Next}.
+
+%% Judges every beat from one time to another, as the process does.
+beats(From, To, S) ->
+    lists:foldl(
+        fun(T, {Events, Sofar}) -> {More, Next} = judge(T, Sofar), {Events ++ More, Next} end,
+        {[], S}, lists:seq(From, To, 500)).
+
+with_peer() ->
+    {_, Linked} = link_up(host(2), 0, alone()),
+    {changed, [{member, _, joined}], S} = told(2, {7, 0}, 0, Linked),
+    S.
+
+a_silent_link_is_suspect_and_the_node_stays_test() ->
+    {Events, S} = beats(500, 3000, with_peer()),
+    ?assertEqual([{link, host(2), suspect}], Events),
+    ?assertEqual(2, length(members(S))),
+    {Back, _} = heard(host(2), 3100, S),
+    ?assertEqual([{link, host(2), up}], Back).
+
+a_report_that_stands_still_is_gone_test() ->
+    {Events, S} = beats(500, 9000, with_peer()),
+    ?assertEqual([{link, host(2), suspect}, {member, host(2), gone}], Events),
+    ?assertMatch([_], members(S)).
+
+news_through_a_third_node_keeps_a_member_test() ->
+    {_, S1} = beats(500, 6000, with_peer()),
+    {advanced, [], S2} = told(2, {7, 3}, 6000, S1),
+    {Events, _} = beats(6500, 13500, S2),
+    ?assertEqual([], [E || {member, _, gone} = E <- Events]).
+
+a_lost_link_is_down_at_once_and_no_more_test() ->
+    {Events, S} = link_down(host(2), with_peer()),
+    ?assertEqual([{link, host(2), down}], Events),
+    ?assertEqual(2, length(members(S))),
+    ?assertEqual({[], S}, link_down(host(2), S)).
+
+no_ghost_comes_back_test() ->
+    {_, S} = beats(500, 9000, with_peer()),
+    ?assertMatch({{stale, {7, 0}}, [], S}, told(2, {7, 0}, 9100, S)),
+    ?assertMatch({{stale, {7, 0}}, [], S}, told(2, {6, 99}, 9100, S)),
+    ?assertMatch({changed, [{member, _, joined}], _}, told(2, {7, 1}, 9100, S)),
+    ?assertMatch({changed, [{member, _, joined}], _}, told(2, {8, 0}, 9100, S)).
+
+a_goodbye_ends_an_incarnation_test() ->
+    {changed, [{member, _, gone}], S} = goodbye({host(2), 7}, with_peer()),
+    ?assertEqual([{host(2), 7}], goodbyes(S)),
+    ?assertMatch({{stale, _}, [], _}, told(2, {7, 4000}, 10, S)),
+    {changed, [{member, _, joined}], Again} = told(2, {8, 0}, 20, S),
+    ?assertEqual(#{}, floors(Again)),
+    ?assertMatch({known, [], Again}, goodbye({host(2), 7}, Again)).
+
+a_judgement_is_not_passed_on_test() ->
+    {_, S} = beats(500, 9000, with_peer()),
+    ?assertEqual([], goodbyes(S)).
+
+who_was_frozen_judges_nobody_test() ->
+    {[], Woken} = judge(60000, with_peer()),
+    {Events, S} = beats(60500, 61500, Woken),
+    ?assertEqual([], Events),
+    {Later, _} = beats(62000, 69000, S),
+    ?assertEqual([{link, host(2), suspect}, {member, host(2), gone}], Later).
+
+our_own_echo_is_known_and_a_higher_one_is_outrun_test() ->
+    ?assertMatch({known, [], _}, told(1, {10, 5}, 0, alone())),
+    ?assertMatch({{outrun, {10, 6}}, [], _}, told(1, {10, 6}, 0, alone())),
+    ?assertMatch({{outrun, {10, gone}}, [], _}, goodbye({host(1), 10}, alone())).
+
+there_is_room_for_so_many_test() ->
+    Full = lists:foldl(fun(N, S) -> element(3, told(N, {1, 0}, 0, S)) end, alone(), [2, 3, 4]),
+    ?assertMatch({full, [], Full}, told(5, {1, 0}, 0, Full)),
+    Part = fun(N, S) -> element(3, goodbye({host(N), 1}, S)) end,
+    Gone = lists:foldl(Part, Full, lists:seq(2, 60)),
+    ?assertEqual(12, map_size(floors(Gone))).
+
+a_round_trip_is_smoothed_test() ->
+    S = round_trip(host(2), 800, round_trip(host(2), 100, with_peer())),
+    ?assertMatch(#{rtt_us := 187}, maps:get(host(2), links(S))).
+
+%% Whatever order reports and goodbyes come in, the same is known in the end.
+order_does_not_matter_test_() ->
+    Options = [{numtests, 300}, {on_output, fun(_, _) -> ok end}],
+    {timeout, 60, ?_assert(proper:quickcheck(prop_order(), Options))}.
+
+prop_order() ->
+    News = proper_types:list({proper_types:range(2, 4), proper_types:range(1, 3),
+        proper_types:oneof([gone, proper_types:range(0, 3)])}),
+    proper:forall(News, fun(List) ->
+        proper:forall(shuffled(List), fun(Other) -> outcome(List) =:= outcome(Other) end)
+    end).
+
+shuffled(List) ->
+    Keys = proper_types:vector(length(List), proper_types:integer()),
+    proper_types:bind(Keys, fun(Ks) -> [X || {_, X} <- lists:sort(lists:zip(Ks, List))] end, false).
+
+outcome(News) ->
+    S = lists:foldl(fun news/2, alone(), News),
+    {lists:sort([R || {R, _} <- members(S)]), lists:sort(goodbyes(S))}.
+
+news({N, Incarnation, gone}, S) -> element(3, goodbye({host(N), Incarnation}, S));
+news({N, Incarnation, Counter}, S) -> element(3, told(N, {Incarnation, Counter}, 0, S)).

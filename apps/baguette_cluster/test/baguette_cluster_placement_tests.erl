@@ -1,0 +1,75 @@
+%% @doc The plan: cases worth reading, and the properties.
+-module(baguette_cluster_placement_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-import(baguette_cluster_fleet, [host/1, component/1, report/2, apply_plan/2]).
+-import(baguette_cluster_placement, [plan/1, plan/2, line/2, hash/1]).
+
+properties_test_() ->
+    Options = [{numtests, 300}, {on_output, fun(_, _) -> ok end}],
+    [
+        {atom_to_list(P), {timeout, 120,
+            ?_assert(proper:quickcheck(prop_baguette_cluster_placement:P(), Options))}}
+     || {P, 0} <- prop_baguette_cluster_placement:module_info(exports),
+        lists:prefix("prop_", atom_to_list(P))
+    ].
+
+fleet(Nodes, Parts) -> [report(N, full(Parts)) || N <- Nodes].
+
+full(Parts) -> #{disk => [{C, 2} || C <- lists:seq(1, Parts)]}.
+
+nobody_no_plan_test() ->
+    ?assertEqual(#{}, plan([])).
+
+one_node_holds_everything_test() ->
+    Plan = plan(fleet([1], 5)),
+    ?assertEqual([component(C) || C <- lists:seq(1, 5)], line(host(1), Plan)).
+
+watchers_hold_nothing_test() ->
+    Plan = plan([report(9, #{}) | fleet([1], 2)]),
+    ?assertEqual([], line(host(9), Plan)).
+
+spare_nodes_become_replicas_of_different_components_test() ->
+    Plan = plan(fleet([1, 2, 3, 4, 5], 3)),
+    ?assertEqual([1, 2, 2], lists:sort([length(Ns) || Ns <- maps:values(Plan)])).
+
+the_faster_nodes_take_the_odd_ones_test() ->
+    Slow = report(1, (full(3))#{call_us => 90000}),
+    Fast = report(2, (full(3))#{call_us => 300}),
+    ?assertEqual(2, length(line(host(2), plan([Slow, Fast])))).
+
+what_is_used_most_gets_the_replica_test() ->
+    Usage = #{usage => #{component(3) => 3000}},
+    ?assertMatch([_, _], maps:get(component(3), plan(fleet([1, 2, 3, 4], 3), Usage))).
+
+idle_peers_of_a_node_that_holds_all_become_replicas_test() ->
+    [Alone] = apply_plan(plan(fleet([1], 4)), fleet([1], 4)),
+    Plan = plan([Alone | fleet([2, 3, 4], 4)]),
+    ?assertEqual(4, length(line(host(1), Plan))),
+    ?assertEqual([1, 1, 1], [length(line(host(N), Plan)) || N <- [2, 3, 4]]),
+    ?assertEqual([1, 2, 2, 2], lists:sort([length(Ns) || Ns <- maps:values(Plan)])).
+
+what_failed_here_is_planned_elsewhere_test() ->
+    Broken = report(1, (full(2))#{states => #{1 => failed}}),
+    Plan = plan([Broken | fleet([2], 2)]),
+    ?assertEqual([host(2)], maps:get(component(1), Plan)).
+
+nobody_can_hold_it_is_an_empty_list_test() ->
+    ?assertEqual(#{component(1) => []}, plan([report(1, #{room => 1, disk => [{1, 2}]})])).
+
+a_held_component_makes_way_only_for_cover_test() ->
+    %% 1 holds part 1 and has no room for part 2, which only it has on disk; 2 can take part 1.
+    Full = report(1, #{room => 2, disk => [{1, 2}, {2, 2}], states => #{1 => ready}}),
+    Idle = report(2, #{room => 2, disk => [{1, 2}]}),
+    ?assertEqual(#{component(1) => [host(2)], component(2) => [host(1)]}, plan([Full, Idle])).
+
+the_hash_tells_plans_apart_test() ->
+    ?assertEqual(hash(plan(fleet([1, 2], 2))), hash(plan(fleet([2, 1], 2)))),
+    ?assertNotEqual(hash(plan(fleet([1, 2], 2))), hash(plan(fleet([1], 2)))).
+
+sixty_four_nodes_are_planned_quickly_test() ->
+    Fleet = fleet(lists:seq(1, 64), 16),
+    {Us, Plan} = timer:tc(fun() -> plan(Fleet) end),
+    ?assertEqual([4], lists:usort([length(Ns) || Ns <- maps:values(Plan)])),
+    ?assert(Us < 2000000).

@@ -1,0 +1,62 @@
+%% @doc A report: which of two wins, and what is not taken for one.
+-module(baguette_cluster_report_tests).
+
+%% In this order: both define LET, eunit only when nobody has.
+-include_lib("proper/include/proper.hrl").
+-include_lib("eunit/include/eunit.hrl").
+
+-import(baguette_cluster_fleet, [report/2]).
+-import(baguette_cluster_report, [newest/2, check/1, identity/1, call_us/1]).
+
+merging_is_a_semilattice_test_() ->
+    Options = [{numtests, 500}, {on_output, fun(_, _) -> ok end}],
+    {timeout, 60, ?_assert(proper:quickcheck(prop_newest(), Options))}.
+
+prop_newest() ->
+    ?FORALL({A, B, C}, {any_report(), any_report(), any_report()},
+        newest(A, A) =:= A andalso newest(A, B) =:= newest(B, A) andalso
+            newest(A, newest(B, C)) =:= newest(newest(A, B), C)).
+
+any_report() ->
+    Facts = {proper_types:range(1, 3), proper_types:range(0, 3), proper_types:range(0, 2)},
+    proper_types:bind(Facts,
+        fun({I, N, Hash}) -> report(1, #{id => {I, N}, hash => Hash}) end, false).
+
+a_goodbye_is_above_its_incarnation_and_below_the_next_test() ->
+    ?assert({3, gone} > identity(report(1, #{id => {3, 999}}))),
+    ?assert({3, gone} < identity(report(1, #{id => {4, 0}}))).
+
+fields_of_a_next_version_ride_along_test() ->
+    Next = (report(1, #{}))#{v := 2, weather => sunny},
+    ?assertEqual({ok, Next}, check(Next)).
+
+call_time_is_guessed_until_it_is_a_sane_number_test() ->
+    ?assertEqual(1000, call_us(report(1, #{}))),
+    ?assertEqual(1000, call_us(report(1, #{call_us => -4}))),
+    ?assertEqual(77, call_us(report(1, #{call_us => 77}))).
+
+what_is_no_report_is_refused_with_its_field_test_() ->
+    Good = report(1, #{disk => [{1, 2}]}),
+    Item = #{component => <<"a">>, size_mib => 1, key => <<>>},
+    [
+        {atom_to_list(Why), ?_assertEqual({error, Why}, check(Bad))}
+     || {Why, Bad} <- [
+            {shape, hello},
+            {shape, maps:remove(id, Good)},
+            {version, Good#{v := 0}},
+            {identity, Good#{id := {0, 1}}},
+            {identity, Good#{id := {1, gone}}},
+            {memory_mib, Good#{memory_mib := 1.5}},
+            {components, Good#{components := [Item#{size_mib := 0}]}},
+            {components, Good#{components := [Item#{component := binary:copy(<<"x">>, 129)}]}},
+            {components, Good#{components := lists:duplicate(257, Item)}},
+            {components, Good#{components := [Item | improper]}},
+            {states, Good#{states := #{<<"not on disk">> => ready}}},
+            {states, Good#{states := #{<<"model/part-1">> => asleep}}},
+            {components, Good#{components := [Item, Item], states := #{}}},
+            {plan_hash, Good#{plan_hash := -1}},
+            {extra, Good#{extra := #{"not an atom" => 1}}},
+            {extra, Good#{extra := #{a => binary:copy(<<0>>, 20000)}}},
+            {too_large, Good#{big => binary:copy(<<0>>, 300000)}}
+        ]
+    ].
