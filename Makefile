@@ -1,0 +1,112 @@
+# Baguette's own commands; `make` lists them. Everything a target needs is installed or built on the
+# way (scripts/setup, once). Values for `make demo` go through the environment, never through a
+# shell line, so a prompt may hold quotes, dollars and line ends.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PYPROJECT := python_worker/pyproject.toml
+PYTHON_CODE := python_worker scripts scripts/check_style $(wildcard tests)
+SHELL_CODE := scripts/setup .ci/run
+
+# Handed on as they were typed: make itself expands nothing in them.
+define as_typed
+ifneq ($$(origin $(1)),undefined)
+override $(1) := $$(value $(1))
+export $(1)
+endif
+endef
+OPTIONS := PROMPT N STEPS GUIDANCE TOPK SEED NODES OUT PORT MODEL
+$(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
+
+# The parts share build directories and addresses.
+.NOTPARALLEL:
+.PHONY: help setup build demo up status down shell bench test test-erlang test-python test-cluster \
+	check check-erlang check-style check-python check-shell dialyzer fmt train-mini clean
+
+help: ## list these targets
+	@echo 'make TARGET [NAME=value ...]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@echo 'demo and up take NODES PORT MODEL; demo also PROMPT N STEPS GUIDANCE TOPK SEED OUT:'
+	@echo '  make demo PROMPT="a red circle on a blue background" SEED=7 NODES=4'
+
+setup: ## install what is missing: Erlang packages, .venv, pinned Python packages
+	@scripts/setup
+
+# --- a cluster on this machine -------------------------------------------------------------------
+
+ERLANG_SOURCES := $(wildcard apps/*/src apps/*/include apps/*/src/*.erl apps/*/src/*.app.src \
+	apps/*/include/*.hrl) rebar.config rebar.config.script
+
+_build/.compiled: $(ERLANG_SOURCES) | setup
+	@QUIET=1 rebar3 compile
+	@touch $@
+
+build: setup _build/.compiled ## compile the Erlang applications
+
+demo: build ## draw PROMPT on a cluster of NODES nodes on this machine, then stop it
+	@$(PY) scripts/cluster.py demo
+
+up: build ## start NODES nodes on this machine and leave them running
+	@$(PY) scripts/cluster.py up
+
+status: build ## print the running cluster: nodes, experts, generations
+	@$(PY) scripts/cluster.py status
+
+shell: build ## an Erlang shell on a running node (q(). leaves it, the node goes on)
+	@$(PY) scripts/cluster.py shell
+
+down: ## stop what `make up` started
+	@[ -x $(PY) ] || { echo 'nothing is running here'; exit 0; }; $(PY) scripts/cluster.py down
+
+bench: build ## cluster against the single-process pipeline, milliseconds per step
+	@$(PY) scripts/bench.py
+
+train-mini: setup ## make weights/paris-mini again (about 90 minutes on two cores)
+	@nice -n 19 $(PY) scripts/train_mini.py
+
+# --- checks and tests ----------------------------------------------------------------------------
+
+# Runs a command and shows what it printed only where it failed.
+quiet = out=$$($(1) 2>&1) || { printf '%s\n' "$$out"; exit 1; }
+
+check: check-erlang check-style check-python check-shell ## compiler, xref, dialyzer, style, types
+
+check-erlang: build
+	@$(call quiet,rebar3 xref)
+	@$(call quiet,rebar3 dialyzer)
+
+check-style: setup
+	@$(PY) scripts/check_style
+
+check-python: setup
+	@$(PY) -m ruff check --quiet --config $(PYPROJECT) $(PYTHON_CODE)
+	@$(PY) -m ruff format --quiet --check --config $(PYPROJECT) $(PYTHON_CODE)
+	@MYPYPATH=python_worker:scripts $(PY) -m mypy --no-error-summary --config-file $(PYPROJECT) \
+		python_worker/baguette scripts/check_style $(wildcard scripts/*.py)
+	@$(call quiet,cd python_worker && ../$(VENV)/bin/lint-imports --config pyproject.toml)
+
+check-shell:
+	@shellcheck $(SHELL_CODE)
+
+test: check test-erlang test-python test-cluster ## everything: what .ci/run calls
+
+test-erlang: build ## EUnit, PropEr and Common Test of the applications
+	@rebar3 do eunit, ct --readable true
+
+test-python: setup ## pytest of the package
+	@cd python_worker && ../$(PY) -m pytest tests
+
+test-cluster: build ## whole clusters on this machine against the single-process pipeline
+	@$(PY) -m pytest -c $(PYPROJECT) tests
+
+fmt: setup ## format Python, put imports in order
+	@$(PY) -m ruff check --quiet --fix --select I --config $(PYPROJECT) $(PYTHON_CODE)
+	@$(PY) -m ruff format --config $(PYPROJECT) $(PYTHON_CODE)
+
+clean: ## remove what was built (not .venv, not out/, not weights)
+	@rm -rf _build build

@@ -1,0 +1,159 @@
+%% @doc Baguette for a person in the Erlang shell: draw, look, cancel. help/0 says how.
+%% Every function prints for people and returns for programs. Sentences and tables are made in
+%% baguette_text; nothing is decided here. Programs that want events talk to baguette_engine.
+-module(baguette).
+
+%% Drawing
+-export([generate/1, generate/2, generations/0, cancel/1]).
+%% Looking
+-export([status/0, nodes/0, experts/0, help/0]).
+%% For the control node (baguette_control)
+-export([readiness/0, status_text/0]).
+
+-export_type([options/0, result/0]).
+
+-type options() :: #{
+    n => pos_integer(),
+    steps => pos_integer(),
+    guidance_scale => number(),
+    top_k => pos_integer() | full,
+    seed => non_neg_integer(),
+    negative_prompt => unicode:chardata(),
+    deterministic => boolean(),
+    on_missing => atom(),
+    out_dir => file:name_all() % where the pictures go; default: the setting out_dir
+}.
+-type result() :: #{images := [#{png := file:filename_all(), atom() => term()}], atom() => term()}.
+
+%% @doc Draws with the model's own defaults.
+-spec generate(unicode:chardata()) -> {ok, result()} | {error, term()}.
+generate(Prompt) ->
+    generate(Prompt, #{}).
+
+%% @doc Draws, shows the step and the experts asked (on a terminal), and writes each picture to a
+%% file of its own. What is wrong is printed as a sentence and returned as a name and facts.
+-spec generate(unicode:chardata(), options()) -> {ok, result()} | {error, term()}.
+generate(Prompt, Options) when is_map(Options) ->
+    Dir = maps:get(out_dir, Options, application:get_env(?MODULE, out_dir, "out")),
+    Request = as_binaries((maps:remove(out_dir, Options))#{prompt => Prompt}),
+    case baguette_draw:run(Request, progress()) of
+        {ok, Result} -> written(baguette_draw:write(Result, Dir));
+        {error, Reason} -> refused(Reason)
+    end.
+
+%% @doc The generations of this node, newest first.
+-spec generations() -> [map()].
+generations() ->
+    baguette_engine:generations().
+
+-spec cancel(binary()) -> ok | {error, term()}.
+cancel(Id) ->
+    case baguette_engine:cancel(Id) of
+        ok -> ok;
+        {error, Reason} -> refused(Reason)
+    end.
+
+%% @doc Prints nodes, experts and generations as tables.
+-spec status() -> ok.
+status() ->
+    say(status_text()).
+
+-spec nodes() -> [map()].
+nodes() ->
+    baguette_cluster:nodes().
+
+-spec experts() -> [map()].
+experts() ->
+    baguette_engine:experts().
+
+-spec help() -> ok.
+help() ->
+    say(baguette_text:help()).
+
+%% @doc How far this node's view of the cluster is from being able to draw.
+-spec readiness() ->
+    #{
+        nodes := non_neg_integer(),
+        ready := non_neg_integer(),
+        experts := non_neg_integer(),
+        failed := [non_neg_integer()],
+        pipeline := boolean()
+    }.
+readiness() ->
+    Experts = baguette_engine:experts(),
+    Linked = [Node || #{node := Node, link := up} <- baguette_cluster:nodes()],
+    #{
+        nodes => length(lists:usort([node() | Linked])),
+        ready => length([E || #{holders := [_ | _]} = E <- Experts]),
+        experts => length(Experts),
+        failed => [E || #{expert := E, component := C, holders := []} <- Experts, has_failed(C)],
+        pipeline => lists:any(fun is_ready_pipeline/1, baguette_engine:workers())
+    }.
+
+%% Every node that has it on disk has tried: waiting longer changes nothing.
+has_failed(Component) ->
+    case baguette_cluster:why_missing(Component) of
+        {failed, _} -> true;
+        _ -> false
+    end.
+
+is_ready_pipeline(#{kind := pipeline, state := ready}) -> true;
+is_ready_pipeline(_) -> false.
+
+-spec status_text() -> unicode:chardata().
+status_text() ->
+    baguette_text:status(#{
+        model => baguette_engine:model(),
+        nodes => baguette_cluster:nodes(),
+        components => baguette_cluster:components(),
+        experts => baguette_engine:experts(),
+        workers => baguette_engine:workers(),
+        generations => baguette_engine:generations()
+    }).
+
+%% --- printing
+
+as_binaries(Request) ->
+    maps:map(
+        fun
+            (Key, Text) when Key =:= prompt; Key =:= negative_prompt -> as_binary(Text);
+            (_Key, Value) -> Value
+        end,
+        Request
+    ).
+
+%% What is no text goes on as it is: the engine's refusal names the option.
+as_binary(Text) ->
+    try unicode:characters_to_binary(Text) of
+        Binary when is_binary(Binary) -> Binary;
+        _ -> Text
+    catch
+        error:badarg -> Text
+    end.
+
+%% One line that is written over at each step, and only where that can be seen.
+progress() ->
+    case io:columns() of
+        {ok, Width} ->
+            fun(Event) ->
+                case baguette_text:event(Event) of
+                    none -> ok;
+                    Text -> say(["\r\e[K", string:slice(Text, 0, Width - 1)])
+                end
+            end;
+        {error, enotsup} ->
+            fun(_Event) -> ok end
+    end.
+
+written({ok, Result}) ->
+    say([["\r\e[K" || {ok, _} <- [io:columns()]], baguette_text:result(Result)]),
+    {ok, Result};
+written({error, Reason}) ->
+    refused(Reason).
+
+refused(Reason) ->
+    say([["\r\e[K" || {ok, _} <- [io:columns()]], baguette_text:error(Reason), "\n"]),
+    {error, Reason}.
+
+say(Text) ->
+    io:put_chars(Text).

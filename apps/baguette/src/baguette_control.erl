@@ -1,0 +1,173 @@
+%% @doc The control node's one process: JSON lines on standard input are commands to a running
+%% cluster, JSON lines on standard output are what happens there. scripts/cluster.py starts such a
+%% node (hidden, not listening), so a prompt is never on a command line and no second protocol
+%% exists.
+%%
+%% Commands (each a map with `do`):                     Answers (each a map with `event`): connect
+%% deadline_ms                                 connected | failed ready    deadline_ms, nodes (how
+%% many must be up)    readiness ... ready | failed status
+%% text generate request                                     accepted, state, step, ... done |
+%% failed cancel                                               (the generation's own last event) One
+%% generation at a time. The node ends when standard input ends; its generation is cancelled with it
+%% (baguette_draw:relay/3). The node to talk to is the setting control_node: an atom from the
+%% launcher's own configuration file, never from a line read here.
+-module(baguette_control).
+-behaviour(gen_server).
+
+-export([start/0]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+
+-define(ERPC_MS, 5000).
+-define(POLL_MS, 100).
+
+-record(?MODULE, {
+    port :: port(), % file descriptors 0 and 1
+    node :: node(), % the requester: every command goes to it
+    buffer = <<>> :: binary(), % the line begun
+    poll = none :: none | poll(), % what is being waited for
+    drawing = none :: none | {reference(), reference()} % events' tag, the relay's monitor
+}).
+-type poll() :: {connect | ready, Until :: integer(), Wanted :: non_neg_integer(), Last :: map()}.
+
+-spec start() -> ok.
+start() ->
+    {ok, Node} = application:get_env(baguette, control_node),
+    {ok, _} = gen_server:start({local, ?MODULE}, ?MODULE, Node, []),
+    ok.
+
+-spec init(node()) -> {ok, #?MODULE{}}.
+init(Node) ->
+    {ok, #?MODULE{port = open_port({fd, 0, 1}, [binary, stream, eof]), node = Node}}.
+
+-spec handle_call(term(), gen_server:from(), #?MODULE{}) ->
+    {reply, {error, unknown_call}, #?MODULE{}}.
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown_call}, State}.
+
+-spec handle_cast(term(), #?MODULE{}) -> {noreply, #?MODULE{}}.
+handle_cast(_Message, State) ->
+    {noreply, State}.
+
+-spec handle_info(
+    {port(), {data, binary()} | eof}
+    | poll
+    | {baguette_draw, reference(), term()}
+    | {'DOWN', reference(), process, pid(), term()}
+    | term(),
+    #?MODULE{}
+) -> {noreply, #?MODULE{}}.
+handle_info({Port, {data, Data}}, #?MODULE{port = Port, buffer = Buffer} = State) ->
+    Parts = binary:split(<<Buffer/binary, Data/binary>>, <<"\n">>, [global]),
+    [Rest | Lines] = lists:reverse(Parts),
+    {noreply, lists:foldr(fun line/2, State#?MODULE{buffer = Rest}, Lines)};
+handle_info({Port, eof}, #?MODULE{port = Port} = State) ->
+    erlang:halt(0, [{flush, false}]),
+    {noreply, State};
+handle_info(poll, #?MODULE{poll = Poll} = State) ->
+    {noreply, poll(Poll, State)};
+handle_info({baguette_draw, Ref, {finished, Outcome}}, #?MODULE{drawing = {Ref, Monitor}} = S) ->
+    true = demonitor(Monitor, [flush]),
+    {noreply, finished(Outcome, S#?MODULE{drawing = none})};
+handle_info({baguette_draw, Ref, {Name, Facts}}, #?MODULE{drawing = {Ref, _}} = State) ->
+    {noreply, tell(Name, Facts, State)};
+handle_info({'DOWN', Monitor, process, _, Why}, #?MODULE{drawing = {_, Monitor}} = State) ->
+    Reason = {requester_died, #{why => Why}},
+    {noreply, failed(Reason, State#?MODULE{drawing = none})};
+handle_info(_Other, State) ->
+    {noreply, State}.
+
+%% --- commands
+
+line(<<>>, State) ->
+    State;
+line(Line, State) ->
+    try jiffy:decode(Line, [return_maps]) of
+        #{<<"do">> := Do} = Command -> command(Do, Command, State);
+        _ -> failed({bad_command, #{}}, State)
+    catch
+        _:_ -> failed({bad_command, #{}}, State)
+    end.
+
+command(<<"connect">>, #{<<"deadline_ms">> := Ms}, State) ->
+    poll({connect, now_ms() + Ms, 0, #{}}, State);
+command(<<"ready">>, #{<<"deadline_ms">> := Ms, <<"nodes">> := Nodes}, State) ->
+    poll({ready, now_ms() + Ms, Nodes, #{}}, State);
+command(<<"status">>, _, #?MODULE{node = Node} = State) ->
+    case remote(Node, status_text, []) of
+        {ok, Text} -> tell(text, #{text => unicode:characters_to_binary(Text)}, State);
+        {error, Reason} -> failed(Reason, State)
+    end;
+command(<<"generate">>, #{<<"request">> := Given}, #?MODULE{node = Node, drawing = none} = State) ->
+    case baguette_control_json:request(Given) of
+        {ok, Request} ->
+            Ref = make_ref(),
+            {_, Monitor} = spawn_monitor(Node, baguette_draw, relay, [self(), Ref, Request]),
+            State#?MODULE{drawing = {Ref, Monitor}};
+        {error, Reason} ->
+            failed(Reason, State)
+    end;
+command(<<"cancel">>, #{<<"id">> := Id}, #?MODULE{node = Node} = State) ->
+    _ = remote(Node, cancel, [Id]),
+    State;
+command(_, _, State) ->
+    failed({bad_command, #{}}, State).
+
+%% --- waiting, looked at every POLL_MS
+
+poll(none, State) ->
+    State;
+poll({connect, Until, _, _} = Poll, #?MODULE{node = Node} = State) ->
+    case net_kernel:connect_node(Node) of
+        true -> tell(connected, #{node => Node}, State#?MODULE{poll = none});
+        _ -> again(Poll, Until, {not_connected, #{node => Node}}, State)
+    end;
+poll({ready, Until, Nodes, Last} = Poll, #?MODULE{node = Node} = State) ->
+    case remote(Node, readiness, []) of
+        {ok, Last} -> again(Poll, Until, {not_ready, Last}, State);
+        {ok, Facts} -> progressed(Facts, Nodes, Until, tell(readiness, Facts, State));
+        {error, Reason} -> again(Poll, Until, Reason, State)
+    end.
+
+progressed(Facts, Nodes, Until, State) ->
+    case Facts of
+        #{nodes := Up, ready := All, experts := All, pipeline := true} when All > 0, Up >= Nodes ->
+            tell(ready, Facts, State#?MODULE{poll = none});
+        #{nodes := Up, failed := [_ | _] = Failed} when Up >= Nodes ->
+            failed({cannot_load, #{experts => Failed}}, State#?MODULE{poll = none});
+        _ ->
+            again({ready, Until, Nodes, Facts}, Until, {not_ready, Facts}, State)
+    end.
+
+again(Poll, Until, Reason, State) ->
+    case now_ms() < Until of
+        true ->
+            _ = erlang:send_after(?POLL_MS, self(), poll),
+            State#?MODULE{poll = Poll};
+        false ->
+            failed(Reason, State#?MODULE{poll = none})
+    end.
+
+now_ms() ->
+    erlang:monotonic_time(millisecond).
+
+remote(Node, Function, Args) ->
+    try
+        {ok, erpc:call(Node, baguette, Function, Args, ?ERPC_MS)}
+    catch
+        error:{erpc, noconnection} -> {error, {not_connected, #{node => Node}}};
+        error:{erpc, timeout} -> {error, {no_answer, #{node => Node, waited_ms => ?ERPC_MS}}};
+        error:{exception, Reason, _} -> {error, {remote_failed, #{node => Node, why => Reason}}};
+        exit:{exception, Reason} -> {error, {remote_failed, #{node => Node, why => Reason}}}
+    end.
+
+%% --- answers
+
+finished({ok, Result}, State) -> tell(done, #{result => Result}, State);
+finished({error, Reason}, State) -> failed(Reason, State).
+
+failed(Reason, State) ->
+    tell(failed, baguette_control_json:failure(Reason), State).
+
+tell(Event, Facts, #?MODULE{port = Port} = State) ->
+    true = port_command(Port, [baguette_control_json:encode(Facts#{event => Event}), $\n]),
+    State.

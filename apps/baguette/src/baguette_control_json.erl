@@ -1,0 +1,67 @@
+%% @doc The control node's JSON: requests in, facts out. Pure. Names of options come from a list
+%% here, so no line that is read ever makes an atom.
+-module(baguette_control_json).
+
+-export([request/1, failure/1, encode/1]).
+
+-define(OPTIONS, #{
+    <<"prompt">> => prompt,
+    <<"negative_prompt">> => negative_prompt,
+    <<"n">> => n,
+    <<"steps">> => steps,
+    <<"guidance_scale">> => guidance_scale,
+    <<"top_k">> => top_k,
+    <<"seed">> => seed,
+    <<"deterministic">> => deterministic
+}).
+
+-spec request(term()) -> {ok, map()} | {error, {unknown_option, map()}}.
+request(Given) when is_map(Given) ->
+    case maps:keys(maps:without(maps:keys(?OPTIONS), Given)) of
+        [] -> {ok, maps:from_list([option(Key, Value) || {Key, Value} <- maps:to_list(Given)])};
+        [Unknown | _] -> {error, {unknown_option, #{option => Unknown}}}
+    end;
+request(_) ->
+    {error, {unknown_option, #{}}}.
+
+option(<<"top_k">>, <<"full">>) -> {top_k, full};
+option(Key, Value) -> {maps:get(Key, ?OPTIONS), Value}.
+
+%% @doc A reason as its name, its facts and its sentence.
+-spec failure(term()) -> map().
+failure(Reason) ->
+    Sentence = unicode:characters_to_binary(baguette_text:error(Reason)),
+    maps:merge(named(Reason), #{sentence => Sentence}).
+
+named({bad_request, Field, Got, Allowed}) ->
+    #{name => bad_request, facts => #{field => Field, got => Got, allowed => Allowed}};
+named({Name, Facts}) when is_atom(Name), is_map(Facts) -> #{name => Name, facts => Facts};
+named(_) -> #{name => unexpected, facts => #{}}.
+
+-spec encode(map()) -> iodata().
+encode(Facts) ->
+    jiffy:encode(json(Facts)).
+
+%% Whatever the rooms put into their facts becomes something JSON has; text that is no UTF-8 (a PNG)
+%% becomes base64, tuples become lists, and what has no other form is printed.
+json(Map) when is_map(Map) ->
+    maps:from_list([{key(K), json(V)} || {K, V} <- maps:to_list(Map)]);
+json(List) when is_list(List) ->
+    [json(Item) || Item <- List];
+json(Tuple) when is_tuple(Tuple) ->
+    [json(Item) || Item <- tuple_to_list(Tuple)];
+json(undefined) ->
+    null;
+json(Value) when is_atom(Value); is_number(Value) ->
+    Value;
+json(Binary) when is_binary(Binary) ->
+    case unicode:characters_to_binary(Binary) of
+        Binary -> Binary;
+        _ -> base64:encode(Binary)
+    end;
+json(Other) ->
+    unicode:characters_to_binary(io_lib:format("~0tp", [Other])).
+
+key(Key) when is_atom(Key); is_binary(Key) -> Key;
+key(Key) when is_integer(Key) -> integer_to_binary(Key);
+key(Key) -> unicode:characters_to_binary(io_lib:format("~0tp", [Key])).

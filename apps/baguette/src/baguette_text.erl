@@ -1,0 +1,225 @@
+%% @doc Sentences and tables for people; the only place of the shell's face that makes them. Pure:
+%% facts in, Unicode text out. An error's sentence says what happened and what to do next.
+-module(baguette_text).
+
+-export([error/1, event/1, result/1, status/1, help/0, table/2]).
+
+-spec help() -> unicode:chardata().
+help() ->
+    <<
+        "Draw:    baguette:generate(\"a green star on a white background\").\n"
+        "         baguette:generate(P, #{steps => 20, seed => 7, n => 4}).\n"
+        "         options: n steps guidance_scale top_k (a number or full) seed negative_prompt\n"
+        "                  deterministic out_dir; what is left out is the model's own default\n"
+        "Look:    baguette:status().  baguette:nodes().  baguette:experts().\n"
+        "         baguette:generations().\n"
+        "Stop:    baguette:cancel(Id).   Leave an attached shell: q().   The node goes on.\n"
+    >>.
+
+%% --- what went wrong
+
+-spec error(term()) -> unicode:chardata().
+error({bad_request, Field, Got, Allowed}) ->
+    io_lib:format("~ts is ~0tp, but must be ~ts.", [Field, printable(Got), Allowed]);
+error({cannot_write, #{path := Path, why := Why}}) ->
+    io_lib:format("~ts cannot be written: ~ts. Give another place with the option out_dir.", [
+        Path, file:format_error(Why)
+    ]);
+error({Name, Facts}) when is_atom(Name), is_map(Facts) ->
+    {What, Next} = maps:get(Name, sentences(), unknown(Name)),
+    [What, facts(Facts), ". ", Next];
+error(Other) ->
+    io_lib:format("Something unexpected came back: ~0tP. The node's log says more.", [Other, 20]).
+
+%% What happened, and what to do next.
+sentences() ->
+    #{
+        overloaded => {"This node has all it can draw", "Try again when one has ended."},
+        not_ready => {"This node cannot draw yet", "baguette:status() shows what is missing."},
+        not_connected => {"The node cannot be reached", "Is it running, with the same cookie?"},
+        no_answer => {"The node did not answer in time", "Its log says more."},
+        unknown_generation => {"No such generation here", "baguette:generations() lists all."},
+        unknown_option => {"There is no such option", "baguette:help() lists all."},
+        cannot_load => {"No node could load every expert", "The nodes' logs say why."},
+        cancelled => {"The generation was cancelled", ""},
+        no_holder => {"No node holds an expert that is needed", "See baguette:status()."},
+        deadline => {"The generation took longer than it may", "Ask for fewer steps or images."},
+        not_finite => {"The model computed no picture", "Try a lower guidance_scale."},
+        out_of_memory => {"A device ran out of memory", "Ask for fewer images at once."},
+        bad_input => {"The model refused the request", "Try other words or options."},
+        bad_weights => {"The model's files are not as they should be", "Make or fetch them again."}
+    }.
+
+unknown(Name) ->
+    {["The generation failed: ", words(Name)], "The node's log says more."}.
+
+facts(Facts) when map_size(Facts) =:= 0 -> "";
+facts(Facts) -> [" (", lists:join(", ", [fact(F) || F <- lists:sort(maps:to_list(Facts))]), ")"].
+
+fact({Key, Value}) when is_binary(Value) -> [words(Key), " ", Value];
+fact({Key, Value}) -> io_lib:format("~ts ~0tP", [words(Key), Value, 12]).
+
+words(Name) when is_atom(Name) -> string:replace(atom_to_list(Name), "_", " ", all);
+words(Name) -> io_lib:format("~0tp", [Name]).
+
+printable(Got) when is_binary(Got) -> unicode:characters_to_list(Got);
+printable(Got) -> Got.
+
+%% --- one generation
+
+%% @doc A line for an event, or none where there is nothing to tell.
+-spec event(baguette_draw:event()) -> unicode:chardata() | none.
+event({step, #{step := Step, steps := Steps, experts := Experts}}) ->
+    Asked = lists:usort(lists:append(Experts)),
+    Line = [bar(Step, Steps), Step, Steps, expert_names(Asked)],
+    io_lib:format("~ts step ~b/~b  asking ~ts", Line);
+event({state, #{state := State}}) when State =:= encoding; State =:= decoding ->
+    words(State);
+event({warning, #{text := Text}}) ->
+    [Text, "\n"];
+event({waiting, #{expert := Expert} = Facts}) ->
+    ["waiting for ", expert_name(Expert), facts(maps:remove(expert, Facts))];
+event({failover, #{expert := Expert, from := From, to := To}}) ->
+    Line = [expert_name(Expert), short(From), short(To)],
+    io_lib:format("~ts: ~ts did not answer, asking ~ts", Line);
+event(_) ->
+    none.
+
+bar(Step, Steps) ->
+    Full = 20 * Step div max(Steps, 1),
+    [lists:duplicate(Full, $█), lists:duplicate(20 - Full, $░)].
+
+expert_names(Experts) -> lists:join(" ", [expert_name(E) || E <- Experts]).
+
+expert_name(Expert) -> [$E | integer_to_list(Expert)].
+
+-spec result(map()) -> unicode:chardata().
+result(#{images := Images, seconds := #{total := Total}} = Result) ->
+    [
+        [[Path, "\n"] || #{png := Path} <- Images],
+        io_lib:format("~b steps in ~.1f s, seed ~b, asked: ~ts~n", [
+            maps:get(steps, Result), Total, maps:get(seed, Result), who(maps:get(who, Result))
+        ])
+    ].
+
+who(Counts) ->
+    Parts = [
+        io_lib:format("~ts ~b", [short(Node), N])
+     || {Node, N} <- lists:sort(maps:to_list(Counts))
+    ],
+    lists:join(", ", Parts).
+
+%% --- status
+
+-spec status(map()) -> unicode:chardata().
+status(#{model := Model, generations := Generations} = Facts) ->
+    lists:join($\n, [
+        model(Model),
+        nodes_table(Facts),
+        experts(Facts),
+        workers(Facts),
+        generations(Generations)
+    ]).
+
+model({ok, #{name := Name}}) -> ["Model ", Name, $\n];
+model({error, Reason}) -> ["No model: ", ?MODULE:error(Reason), $\n].
+
+nodes_table(#{nodes := Nodes, components := Components}) ->
+    table(["Node", "Link", "Ready", "Loading", "Last heard"], [
+        [
+            [short(Node), [" (this)" || maps:get(self, N, false)]],
+            link_state(N),
+            held(Node, ready, Components),
+            held(Node, loading, Components),
+            age(N)
+        ]
+     || #{node := Node} = N <- Nodes
+    ]).
+
+link_state(#{gone := true}) -> "gone";
+link_state(#{self := true}) -> "-";
+link_state(#{link := Link}) -> atom_to_list(Link).
+
+age(#{self := true}) -> "-";
+age(#{age_ms := Ms}) -> io_lib:format("~b ms", [Ms]);
+age(_) -> "-".
+
+held(Node, State, Components) ->
+    Names = [
+        part(C)
+     || {C, #{State := Nodes}} <- lists:sort(maps:to_list(Components)), lists:member(Node, Nodes)
+    ],
+    lists:join(" ", Names).
+
+experts(#{experts := Experts, components := Components}) ->
+    table(["Expert", "Held by", "Loading on", "On disk of"], [
+        [
+            expert_name(Expert),
+            node_names(Holders),
+            node_names(nodes_of(loading, Component, Components)),
+            count(length(nodes_of(on_disk, Component, Components)), "node")
+        ]
+     || #{expert := Expert, component := Component, holders := Holders} <- Experts
+    ]).
+
+nodes_of(State, Component, Components) ->
+    maps:get(State, maps:get(Component, Components, #{}), []).
+
+node_names([]) -> "-";
+node_names(Nodes) -> lists:join(" ", [short(N) || N <- lists:sort(Nodes)]).
+
+workers(#{workers := Workers}) ->
+    table(["Worker here", "State", "OS process", "Holds"], [
+        [
+            atom_to_list(Kind),
+            text(State),
+            text(maps:get(os_pid, W, undefined)),
+            lists:join(" ", [part(C) || C <- maps:get(components, W, []), is_binary(C)])
+        ]
+     || #{kind := Kind, state := State} = W <- Workers
+    ]).
+
+generations([]) ->
+    "No generations yet.\n";
+generations(Generations) ->
+    table(["Generation", "State", "Step", "Images", "Started"], [
+        [
+            text(maps:get(id, G)),
+            text(maps:get(state, G)),
+            io_lib:format("~ts/~ts", [text(maps:get(step, G, 0)), text(maps:get(steps, G, 0))]),
+            text(maps:get(n, G, 1)),
+            io_lib:format("~.1f s ago", [maps:get(started_ms_ago, G, 0) / 1000])
+        ]
+     || G <- lists:sublist(Generations, 20)
+    ]).
+
+%% --- pieces
+
+%% "paris-mini/expert-3" is expert-3 where the model is known.
+part(Component) -> lists:last(binary:split(Component, <<"/">>, [global])).
+
+short(Node) -> lists:last(string:split(text(Node), "@")).
+
+count(1, Noun) -> ["1 ", Noun];
+count(N, Noun) -> [integer_to_list(N), $\s, Noun, $s].
+
+text(undefined) -> "-";
+text(Value) when is_atom(Value) -> atom_to_list(Value);
+text(Value) when is_binary(Value) -> Value;
+text(Value) -> io_lib:format("~0tp", [Value]).
+
+%% @doc Columns as wide as their widest cell, a line under the head.
+-spec table([unicode:chardata()], [[unicode:chardata()]]) -> unicode:chardata().
+table(Head, Rows) ->
+    Cells = [[unicode:characters_to_list(Cell) || Cell <- Row] || Row <- [Head | Rows]],
+    Widths = lists:foldl(fun widen/2, [0 || _ <- Head], Cells),
+    [HeadLine | Lines] = [line(Row, Widths) || Row <- Cells],
+    Rule = lists:join("  ", [lists:duplicate(Width, $─) || Width <- Widths]),
+    [[Line, $\n] || Line <- [HeadLine, Rule | Lines]].
+
+widen(Row, Widths) ->
+    lists:zipwith(fun(Cell, Width) -> max(string:length(Cell), Width) end, Row, Widths).
+
+line(Row, Widths) ->
+    Cells = lists:zipwith(fun(Cell, Width) -> string:pad(Cell, Width) end, Row, Widths),
+    string:trim(lists:join("  ", Cells), trailing).

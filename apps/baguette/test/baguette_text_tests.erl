@@ -1,0 +1,95 @@
+%% Sentences and tables, as a person would read them.
+-module(baguette_text_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+flat(Text) -> unicode:characters_to_list(Text).
+
+a_bad_option_is_named_with_what_it_may_be_test() ->
+    ?assertEqual(
+        "steps is 0, but must be 1..250.",
+        flat(baguette_text:error({bad_request, steps, 0, <<"1..250">>}))
+    ).
+
+facts_are_part_of_the_sentence_test() ->
+    ?assertEqual(
+        "No node holds an expert that is needed (expert 3, waited ms 800). See baguette:status().",
+        flat(baguette_text:error({no_holder, #{expert => 3, waited_ms => 800}}))
+    ).
+
+any_reason_becomes_a_sentence_test_() ->
+    [
+        ?_assertMatch([_ | _], flat(baguette_text:error(Reason)))
+     || Reason <- [
+            {never_heard_of, #{why => {shutdown, [1, 2]}}},
+            {cancelled, #{}},
+            {cannot_write, #{path => "out/ü.png", why => enospc}},
+            {bad_request, prompt, <<"ü"/utf8>>, <<"shorter">>},
+            {bad_request, prompt, <<255>>, <<"text">>},
+            #{what => [ever]},
+            self()
+        ]
+    ].
+
+a_step_says_whom_it_asks_test() ->
+    Event = {step, #{step => 5, steps => 10, experts => [[3, 1], [3, 0]], asked => #{}}},
+    ?assertEqual(
+        "██████████░░░░░░░░░░ step 5/10  asking E0 E1 E3",
+        flat(baguette_text:event(Event))
+    ).
+
+an_unknown_event_is_no_news_test() ->
+    ?assertEqual(none, baguette_text:event({of_the_next_version, #{}})).
+
+columns_are_as_wide_as_their_widest_cell_test() ->
+    ?assertEqual(
+        "A     B\n────  ──\nüñññ  x\n1     22\n",
+        flat(baguette_text:table(["A", "B"], [["üñññ", <<"x">>], ["1", "22"]]))
+    ).
+
+status_shows_every_node_and_expert_test() ->
+    Text = flat(baguette_text:status(status())),
+    [
+        ?assertMatch({match, _}, re:run(Text, Line, [unicode, multiline]), Line)
+     || Line <- [
+            "^Model toy$",
+            "^127.0.0.2 \\(this\\)  -     expert-0 +-$",
+            "^127.0.0.3         up +expert-1 +40 ms$",
+            "^E0 +127.0.0.2 +- +2 nodes$",
+            "^E1 +- +127.0.0.3 +1 node$",
+            "^pipeline +ready +42",
+            "^abc +asking +3/9 +2 +1.5 s ago$"
+        ]
+    ].
+
+status_without_a_model_says_so_test() ->
+    Empty = #{nodes => [], components => #{}, experts => [], workers => [], generations => []},
+    Text = flat(baguette_text:status(Empty#{model => {error, {not_ready, #{}}}})),
+    ?assertMatch("No model: This node cannot draw yet" ++ _, Text).
+
+status() ->
+    #{
+        model => {ok, #{name => <<"toy">>}},
+        nodes => [
+            #{node => 'baguette@127.0.0.2', self => true, link => up, gone => false, age_ms => 0},
+            #{node => 'baguette@127.0.0.3', self => false, link => up, gone => false, age_ms => 40}
+        ],
+        components => #{
+            <<"toy/expert-0">> => component(
+                ['baguette@127.0.0.2'], [], ['baguette@127.0.0.2', 'baguette@127.0.0.3']
+            ),
+            <<"toy/expert-1">> => component([], ['baguette@127.0.0.3'], ['baguette@127.0.0.3'])
+        },
+        experts => [
+            #{component => <<"toy/expert-0">>, expert => 0, holders => ['baguette@127.0.0.2']},
+            #{component => <<"toy/expert-1">>, expert => 1, holders => []}
+        ],
+        workers => [#{kind => pipeline, state => ready, os_pid => 42}],
+        generations => [
+            #{id => <<"abc">>, state => asking, step => 3, steps => 9, n => 2,
+                started_ms_ago => 1500}
+        ]
+    }.
+
+component(Ready, Loading, OnDisk) ->
+    #{size_mib => 4, ready => Ready, loading => Loading, on_disk => OnDisk, planned => []}.

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""A Baguette cluster on this machine: N Erlang nodes on 127.0.0.2, 127.0.0.3 and so on.
+
+Called by the Makefile. Values come as environment variables, so that a prompt may hold anything
+and is on no command line:
+
+    PROMPT  what to draw (the model's example)      NODES  how many nodes (one per expert)
+    N       images                                  PORT   distribution port (9100)
+    STEPS   denoising steps                         MODEL  model directory (weights/paris-mini)
+    GUIDANCE  guidance scale                        OUT    picture (out/demo.png)
+    TOPK    experts per step, or full               SEED   seed of the first image
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+
+from local_cluster import commands
+from local_cluster.options import BadOption, Options
+from local_cluster.processes import Refused
+
+EXAMPLES = """examples:
+  PROMPT="a red circle on a blue background" SEED=7 %(prog)s demo
+  NODES=3 PORT=9200 %(prog)s up
+  PORT=9200 %(prog)s status
+"""
+
+
+def main() -> int:
+    """Run one command; its exit status is ours."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "command",
+        choices=sorted(commands.COMMANDS),
+        metavar="COMMAND",
+        help=", ".join(commands.COMMANDS),
+    )
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Unicode gets question marks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    command = commands.COMMANDS[parser.parse_args().command]
+    try:
+        status = command(Options.read(os.environ))
+        sys.stdout.flush()
+        return status
+    except BadOption as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read our output has gone; nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

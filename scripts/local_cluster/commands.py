@@ -1,0 +1,115 @@
+"""The launcher's commands, one function each: demo, up, down, status, shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from local_cluster.control import Control, flags
+from local_cluster.demo import STOP_PATIENCE, demo
+from local_cluster.nodes import (
+    DEFAULT_PORT,
+    Cluster,
+    Launch,
+    claim,
+    environment,
+    node_name,
+    running,
+    start,
+)
+from local_cluster.options import Model, Options
+from local_cluster.processes import Refused
+from local_cluster.progress import Progress
+from local_cluster.waiting import CONNECT_SECONDS, become_ready, interruptible, uninterrupted
+
+STATUS_SECONDS = 5.0
+DOWN_PATIENCE = 8.0
+
+
+def up(options: Options) -> int:
+    """Start a cluster and leave it running; what does not become ready is stopped again."""
+    model = Model.read(options.model_dir)
+    cluster = Cluster(options.port or DEFAULT_PORT)
+    nodes = options.nodes or model.num_experts
+    progress = Progress()
+    interruptible()
+    with claim(cluster.port, nodes):
+        try:
+            start(cluster, Launch(nodes, options.model_dir))
+            with Control(cluster) as control:
+                control.connect(CONNECT_SECONDS)
+                become_ready(control, nodes, progress)
+        except BaseException:
+            progress.close()
+            with uninterrupted():
+                cluster.stop(STOP_PATIENCE)
+            raise
+    port = "" if cluster.port == DEFAULT_PORT else f" PORT={cluster.port}"
+    print(f"{nodes} nodes are running: make status{port}, make shell{port}, make down{port}")
+    return 0
+
+
+def down(options: Options) -> int:
+    """Stop what `up` started, and make sure that nothing of it is left."""
+    cluster = running(options.port)
+    if cluster is None:
+        print(
+            "nothing is running here" + ("" if options.port is None else f" on port {options.port}")
+        )
+        return 0
+    count = len(cluster.alive())
+    with uninterrupted():
+        cluster.stop(DOWN_PATIENCE)
+    print(f"{count} nodes stopped")
+    return 0
+
+
+def status(options: Options) -> int:
+    """Print the cluster as its first living node sees it."""
+    cluster = _running(options)
+    with Control(cluster) as control:
+        control.connect(STATUS_SECONDS)
+        control.ask("status")
+        print(control.answer("text")["text"], end="")
+    dead = [node_name(i) for i, node in enumerate(cluster.nodes) if not node.alive()]
+    if dead:
+        print(f"ended by themselves: {' '.join(dead)} (their logs are in {cluster.run})")
+    return 0
+
+
+def shell(options: Options) -> int:
+    """Become an Erlang shell attached to the first node that lives; needs a terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Refused("`make shell` needs a terminal: without one the shell would be a local one")
+    cluster = _running(options)
+    node = node_name(cluster.first_alive())
+    print(
+        f"Attached to {node}. baguette:help(). says what can be done; q(). leaves the "
+        "shell, the node goes on.",
+        flush=True,
+    )
+    command = flags(cluster, "shell")
+    os.execve(command[0], [*command, "-remsh", node], _terminal(environment(cluster.run)))
+
+
+def _terminal(env: dict[str, str]) -> dict[str, str]:
+    """The attached shell keeps the person's own locale where it is a Unicode one."""
+    own = os.environ.get("LC_ALL", "")
+    return {**env, "LC_ALL": own} if own.upper().endswith(("UTF-8", "UTF8")) else env
+
+
+def _running(options: Options) -> Cluster:
+    cluster = running(options.port)
+    if cluster is None:
+        raise Refused("no cluster is running here: `make up` starts one")
+    return cluster
+
+
+COMMANDS: dict[str, Callable[[Options], int]] = {
+    "demo": demo,
+    "up": up,
+    "status": status,
+    "shell": shell,
+    "down": down,
+}

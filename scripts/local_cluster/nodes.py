@@ -1,0 +1,303 @@
+"""Starting Erlang nodes on loopback addresses, and knowing them again later.
+
+Everything about one cluster lies in `run/PORT/` (mode 0700): the cookie, each node's configuration
+and log, and `cluster.json` with its processes. One cluster per port; `demo` and `up` hold a lock on
+that directory while they work in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from local_cluster.options import ROOT
+from local_cluster.processes import Process, Refused, end
+
+DEFAULT_PORT = 9100
+RUN = ROOT / "run"
+
+
+def address(index: int) -> str:
+    """The loopback address of node number `index`, from 0."""
+    return f"127.0.0.{index + 2}"
+
+
+def node_name(index: int) -> str:
+    """The Erlang name of node number `index`."""
+    return f"baguette@{address(index)}"
+
+
+@dataclass
+class Cluster:
+    """The nodes started here on one port."""
+
+    port: int
+    mode: str = "up"
+    nodes: list[Process] = field(default_factory=list)
+
+    @property
+    def run(self) -> Path:
+        return RUN / str(self.port)
+
+    @property
+    def record(self) -> Path:
+        return self.run / "cluster.json"
+
+    def log(self, index: int) -> Path:
+        return self.run / f"{node_name(index)}.log"
+
+    def alive(self) -> list[Process]:
+        return [node for node in self.nodes if node.alive()]
+
+    def first_alive(self) -> int:
+        """The index of the node to talk to: the requester, while it lives."""
+        return next((i for i, node in enumerate(self.nodes) if node.alive()), 0)
+
+    def save(self) -> None:
+        """Written whole after every start, so that no node is ever unknown to `down`."""
+        value = {
+            "port": self.port,
+            "mode": self.mode,
+            "nodes": [
+                {"node": node_name(i), "pid": p.pid, "started": p.started, "boot": p.boot}
+                for i, p in enumerate(self.nodes)
+            ],
+        }
+        new = self.record.with_suffix(".new")
+        new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        new.replace(self.record)
+
+    @classmethod
+    def load(cls, port: int) -> Cluster:
+        """What was started on this port, dead or alive; no nodes where nothing ever was."""
+        cluster = cls(port)
+        try:
+            value = json.loads(cluster.record.read_text(encoding="utf-8"))
+            cluster.mode = value["mode"]
+            cluster.nodes = [Process(n["pid"], n["started"], n["boot"]) for n in value["nodes"]]
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Refused(f"{cluster.record} cannot be read ({error}); remove it by hand") from None
+        return cluster
+
+    def stop(self, patience: float = 8.0) -> None:
+        """End every node and worker; Refused names what could not be ended."""
+        left = end(self.nodes, patience)
+        if left:
+            ids = " ".join(str(process.pid) for process in left)
+            raise Refused(f"these processes would not end: {ids}; end them by hand (kill -9)")
+        self.record.unlink(missing_ok=True)
+        shutil.rmtree(self.run / "xdg", ignore_errors=True)
+
+
+def running(port: int | None) -> Cluster | None:
+    """The cluster running on `port`; without one, the only one running in this checkout."""
+    if port is not None:
+        found = [Cluster.load(port)]
+    else:
+        ports = sorted(int(p.parent.name) for p in RUN.glob("*/cluster.json"))
+        found = [Cluster.load(p) for p in ports]
+    alive = [cluster for cluster in found if cluster.alive()]
+    if len(alive) > 1:
+        ports_text = ", ".join(str(cluster.port) for cluster in alive)
+        raise Refused(f"clusters are running on the ports {ports_text}: say which with PORT=...")
+    return alive[0] if alive else None
+
+
+def claim(port: int, nodes: int) -> IO[str]:
+    """Take this port's run directory for ourselves; Refused when it or the port is taken."""
+    run = RUN / str(port)
+    run.mkdir(parents=True, exist_ok=True)
+    RUN.chmod(0o700)
+    run.chmod(0o700)
+    lock = (run / "lock").open("w", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused(
+            f"another `make demo` or `make up` is at work here on port {port}: "
+            f"wait for it, or choose another port, e.g. PORT={port + 1}"
+        ) from None
+    old = Cluster.load(port)
+    if old.alive():
+        raise Refused(
+            f"a cluster of {len(old.alive())} nodes is running here on port {port}: `make shell` "
+            f"draws on it, `make down` stops it, PORT={port + 1} starts another beside it"
+        )
+    for index in range(nodes):
+        _check_free(address(index), port)
+    return lock
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            raise Refused(
+                f"port {port} on {host} cannot be used ({error.strerror}): another program, or a "
+                f"cluster of another checkout, has it; choose another, e.g. PORT={port + 1}"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What all nodes of a cluster share. `guard` is the read end of a pipe: they end with it."""
+
+    nodes: int
+    model_dir: Path
+    guard: int | None = None
+
+
+def start(cluster: Cluster, launch: Launch) -> None:
+    """Start every node at once; the first one is the requester."""
+    _write_cookie(cluster.run)
+    command = _command(cluster.port)
+    for index in range(launch.nodes):
+        config = cluster.run / f"node{index + 1}.config"
+        config.write_text(_config(index, launch), encoding="utf-8")
+        with cluster.log(index).open("wb") as log:
+            popen = subprocess.Popen(
+                [
+                    *command,
+                    *("-name", node_name(index)),
+                    *("-config", str(config.with_suffix(""))),
+                    *("-kernel", "inet_dist_use_interface", _tuple(address(index))),
+                    *("-run", "baguette_app", "boot"),
+                ],
+                stdin=subprocess.DEVNULL if launch.guard is None else launch.guard,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment(cluster.run),
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        process = Process.of(popen.pid)
+        if process is not None:
+            cluster.nodes.append(process)
+            cluster.save()
+
+
+def _command(port: int) -> list[str]:
+    """What is common to all command lines of a cluster."""
+    return [
+        *erl(),
+        "-noinput",
+        *("-erl_epmd_port", str(port)),
+        *("-args_file", str(ROOT / "config" / "vm.args")),
+        *("-config", str(ROOT / "config" / "sys")),
+    ]
+
+
+def erl() -> list[str]:
+    """The Erlang emulator with our applications in its path."""
+    found = shutil.which("erl")
+    if found is None:
+        raise Refused("erl is not installed: run `make setup`")
+    ebins = sorted(str(path) for path in (ROOT / "_build" / "default" / "lib").glob("*/ebin"))
+    if not ebins:
+        raise Refused("nothing is compiled yet: run `make build`")
+    return [found, "-pa", *ebins]
+
+
+def environment(run: Path) -> dict[str, str]:
+    """A BEAM's environment: the cookie is found through it, and nobody's Erlang flags are."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ERL_") and k != "PROMPT"}
+    env["HOME"] = str(run)
+    env["XDG_CONFIG_HOME"] = str(run / "xdg")
+    env["LC_ALL"] = "C.UTF-8"
+    env["ERL_CRASH_DUMP"] = str(run / "erl_crash.dump")
+    env["ERL_CRASH_DUMP_SECONDS"] = "5"
+    return env
+
+
+def _write_cookie(run: Path) -> None:
+    path = run / "xdg" / "erlang" / ".erlang.cookie"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o400)
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(32))
+
+
+def _config(index: int, launch: Launch) -> str:
+    """One node's own settings as Erlang terms, read after config/sys.config."""
+    settings: dict[str, dict[str, Any]] = {
+        "baguette_cluster": {"peers": [address(i) for i in range(launch.nodes)]},
+        "baguette_engine": {
+            "model_dir": str(launch.model_dir),
+            "python": str(ROOT / ".venv" / "bin" / "python"),
+            "pipeline": Atom("eager" if index == 0 else "on_demand"),
+            "threads": 1,
+            "child_env": child_environment(),
+        },
+        "baguette": {
+            "out_dir": str(ROOT / "out"),
+            "guard": Atom("none" if launch.guard is None else "stdin"),
+        },
+    }
+    apps = [(Atom(app), [(Atom(k), v) for k, v in s.items()]) for app, s in settings.items()]
+    return f"%% coding: utf-8\n{term(apps)}.\n"
+
+
+def child_environment() -> list[tuple[str, Any]]:
+    """What workers get instead of the node's own HOME and locale, and how their threads wait."""
+    own = [(name, os.environ.get(name)) for name in ("HOME", "XDG_CONFIG_HOME", "LC_ALL")]
+    threads = [("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")]
+    offline = [("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")]
+    return [(n, Atom("false") if v is None else v) for n, v in [*own, *threads, *offline]]
+
+
+class Atom(str):
+    """An Erlang atom of ours: plain lower-case words."""
+
+
+def term(value: Any) -> str:
+    """Erlang source of a value: numbers, atoms, strings (lists of characters), tuples and lists."""
+    if isinstance(value, Atom | int):
+        return str(value)
+    if isinstance(value, str):
+        return "[" + ",".join(str(ord(char)) for char in value) + "]"
+    if isinstance(value, tuple):
+        return "{" + ",".join(term(item) for item in value) + "}"
+    return "[" + ",".join(term(item) for item in value) + "]"
+
+
+def _tuple(host: str) -> str:
+    return "{" + host.replace(".", ",") + "}"
+
+
+def last_words(log: Path, lines: int = 4) -> str:
+    """The end of a node's log: what a person needs when the node is gone."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "(no log)"
+    return "\n".join(line[:300] for line in text.splitlines()[-lines:]) or "(an empty log)"
+
+
+def check_alive(cluster: Cluster) -> None:
+    """Refused when a node that was started is no more, with its last words."""
+    for index, node in enumerate(cluster.nodes):
+        if not node.alive():
+            raise Refused(
+                f"{node_name(index)} ended by itself; its last words (all: {cluster.log(index)}):\n"
+                f"{last_words(cluster.log(index))}"
+            )
+
+
+def seconds_since(start: float) -> float:
+    """Seconds on the monotonic clock, rounded for people."""
+    return round(time.monotonic() - start, 3)
