@@ -1,0 +1,201 @@
+"""Judge paris-mini: does it draw what it is told? Every combination, several seeds, by the geometric judge.
+
+Uses the product's own parts (text encoder, router, experts, sampler, decoder); only the images of one
+expert are asked in one batch, which a request would not do. Exits 1 when the bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from baguette.families.paris.expert import Expert, PreparedExpert, Row
+from baguette.families.paris.loading import load_expert
+from baguette.families.paris.requester import Requester
+from baguette.image import grid, to_png
+from baguette.mixture import Choice
+from baguette.shapes import caption
+from baguette.shapes.draw import COLOURS, COMBINATIONS, SHAPES
+from baguette.shapes.judge import Verdict, judge
+from mini.experts import expert_config
+from mini.report import Report, markdown
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+HELD_OUT_SEED = 700_000  # far from any seed that chose a setting
+BATCH = 64
+EXAMPLES = """\
+examples:
+  scripts/judge_mini.py                                   the bar: top-2, every combination, 3 seeds
+  scripts/judge_mini.py --variants --markdown table.md    and top-1, all experts, the shared DiT
+  scripts/judge_mini.py --seeds 1 --guidance-scale 3      a quick look at another scale
+  scripts/judge_mini.py --sheet out/mini.png              and the pictures themselves
+"""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One picture to draw: what it should show, how that is said, and its seed."""
+
+    combination: tuple[int, int, int]
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How to draw: the experts by number, and how many of them each step asks (None: all)."""
+
+    name: str
+    experts: Mapping[int, PreparedExpert]
+    top_k: int | None
+
+
+def asks(seeds: int, first_seed: int) -> list[Ask]:
+    """Every combination `seeds` times; no two pictures share a seed, phrasings rotate."""
+    found = []
+    for i, combination in enumerate(COMBINATIONS):
+        for j in range(seeds):
+            prompt = caption.caption(i, (i + j) % len(caption.PHRASINGS))
+            found.append(Ask(combination, prompt, first_seed + i * seeds + j))
+    return found
+
+
+class Drawer:
+    """Draws many asks at once with one model directory."""
+
+    def __init__(self, model_dir: Path, steps: int | None, guidance_scale: float | None) -> None:
+        self.requester = Requester(model_dir)
+        defaults = self.requester.config.defaults
+        self.times = self.requester.times(steps or defaults.steps)
+        self.guidance_scale = guidance_scale or defaults.guidance_scale
+        self.null = self.requester.encode_null()
+        self.calls: Counter[int] = Counter()
+
+    def draw(self, variant: Variant, wanted: Sequence[Ask]) -> list[Tensor]:
+        """The pictures, each uint8 (H, W, 3); counts the calls of every expert."""
+        self.calls.clear()
+        contexts = [self.requester.encode(ask.prompt) for ask in wanted]
+        for prepared in variant.experts.values():
+            prepared.MAX_CONTEXTS = 4 * len(wanted)  # type: ignore[misc]
+            for context in [*contexts, self.null]:
+                prepared.learn(context.hash, context.tensor)
+        latents = [self.requester.start(ask.seed) for ask in wanted]
+        pairs = list(zip(self.times, self.times[1:], strict=False))
+        for t, t_next in tqdm(pairs, desc=variant.name):
+            choices = [self._choose(variant, latent, t) for latent in latents]
+            rows = [self._row(x, t, c.hash) for x, c in zip(latents, contexts, strict=True)]
+            answers = self._ask(variant, rows, choices)
+            latents = [
+                self.requester.advance(x, answer, choice, t, t_next)
+                for x, answer, choice in zip(latents, answers, choices, strict=True)
+            ]
+        return [self.requester.decode(latent) for latent in latents]
+
+    def _choose(self, variant: Variant, latent: Tensor, t: float) -> Choice:
+        if len(variant.experts) == 1:
+            return Choice((0,), (1.0,), 1.0)
+        return self.requester.route(latent, t, variant.top_k)
+
+    def _row(self, latent: Tensor, t: float, context: str) -> Row:
+        time_of = self.requester.network_time(t)
+        return Row(latent, t, time_of, context, self.null.hash, self.guidance_scale)
+
+    def _ask(
+        self, variant: Variant, rows: list[Row], choices: list[Choice]
+    ) -> list[dict[int, Tensor]]:
+        answers: list[dict[int, Tensor]] = [{} for _ in rows]
+        for number, prepared in variant.experts.items():
+            mine = [i for i, choice in enumerate(choices) if number in choice.experts]
+            self.calls[number] += len(mine)
+            for start in range(0, len(mine), BATCH):
+                part = mine[start : start + BATCH]
+                velocities = prepared.velocity([rows[i] for i in part])
+                for i, velocity in zip(part, velocities, strict=True):
+                    answers[i][number] = velocity
+        return answers
+
+
+def verdict_of(pixels: Tensor) -> Verdict:
+    """The judge on a picture as people see it, uint8 (H, W, 3)."""
+    return judge((pixels.permute(2, 0, 1).numpy() / np.float32(255)).astype(np.float32))
+
+
+def report(drawer: Drawer, variant: Variant, wanted: list[Ask], sheet: Path | None) -> Report:
+    """Draw, judge, count."""
+    begun = time.monotonic()
+    pictures = drawer.draw(variant, wanted)
+    verdicts = [verdict_of(p) for p in tqdm(pictures, desc="judge")]
+    if sheet:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        sheet.write_bytes(to_png(grid(pictures)))
+    calls = [drawer.calls[number] for number in sorted(variant.experts)]
+    asked = [ask.combination for ask in wanted]
+    return Report.of(variant.name, asked, verdicts, calls, time.monotonic() - begun)
+
+
+def variants(model_dir: Path, work: Path, every: bool) -> list[Variant]:
+    """Top-2 as the model's default; with `every` also what it is compared with."""
+    requester_config = json.loads((model_dir / "config.json").read_text())
+    numbers = range(requester_config["num_experts"])
+    experts = {number: load_expert(model_dir, number) for number in numbers}
+    found = [Variant("top-2", experts, 2)]
+    if every:
+        found += [Variant("top-1", experts, 1), Variant("all experts", experts, None)]
+        shared = work / "shared.safetensors"
+        if not shared.exists():
+            raise SystemExit(f"{shared} is missing: it is made by scripts/train_mini.py")
+        module = Expert(expert_config(0))
+        module.load_state_dict(load_file(shared))
+        found.append(Variant("shared DiT", {0: PreparedExpert(module)}, 1))
+    return found
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=ROOT / "weights" / "paris-mini")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "train_mini")
+    parser.add_argument("--seeds", type=int, default=3, help="pictures a combination (default 3)")
+    parser.add_argument("--first-seed", type=int, default=HELD_OUT_SEED)
+    parser.add_argument("--steps", type=int, help="default: the model's")
+    parser.add_argument("--guidance-scale", type=float, help="default: the model's")
+    parser.add_argument("--variants", action="store_true", help="also top-1, all, the shared DiT")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument("--sheet", type=Path, help="write all pictures of top-2 to this PNG")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = _arguments()
+    torch.set_num_threads(args.threads)
+    drawer = Drawer(args.model, args.steps, args.guidance_scale)
+    wanted = asks(args.seeds, args.first_seed)
+    reports = []
+    for variant in variants(args.model, args.work, args.variants):
+        sheet = args.sheet if not reports else None
+        reports.append(report(drawer, variant, wanted, sheet))
+    text = markdown(reports, SHAPES, COLOURS)
+    print(text)
+    if args.markdown:
+        args.markdown.write_text(text, encoding="utf-8")
+    faults = reports[0].faults()
+    for fault in faults:
+        print(f"the bar is missed: {fault}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The stages of scripts/train_mini.py, one module each."""
