@@ -19,7 +19,7 @@
 -define(INVENTORY_MS, 60000).       % how often the disk is looked at again
 -define(INVENTORY_RETRY_MS, 200).  % after an error: the application above may not be up yet
 -define(REMIND_BEATS, 10).          % how often the list is told again unchanged
--define(STRIKES, 3).                % failures to load, within
+-define(STRIKES, 3).                % failures to load or crashes, within
 -define(STRIKES_MS, 60000).         % this time, and the component is planned elsewhere
 -define(FAILED_MS, 120000).         % for this long
 
@@ -169,10 +169,30 @@ new_state(C, failed, #?MODULE{strikes = Strikes} = S) ->
     Recent = [Now | [T || T <- maps:get(C, Strikes, []), Now - T < ?STRIKES_MS]],
     ?LOG_WARNING(#{what => component_failed, component => C, strike => length(Recent)}, ?LOG_META),
     strike(C, length(Recent), Now, S#?MODULE{strikes = Strikes#{C => Recent}});
+new_state(C, restarting, #?MODULE{states = States, strikes = Strikes} = S) ->
+    %% Its worker died. That is a strike too, but where nobody else could hold the component, moving
+    %% it would only take it from everybody.
+    Now = now_ms(),
+    Recent = [Now | [T || T <- maps:get(C, Strikes, []), Now - T < ?STRIKES_MS]],
+    S1 = S#?MODULE{states = States#{C => restarting}, strikes = Strikes#{C => Recent}},
+    case length(Recent) >= ?STRIKES andalso elsewhere(C) of
+        true -> strike(C, length(Recent), Now, S1);
+        false -> S1
+    end;
 new_state(C, idle, S) ->
     new_state(C, loading, S#?MODULE{told = false});
 new_state(C, State, #?MODULE{states = States} = S) ->
     S#?MODULE{states = States#{C => State}}.
+
+elsewhere(C) ->
+    [_Own | Others] = [R || {R, _} <- baguette_cluster_table:reports()],
+    lists:any(
+        fun(R) ->
+            Names = [Name || #{component := Name} <- baguette_cluster_report:items(R)],
+            lists:member(C, Names) andalso baguette_cluster_report:state(C, R) =/= failed
+        end,
+        Others
+    ).
 
 strike(C, Count, _Now, #?MODULE{states = States} = S) when Count < ?STRIKES ->
     S#?MODULE{states = States#{C => loading}, try_again = true};

@@ -10,7 +10,7 @@
 -define(PIPELINE_SHARE_MIB, 1024).
 
 %% @doc The components on this node's disk; an error while its worker has not read the directory.
--spec inventory() -> {ok, [map()]} | {error, term()}.
+-spec inventory() -> {ok, [baguette_engine_model:component()]} | {error, term()}.
 inventory() ->
     case baguette_engine_model:get() of
         {ok, #{on_disk := OnDisk}} -> {ok, OnDisk};

@@ -41,6 +41,7 @@ overview() ->
 
 -spec init([]) -> {ok, #?MODULE{}}.
 init([]) ->
+    ok = say_idle(),
     Payload = baguette_engine_worker_entry:model(#{}),
     {ok, Worker} = baguette_engine_worker:start_link(
         baguette_engine_worker_entry:options(expert, [{inventory, Payload}, {warm, Payload}])
@@ -67,7 +68,8 @@ handle_info({ask, 1, To, Ref, Component, Payload}, #?MODULE{ready = Ready} = S) 
         true ->
             ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, {velocity, Payload});
         false ->
-            To ! {baguette_engine_worker, Ref, {error, {not_held, #{component => Component}}}}
+            To ! {baguette_engine_worker, Ref, {error, {not_held, #{component => Component}}}},
+            ok
     end,
     {noreply, S};
 handle_info({forget, 1, Ref}, S) ->
@@ -98,14 +100,25 @@ worker_says({booted, warm, _}, S) ->
 worker_says(up, #?MODULE{wanted = Wanted} = S) ->
     lists:foldl(fun load/2, S#?MODULE{up = true}, Wanted);
 worker_says(down, #?MODULE{ready = Ready} = S) ->
-    [baguette_cluster:component_state(C, restarting) || C <- maps:keys(Ready)],
+    ok = say(restarting, maps:keys(Ready)),
     S#?MODULE{up = false, ready = #{}, jobs = #{}};
 worker_says({failed, Reason}, #?MODULE{wanted = Wanted} = S) ->
     ?LOG_ERROR(#{what => expert_worker_failed, reason => Reason}, ?LOG),
-    [baguette_cluster:component_state(C, failed) || C <- Wanted],
+    ok = say(failed, Wanted),
     S.
 
 %% Components
+
+%% After a crash of this process the cluster still believes in what the last one held; `idle' makes
+%% it tell its list again. On the first start nothing is known to be on disk, and nothing is said.
+say_idle() ->
+    case baguette_engine_model:get() of
+        {ok, #{on_disk := OnDisk}} -> say(idle, [C || #{component := C} <- OnDisk]);
+        {error, _} -> ok
+    end.
+
+say(State, Components) ->
+    lists:foreach(fun(C) -> ok = baguette_cluster:component_state(C, State) end, Components).
 
 load(_Component, #?MODULE{up = false} = S) ->
     %% All that is wanted is loaded when the worker comes up.

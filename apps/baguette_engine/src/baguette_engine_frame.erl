@@ -19,12 +19,12 @@
     | malformed.
 
 %% @doc A call of an entry point: bytes in, bytes out.
--spec call(id(), module(), atom(), binary()) -> iodata().
+-spec call(id(), module(), atom(), binary()) -> [binary()].
 call(Id, Module, Function, Payload) ->
     erlang:term_to_iovec({'C', Id, Module, Function, [Payload]}).
 
 %% @doc Ask the worker to drop a call that it has not begun.
--spec cancel(id()) -> iodata().
+-spec cancel(id()) -> [binary()].
 cancel(Id) ->
     erlang:term_to_iovec({'M', {cancel, Id}}).
 

@@ -13,6 +13,8 @@
     waiting/3, encoding/3, routing/3, asking/3, advancing/3, decoding/3, finished/3
 ]).
 
+-type result() :: gen_statem:event_handler_result(atom()).
+
 %% How often late calls and missing holders are looked at; every other wake-up is an event.
 -define(TICK_MS, 250).
 
@@ -85,7 +87,7 @@ format_status(_, [_PDict, State, D]) ->
 
 %% States
 
--spec waiting(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+-spec waiting(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 waiting(cast, begin_now, D) ->
     Tick = {{timeout, tick}, ?TICK_MS, now},
     {next_state, Next, D1, Actions} = step(begin_now, D),
@@ -93,22 +95,22 @@ waiting(cast, begin_now, D) ->
 waiting(Type, Content, D) ->
     common(Type, Content, D).
 
--spec encoding(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+-spec encoding(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 encoding(Type, Content, D) -> common(Type, Content, D).
 
--spec routing(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+-spec routing(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 routing(Type, Content, D) -> common(Type, Content, D).
 
--spec asking(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+-spec asking(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 asking(Type, Content, D) -> common(Type, Content, D).
 
--spec advancing(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+-spec advancing(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 advancing(Type, Content, D) -> common(Type, Content, D).
 
--spec decoding(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+-spec decoding(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 decoding(Type, Content, D) -> common(Type, Content, D).
 
--spec finished(gen_statem:event_type(), term(), #?MODULE{}) -> gen_statem:event_handler_result(atom()).
+-spec finished(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 finished({call, From}, await, #?MODULE{outcome = Outcome}) ->
     {keep_state_and_data, [{reply, From, reply(Outcome)}]};
 finished({call, _} = Type, overview, D) ->
@@ -127,7 +129,7 @@ common({call, From}, overview, #?MODULE{id = Id, step = Step, outcome = Outcome}
     Overview = (baguette_engine_step:overview(Step))#{id => Id},
     {keep_state, D, [{reply, From, ended(Outcome, Overview)}]};
 common(cast, {watch, To}, #?MODULE{id = Id, watchers = Watchers, last = Last} = D) ->
-    [To ! {baguette_engine, Id, {Kind, maps:get(Kind, Last)}} || Kind <- maps:keys(Last)],
+    maps:foreach(fun(Kind, Facts) -> To ! {baguette_engine, Id, {Kind, Facts}} end, Last),
     {keep_state, D#?MODULE{watchers = Watchers#{To => erlang:monitor(process, To)}}};
 common(cast, cancel, D) ->
     finish({cancelled, #{}}, D);
@@ -187,7 +189,7 @@ view() ->
     #{
         now_us => erlang:monotonic_time(microsecond),
         holders => fun(Component) ->
-            [Node || #{node := Node} <- baguette_cluster:holders(Component)]
+            [{Node, Key} || #{node := Node, key := Key} <- baguette_cluster:holders(Component)]
         end,
         why_missing => fun baguette_cluster:why_missing/1
     }.
@@ -201,17 +203,15 @@ perform({ask, No, Node, Component, Payload}, D0) ->
     #?MODULE{asks = Asks} = D = monitored(Node, D0),
     Ref = make_ref(),
     Bytes = baguette_engine_msgpack:encode(Payload),
-    case baguette_engine_remote_v1:ask(Node, Ref, Component, Bytes) of
-        ok -> ok;
-        unreachable -> self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}
-    end,
+    Asked = baguette_engine_remote_v1:ask(Node, Ref, Component, Bytes),
+    _ = Asked =:= ok orelse (self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}),
     D#?MODULE{asks = Asks#{Ref => {No, Node}}};
 perform({forget, No, Node}, #?MODULE{asks = Asks} = D) ->
     Gone = [Ref || {Ref, {N, _}} <- maps:to_list(Asks), N =:= No],
-    [baguette_engine_remote_v1:forget(Node, Ref) || Ref <- Gone],
+    ok = lists:foreach(fun(Ref) -> baguette_engine_remote_v1:forget(Node, Ref) end, Gone),
     D#?MODULE{asks = maps:without(Gone, Asks)};
 perform({publish, {Kind, Facts} = Event}, #?MODULE{last = Last} = D) ->
-    publish(Event, D),
+    ok = publish(Event, D),
     case lists:member(Kind, [state, step, warning]) of
         true -> D#?MODULE{last = Last#{Kind => Facts}};
         false -> D
@@ -225,12 +225,11 @@ monitored(Node, #?MODULE{monitors = Monitors} = D) ->
     D#?MODULE{monitors = Monitors#{Node => baguette_engine_remote_v1:monitor(Node)}}.
 
 publish(Event, #?MODULE{id = Id, watchers = Watchers}) ->
-    [To ! {baguette_engine, Id, Event} || To <- maps:keys(Watchers)],
-    ok.
+    lists:foreach(fun(To) -> To ! {baguette_engine, Id, Event} end, maps:keys(Watchers)).
 
 finish(Outcome, #?MODULE{asks = Asks, awaiting = Awaiting} = D) ->
-    [baguette_engine_remote_v1:forget(Node, Ref) || {Ref, {_, Node}} <- maps:to_list(Asks)],
-    publish(Outcome, D),
+    maps:foreach(fun(Ref, {_, Node}) -> baguette_engine_remote_v1:forget(Node, Ref) end, Asks),
+    ok = publish(Outcome, D),
     ok = baguette_engine_admission:finished(self()),
     Timers = [{{timeout, Name}, infinity, now} || Name <- [tick, deadline]],
     Replies = [{reply, From, reply(Outcome)} || From <- Awaiting],

@@ -7,7 +7,7 @@
 
 -export([from_inventory/1, put/1, get/0, component/2, to_map/1]).
 
--export_type([model/0]).
+-export_type([model/0, component/0]).
 
 -type component() :: #{component := binary(), size_mib := pos_integer(), key := binary()}.
 -type model() :: #{

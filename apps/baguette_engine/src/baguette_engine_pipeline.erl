@@ -68,7 +68,7 @@ handle_info({baguette_engine_worker, _, down}, #?MODULE{state = {failed, _}} = S
 handle_info({baguette_engine_worker, _, down}, S) ->
     {noreply, S#?MODULE{state = starting}};
 handle_info({baguette_engine_worker, Worker, {failed, Reason}}, #?MODULE{early = Early} = S) ->
-    [fail_early(Worker, To, Ref, Reason) || {To, Ref} <- Early],
+    lists:foreach(fun({To, Ref}) -> fail_early(Worker, To, Ref, Reason) end, Early),
     {noreply, S#?MODULE{state = {failed, Reason}, early = []}}.
 
 %% @doc A queue of requests is not printed: payloads hold prompts.
@@ -78,7 +78,8 @@ format_status(_, [_PDict, S]) ->
 
 fail_early(Worker, To, Ref, Reason) ->
     ok = baguette_engine_worker:cancel(Worker, Ref),
-    To ! {baguette_engine_worker, Ref, {error, Reason}}.
+    To ! {baguette_engine_worker, Ref, {error, Reason}},
+    ok.
 
 started(#?MODULE{worker = undefined} = S) ->
     {ok, Worker} = baguette_engine_worker:start_link(

@@ -7,7 +7,7 @@
 %% The phases are the verbs of "The way of a request": encoding -> routing -> asking -> advancing ->
 %% asking ... -> decoding -> finished. An expert call is a pure function, so a call that was lost is
 %% asked again, of another holder when there is one; nothing else is ever lost, because the latents,
-%% contexts and choices stand here. A call that three workers died of fails the generation and names it.
+%% contexts and choices stand here. A call that three workers died of fails the generation.
 -module(baguette_engine_step).
 
 -export([new/4, event/3, phase/1, overview/1]).
@@ -15,12 +15,13 @@
 -export_type([state/0, event/0, effect/0, view/0, phase/0]).
 
 -define(MAX_DEATHS, 3).
-%% A holder that just failed a call is passed over this long, unless the cluster says it is ready again.
+%% A holder that just failed a call is passed over this long, unless the cluster says that holders
+%% changed.
 -define(PASS_OVER_US, 500000).
 %% A call is late after this many times what such calls took, and never before the floor.
 -define(LATE_FACTOR, 20).
 
--type expert() :: non_neg_integer().
+-type expert() :: baguette_engine_image:expert().
 -type phase() :: encoding | routing | asking | advancing | decoding | finished.
 -type answer() :: {ok, map()} | {error, {atom(), map()}}.
 -type event() ::
@@ -47,20 +48,10 @@
     | {failed, {atom(), map()}}.
 -type view() :: #{
     now_us := integer(),
-    holders := fun((Component :: binary()) -> [node()]),
+    %% best first, each with the key (content hash, dtype) of what it holds
+    holders := fun((Component :: binary()) -> [{node(), Key :: binary()}]),
     why_missing := fun((Component :: binary()) -> term())
 }.
-
--record(image, {
-    latent :: binary(),
-    experts :: [expert()],
-    weights :: [float()],
-    margin :: float(),
-    %% one velocity per answered expert
-    velocities = #{} :: #{expert() => binary()},
-    %% latest first
-    routing = [] :: [map()]
-}).
 
 -record(ask, {
     no :: pos_integer(),
@@ -81,11 +72,13 @@
     encoded = #{} :: map(),
     step = 0 :: non_neg_integer(),
     t = #{} :: map(),
-    images = [] :: [#image{}],
+    images = [] :: [baguette_engine_image:image()],
     asks = #{} :: #{expert() => #ask{}},
     %% Experts to be asked that nobody can be asked for now, since when.
     missing = #{} :: #{expert() => integer()},
     passed_over = #{} :: #{{expert(), node()} => integer()},
+    %% The key of each expert asked so far: one picture never mixes keys.
+    keys = #{} :: #{expert() => binary()},
     deaths = #{} :: #{expert() | pipeline => pos_integer()},
     next_no = 1 :: pos_integer(),
     slowest_us = 0 :: non_neg_integer(),
@@ -141,7 +134,8 @@ event({answered, No, Answer}, View, #?MODULE{asks = Asks} = S) ->
     end;
 event({lost, Node}, View, #?MODULE{asks = Asks} = S) ->
     Lost = [E || {E, #ask{node = N}} <- maps:to_list(Asks), N =:= Node],
-    fold(fun(E, S1) -> ask_failed(E, died, View, S1) end, Lost, S);
+    %% A machine that leaves did not die of our call: no death is counted.
+    fold(fun(E, S1) -> move(E, lost, View, S1) end, Lost, S);
 event(holders, View, #?MODULE{missing = Missing} = S) ->
     ask_all(maps:keys(Missing), View, S#?MODULE{passed_over = #{}});
 event(tick, #{now_us := Now} = View, #?MODULE{asks = Asks, missing = Missing} = S) ->
@@ -173,13 +167,13 @@ call_again(View, #?MODULE{call = {Function, Payload}, phase = Phase} = S) ->
 
 called(encode, Answer, View, #?MODULE{request = Request} = S0) ->
     S = spent(encode, S0, View, S0#?MODULE{encoded = Answer}),
-    #{n := N, seed := Seed} = Request,
-    Seeds = lists:seq(Seed, Seed + N - 1),
-    {S1, Effects} = call(start, (steps(Request))#{seeds => Seeds}, routing, View, S),
+    Payload = (steps(Request))#{seeds => baguette_engine_result:seeds(Request)},
+    {S1, Effects} = call(start, Payload, routing, View, S),
     Warnings = [{publish, {warning, #{text => W}}} || W <- maps:get(<<"warnings">>, Answer)],
     {S1, Warnings ++ Effects};
 called(start, Answer, View, S) ->
-    routed(Answer, View, S#?MODULE{images = [undefined || _ <- maps:get(<<"images">>, Answer)]});
+    Images = [baguette_engine_image:new() || _ <- maps:get(<<"images">>, Answer)],
+    routed(Answer, View, S#?MODULE{images = Images});
 called(advance, #{<<"advance_micros">> := Micros} = Answer, View, S0) ->
     S = add_micros(advance, Micros, S0#?MODULE{step = S0#?MODULE.step + 1}),
     case S of
@@ -194,25 +188,12 @@ called(decode, #{<<"images">> := Images}, View, S0) ->
 
 decode(#{<<"images">> := Moved}, View, #?MODULE{request = Request} = S) ->
     Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
-    Texts = [picture_text(Seed, Request) || Seed <- seeds(Request)],
-    call(decode, #{latents => Latents, text => Texts}, decoding, View, S).
-
-%% Only what does not change from run to run, and not the prompt.
-picture_text(Seed, #{steps := Steps, guidance_scale := Scale, top_k := TopK}) ->
-    maps:map(fun(_, Value) -> {text, Value} end, #{
-        'baguette:seed' => integer_to_binary(Seed),
-        'baguette:steps' => integer_to_binary(Steps),
-        'baguette:guidance_scale' => float_to_binary(Scale, [short]),
-        'baguette:top_k' =>
-            case TopK of
-                full -> <<"full">>;
-                _ -> integer_to_binary(TopK)
-            end
-    }).
+    Payload = #{latents => Latents, text => baguette_engine_result:texts(Request)},
+    call(decode, Payload, decoding, View, S).
 
 routed(#{<<"images">> := Routed, <<"route_micros">> := Micros} = Answer, View, S0) ->
     #{now_us := Now} = View,
-    Images = lists:zipwith(fun image/2, Routed, S0#?MODULE.images),
+    Images = lists:zipwith(fun baguette_engine_image:routed/2, Routed, S0#?MODULE.images),
     S = add_micros(route, Micros, S0#?MODULE{
         phase = asking,
         images = Images,
@@ -221,31 +202,15 @@ routed(#{<<"images">> := Routed, <<"route_micros">> := Micros} = Answer, View, S
         deaths = #{},
         passed_over = #{}
     }),
-    Experts = lists:usort(lists:append([I#image.experts || I <- Images])),
+    Experts = lists:usort(lists:append([baguette_engine_image:experts(I) || I <- Images])),
     {S1, Effects} = ask_all(Experts, View, S),
     {S1, [{publish, step_event(S1)} | Effects]}.
-
-image(#{<<"latent">> := Latent, <<"experts">> := Experts, <<"weights">> := Weights} = Routed, Before) ->
-    Margin = maps:get(<<"margin">>, Routed),
-    History =
-        case Before of
-            undefined -> [];
-            #image{routing = Routing} -> Routing
-        end,
-    Line = #{experts => Experts, weights => Weights, margin => Margin},
-    #image{
-        latent = Latent,
-        experts = Experts,
-        weights = Weights,
-        margin = Margin,
-        routing = [Line | History]
-    }.
 
 step_event(#?MODULE{step = Step, request = #{steps := Steps}, images = Images, asks = Asks}) ->
     {step, #{
         step => Step + 1,
         steps => Steps,
-        experts => [I#image.experts || I <- Images],
+        experts => [baguette_engine_image:experts(I) || I <- Images],
         asked => maps:map(fun(_, #ask{node = Node}) -> Node end, Asks)
     }}.
 
@@ -257,19 +222,25 @@ ask_all(Experts, View, S) ->
 ask(Expert, View, S) ->
     ask(Expert, [], View, S).
 
-ask(Expert, Contexts, #{holders := Holders} = View, S) ->
-    Component = component(Expert, S),
-    case [Node || Node <- Holders(Component), not passed_over(Expert, Node, View, S)] of
-        [Node | _] -> ask_node(Expert, Node, Contexts, View, S);
-        [] -> wait_for(Expert, Component, View, S)
+ask(Expert, Contexts, View, #?MODULE{keys = Keys} = S) ->
+    Fit = [H || {Node, _} = H <- holders(Expert, View, S), not passed_over(Expert, Node, View, S)],
+    case Fit of
+        [{Node, Key} | _] ->
+            ask_node(Expert, Node, Contexts, View, S#?MODULE{keys = Keys#{Expert => Key}});
+        [] ->
+            wait_for(Expert, View, S)
     end.
+
+%% Those who hold what was asked before, when it was.
+holders(Expert, #{holders := Holders}, #?MODULE{keys = Keys} = S) ->
+    [H || {_, Key} = H <- Holders(component(Expert, S)), maps:get(Expert, Keys, Key) =:= Key].
 
 ask_node(Expert, Node, Contexts, #{now_us := Now}, #?MODULE{next_no = No} = S) ->
     Ask = #ask{no = No, node = Node, asked_us = Now, late_us = Now + patience(S)},
     Payload = #{
         component => {text, component(Expert, S)},
         canonical => maps:get(deterministic, S#?MODULE.request),
-        rows => [row(I, S) || I <- S#?MODULE.images, lists:member(Expert, I#image.experts)],
+        rows => rows(Expert, S),
         contexts => Contexts
     },
     {
@@ -281,22 +252,23 @@ ask_node(Expert, Node, Contexts, #{now_us := Now}, #?MODULE{next_no = No} = S) -
         [{ask, No, Node, component(Expert, S), Payload}]
     }.
 
-wait_for(Expert, _Component, _View, #?MODULE{missing = Missing} = S) when
-    is_map_key(Expert, Missing)
-->
+wait_for(Expert, _View, #?MODULE{missing = Missing} = S) when is_map_key(Expert, Missing) ->
     {S, []};
-wait_for(Expert, Component, #{now_us := Now, why_missing := Why}, #?MODULE{missing = Missing} = S) ->
-    Event = {waiting, #{expert => Expert, reason => Why(Component)}},
+wait_for(Expert, #{now_us := Now, why_missing := Why}, #?MODULE{missing = Missing} = S) ->
+    Event = {waiting, #{expert => Expert, reason => Why(component(Expert, S))}},
     {S#?MODULE{missing = Missing#{Expert => Now}}, [{publish, Event}]}.
 
-row(#image{latent = Latent}, #?MODULE{t = T, encoded = Encoded, request = Request}) ->
+rows(Expert, #?MODULE{images = Images, t = T, encoded = Encoded, request = Request}) ->
     #{<<"context">> := #{<<"hash">> := Context}, <<"null">> := #{<<"hash">> := Null}} = Encoded,
-    T#{
-        <<"latent">> => Latent,
+    Common = T#{
         <<"context">> => {text, Context},
         <<"null">> => {text, Null},
         <<"scale">> => maps:get(guidance_scale, Request)
-    }.
+    },
+    [
+        baguette_engine_image:row(Common, I)
+     || I <- Images, lists:member(Expert, baguette_engine_image:experts(I))
+    ].
 
 answered(Expert, {ok, #{<<"unknown">> := Hashes}}, View, S) ->
     #{Expert := #ask{node = Node}} = S#?MODULE.asks,
@@ -307,7 +279,7 @@ answered(Expert, {ok, #{<<"velocities">> := Velocities}}, View, S) ->
     Call = #{step => S#?MODULE.step, expert => Expert, node => Node, ms => (Now - Asked) / 1000},
     S1 = S#?MODULE{
         asks = Asks,
-        images = give(Expert, Velocities, S#?MODULE.images),
+        images = baguette_engine_image:give(Expert, Velocities, S#?MODULE.images),
         calls = [Call | S#?MODULE.calls],
         slowest_us = max(S#?MODULE.slowest_us, Now - Asked)
     },
@@ -331,27 +303,17 @@ contexts(Hashes, #?MODULE{encoded = #{<<"context">> := Context, <<"null">> := Nu
      || #{<<"hash">> := Hash, <<"tensor">> := Tensor} <- [Context, Null], lists:member(Hash, Hashes)
     ].
 
-%% Velocities come in the order of the rows: the images that chose this expert.
-give(_Expert, [], Images) ->
-    Images;
-give(Expert, [Velocity | More], [#image{experts = Experts} = Image | Images]) ->
-    case lists:member(Expert, Experts) of
-        true ->
-            Given = (Image#image.velocities)#{Expert => Velocity},
-            [Image#image{velocities = Given} | give(Expert, More, Images)];
-        false ->
-            [Image | give(Expert, [Velocity | More], Images)]
-    end.
-
 ask_failed(Expert, Why, View, S) ->
     case died(Expert, S) of
         {again, S1} -> move(Expert, Why, View, S1);
-        {fatal, S1} -> failed({expert_call_died, #{expert => Expert, deaths => ?MAX_DEATHS, why => Why}}, S1)
+        {fatal, S1} ->
+            Facts = #{expert => Expert, deaths => ?MAX_DEATHS, why => Why},
+            failed({expert_call_died, Facts}, S1)
     end.
 
-late(Expert, #{holders := Holders} = View, #?MODULE{asks = Asks} = S) ->
+late(Expert, View, #?MODULE{asks = Asks} = S) ->
     #{Expert := #ask{no = No, node = Node} = Ask} = Asks,
-    case [N || N <- Holders(component(Expert, S)), N =/= Node] of
+    case [N || {N, _} <- holders(Expert, View, S), N =/= Node] of
         [] ->
             %% Nobody else could answer sooner: keep waiting for this one.
             Later = Ask#ask{late_us = maps:get(now_us, View) + patience(S)},
@@ -382,23 +344,14 @@ passed_over(Expert, Node, #{now_us := Now}, #?MODULE{passed_over = PassedOver}) 
 
 advance(View, #?MODULE{images = Images, request = Request, step = Step, asking_us = Since} = S) ->
     #{now_us := Now} = View,
-    Payload = (steps(Request))#{step => Step, images => [advancing(I) || I <- Images]},
+    Answered = [baguette_engine_image:answered(I) || I <- Images],
+    Payload = (steps(Request))#{step => Step, images => Answered},
     call(advance, Payload, advancing, View, add_micros(experts, Now - Since, S)).
-
-advancing(#image{latent = Latent, experts = Experts, weights = Weights, velocities = Velocities}) ->
-    #{
-        latent => Latent,
-        experts => Experts,
-        weights => Weights,
-        velocities => [[E, V] || {E, V} <- lists:sort(maps:to_list(Velocities))]
-    }.
 
 %% Small things
 
 steps(#{steps := Steps, top_k := full}) -> #{steps => Steps, top_k => nil};
 steps(#{steps := Steps, top_k := TopK}) -> #{steps => Steps, top_k => TopK}.
-
-seeds(#{seed := Seed, n := N}) -> lists:seq(Seed, Seed + N - 1).
 
 component(Expert, #?MODULE{experts = Experts}) -> lists:nth(Expert + 1, Experts).
 
@@ -437,30 +390,11 @@ fold(Fun, Items, S) ->
     ).
 
 result(Decoded, #?MODULE{id = Id, request = Request, encoded = Encoded} = S) ->
-    Calls = lists:reverse(S#?MODULE.calls),
-    (maps:with([seed, steps, guidance_scale, top_k, deterministic], Request))#{
+    baguette_engine_result:new(Request, Encoded, Decoded, #{
         id => Id,
-        prompt_sha256 => hex(crypto:hash(sha256, maps:get(prompt, Request))),
-        threads => maps:get(<<"threads">>, Encoded),
-        keys => maps:get(<<"keys">>, Encoded),
-        warnings => maps:get(<<"warnings">>, Encoded),
-        images => lists:zipwith(fun picture/2, Decoded, seeds(Request)),
-        routing => [lists:reverse(I#image.routing) || I <- S#?MODULE.images],
-        calls => Calls,
-        who => who(Calls),
+        routing => [baguette_engine_image:routing(I) || I <- S#?MODULE.images],
+        calls => lists:reverse(S#?MODULE.calls),
         failovers => lists:reverse(S#?MODULE.failovers),
-        seconds => S#?MODULE.seconds
-    }.
-
-picture(#{<<"png">> := Png, <<"pixels_sha256">> := Pixels, <<"latent_sha256">> := Latent}, Seed) ->
-    #{png => Png, pixels_sha256 => Pixels, latent_sha256 => Latent, seed => Seed}.
-
-who(Calls) ->
-    lists:foldl(
-        fun(#{node := Node}, Count) -> maps:update_with(Node, fun(N) -> N + 1 end, 1, Count) end,
-        #{},
-        Calls
-    ).
-
-hex(Bin) ->
-    string:lowercase(binary:encode_hex(Bin)).
+        seconds => S#?MODULE.seconds,
+        keys => S#?MODULE.keys
+    }).

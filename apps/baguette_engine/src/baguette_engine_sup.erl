@@ -1,4 +1,4 @@
-%% @doc The engine's processes. The table of generations belongs here, so that it outlives its writer.
+%% @doc The engine's processes. The table of generations is owned here and outlives its writer.
 -module(baguette_engine_sup).
 -behaviour(supervisor).
 

@@ -6,8 +6,8 @@
 %% process SIGKILLs the OS process before the port is closed.
 %%
 %% A call is asynchronous: `request/4' returns a reference at once and the caller later gets
-%% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'. At most ?WINDOW frames are
-%% with the OS process; the rest waits here, where it can be cancelled. The owner is told
+%% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'. At most ?WINDOW frames
+%% are with the OS process; the rest waits here, where it can be cancelled. The owner is told
 %% `{baguette_engine_worker, Pid, {booted, Function, Payload} | up | down | {failed, Reason}}'.
 -module(baguette_engine_worker).
 -behaviour(gen_server).
@@ -118,12 +118,11 @@ handle_cast({request, Call}, S) ->
     {noreply, send_more(S#?MODULE{waiting = queue:in(Call, S#?MODULE.waiting)})};
 handle_cast({cancel, Ref}, S) ->
     Waiting = queue:filter(fun(Call) -> Call#call.ref =/= Ref end, S#?MODULE.waiting),
-    [
-        send(S, baguette_engine_frame:cancel(Id))
-     || {Id, #call{ref = R}} <- maps:to_list(S#?MODULE.in_flight), R =:= Ref
-    ],
+    Dropped = maps:filter(fun(_, Call) -> is_ref(Call, Ref) end, S#?MODULE.in_flight),
+    Ids = maps:keys(Dropped),
+    ok = lists:foreach(fun(Id) -> send(S, baguette_engine_frame:cancel(Id)) end, Ids),
     %% A dropped call is never answered, so its place in the window is given back here.
-    InFlight = maps:filter(fun(_, Call) -> not is_ref(Call, Ref) end, S#?MODULE.in_flight),
+    InFlight = maps:without(Ids, S#?MODULE.in_flight),
     {noreply, send_more(S#?MODULE{waiting = Waiting, in_flight = InFlight})}.
 
 -spec handle_info(
@@ -155,7 +154,8 @@ format_status(_, [_PDict, S]) ->
 
 %% The OS process
 
-start_process(#?MODULE{options = #{python := Python, kind := Kind, env := Env, boot := Boot}} = S) ->
+start_process(#?MODULE{options = Options} = S) ->
+    #{python := Python, kind := Kind, env := Env, boot := Boot} = Options,
     try
         Port = open_port({spawn_executable, Python}, [
             {args, ["-P", "-m", "baguette.worker", atom_to_list(Kind)]},
@@ -184,11 +184,9 @@ died(Status, S) ->
     #?MODULE{options = #{kind := Kind}, in_flight = InFlight, port = Port} = S,
     ?LOG_WARNING(#{what => worker_died, kind => Kind, exit_status => Status}, ?LOG),
     catch port_close(Port),
-    [
-        answer(Call, {error, {died, #{exit_status => Status}}})
-     || #call{} = Call <- maps:values(InFlight)
-    ],
-    tell(S, down),
+    Calls = [Call || #call{} = Call <- maps:values(InFlight)],
+    lists:foreach(fun(Call) -> answer(Call, {error, {died, #{exit_status => Status}}}) end, Calls),
+    ok = tell(S, down),
     again(S#?MODULE{
         port = undefined, os_pid = undefined, in_flight = #{}, deaths = S#?MODULE.deaths + 1
     }).
@@ -265,7 +263,7 @@ answered(Id, Answer, #?MODULE{in_flight = InFlight} = S) ->
         {boot, Rest} ->
             send_more(boot_answered(Answer, S#?MODULE{in_flight = Rest}));
         {Call, Rest} ->
-            answer(Call, Answer),
+            ok = answer(Call, Answer),
             send_more(S#?MODULE{in_flight = Rest});
         error ->
             S
@@ -283,7 +281,8 @@ boot_answered({error, Reason}, #?MODULE{options = #{kind := Kind}} = S) ->
     died(boot_failed, S).
 
 answer(#call{to = To, ref = Ref}, Answer) ->
-    To ! {?MODULE, Ref, Answer}.
+    To ! {?MODULE, Ref, Answer},
+    ok.
 
 tell(#?MODULE{owner = Owner}, What) ->
     Owner ! {?MODULE, self(), What},

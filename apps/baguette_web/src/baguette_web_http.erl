@@ -1,8 +1,8 @@
 %% @doc HTTP on the node's own address: is it alive, is it ready, what does the cluster look like.
 %%
-%% Read only, so that nothing can be asked of a node by a page in somebody's browser; the Host header
-%% must still be ours, or a name that was rebound to this address could read along. mochiweb runs one
-%% process per connection; when the listener dies, its supervisor starts it again.
+%% Read only, so that nothing can be asked of a node by a page in somebody's browser; the Host
+%% header must still be ours, or a name that was rebound to this address could read along. mochiweb
+%% runs one process per connection; when the listener dies, its supervisor starts it again.
 -module(baguette_web_http).
 
 -export([start_link/1]).

@@ -1,4 +1,5 @@
-%% @doc What the doors below tell, as values for jiffy: strings are binaries, nothing is a tuple. Pure.
+%% @doc What the doors below tell, as values for jiffy: strings are binaries, nothing is a tuple.
+%% Pure; called by baguette_web_http.
 -module(baguette_web_view).
 
 -export([cluster/2, reasons/1]).

@@ -1,0 +1,57 @@
+%% @doc What a finished generation tells whoever asked, and what its PNG files say. Pure; called by
+%% baguette_engine_step. Provenance goes with the result: seed, settings, keys, experts and weights
+%% of every step, and who answered what.
+-module(baguette_engine_result).
+
+-export([new/4, seeds/1, texts/1]).
+
+%% @doc `Encoded' and `Decoded' are the pipeline worker's answers (docs/internals/port.md), `Drawn'
+%% what the generation itself knows.
+-spec new(baguette_engine_request:request(), map(), [map()], map()) -> map().
+new(Request, Encoded, Decoded, #{calls := Calls, keys := Keys} = Drawn) ->
+    Asked = maps:with([seed, steps, guidance_scale, top_k, deterministic], Request),
+    maps:merge(Drawn, Asked#{
+        prompt_sha256 => hex(crypto:hash(sha256, maps:get(prompt, Request))),
+        threads => maps:get(<<"threads">>, Encoded),
+        keys => maps:fold(fun expert_key/3, maps:get(<<"keys">>, Encoded), Keys),
+        warnings => maps:get(<<"warnings">>, Encoded),
+        images => lists:zipwith(fun picture/2, Decoded, seeds(Request)),
+        who => who(Calls)
+    }).
+
+%% @doc The seed of each image: images are independent.
+-spec seeds(baguette_engine_request:request()) -> [non_neg_integer()].
+seeds(#{seed := Seed, n := N}) -> lists:seq(Seed, Seed + N - 1).
+
+%% @doc What each PNG carries: only what does not change from run to run, and not the prompt.
+-spec texts(baguette_engine_request:request()) -> [#{atom() => {text, binary()}}].
+texts(Request) ->
+    [picture_text(Seed, Request) || Seed <- seeds(Request)].
+
+picture_text(Seed, #{steps := Steps, guidance_scale := Scale, top_k := TopK}) ->
+    maps:map(fun(_, Value) -> {text, Value} end, #{
+        'baguette:seed' => integer_to_binary(Seed),
+        'baguette:steps' => integer_to_binary(Steps),
+        'baguette:guidance_scale' => float_to_binary(Scale, [short]),
+        'baguette:top_k' =>
+            case TopK of
+                full -> <<"full">>;
+                _ -> integer_to_binary(TopK)
+            end
+    }).
+
+expert_key(Expert, Key, Keys) ->
+    Keys#{<<"expert-", (integer_to_binary(Expert))/binary>> => Key}.
+
+picture(#{<<"png">> := Png, <<"pixels_sha256">> := Pixels, <<"latent_sha256">> := Latent}, Seed) ->
+    #{png => Png, pixels_sha256 => Pixels, latent_sha256 => Latent, seed => Seed}.
+
+who(Calls) ->
+    lists:foldl(
+        fun(#{node := Node}, Count) -> maps:update_with(Node, fun(N) -> N + 1 end, 1, Count) end,
+        #{},
+        Calls
+    ).
+
+hex(Bin) ->
+    string:lowercase(binary:encode_hex(Bin)).
