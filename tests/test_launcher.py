@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
 from local_cluster.nodes import Atom, term
 from local_cluster.options import BadOption, Model, Options, check_out
 from local_cluster.processes import Process, end, wait_gone
@@ -33,7 +31,7 @@ MODEL = Model("toy", num_experts=3, defaults={"steps": 5, "top_k": 2}, example_p
         ("TOPK", "4", "TOPK got 4 but expected 1..3 or full"),
         ("TOPK", "0", "TOPK got 0 but expected 1..3 or full"),
         ("NODES", "0", "NODES got 0 but expected 1..64"),
-        ("PORT", "80", "PORT got 80 but expected 1024..65535"),
+        ("PORT", "80", "PORT got 80 but expected 2024..65535"),
         ("PROMPT", " ", "PROMPT is empty; say what to draw"),
         ("PROMPT", "\udcff", "PROMPT is not text in UTF-8"),
         ("PROMPT", "x" * 3000, "PROMPT has 3000 characters but at most 2000"),

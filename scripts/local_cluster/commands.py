@@ -12,6 +12,7 @@ from local_cluster.nodes import (
     DEFAULT_PORT,
     Cluster,
     Launch,
+    address,
     claim,
     environment,
     node_name,
@@ -34,9 +35,9 @@ def up(options: Options) -> int:
     nodes = options.nodes or model.num_experts
     progress = Progress()
     interruptible()
-    with claim(cluster.port, nodes):
+    with claim(cluster.port, nodes, cluster.web_port):
         try:
-            start(cluster, Launch(nodes, options.model_dir))
+            start(cluster, Launch(nodes, options.model_dir, web_port=cluster.web_port))
             with Control(cluster) as control:
                 control.connect(CONNECT_SECONDS)
                 become_ready(control, nodes, progress)
@@ -47,6 +48,7 @@ def up(options: Options) -> int:
             raise
     port = "" if cluster.port == DEFAULT_PORT else f" PORT={cluster.port}"
     print(f"{nodes} nodes are running: make status{port}, make shell{port}, make down{port}")
+    print(f"their health over HTTP: http://{address(0)}:{cluster.web_port}/v1/cluster")
     return 0
 
 

@@ -23,6 +23,7 @@ from local_cluster.options import ROOT
 from local_cluster.processes import Process, Refused, end
 
 DEFAULT_PORT = 9100
+WEB_PORT_BELOW = 1000  # the nodes' HTTP port is so much below the port of the distribution
 RUN = ROOT / "run"
 
 
@@ -47,6 +48,11 @@ class Cluster:
     @property
     def run(self) -> Path:
         return RUN / str(self.port)
+
+    @property
+    def web_port(self) -> int:
+        """Where each node of `make up` answers HTTP, on its own address."""
+        return self.port - WEB_PORT_BELOW
 
     @property
     def record(self) -> Path:
@@ -114,8 +120,11 @@ def running(port: int | None) -> Cluster | None:
     return alive[0] if alive else None
 
 
-def claim(port: int, nodes: int) -> IO[str]:
-    """Take this port's run directory for ourselves; Refused when it or the port is taken."""
+def claim(port: int, nodes: int, *also: int) -> IO[str]:
+    """Take this port's run directory for ourselves; Refused when it, or a port, is taken.
+
+    `also` are other ports the nodes will listen on.
+    """
     run = RUN / str(port)
     run.mkdir(parents=True, exist_ok=True)
     RUN.chmod(0o700)
@@ -135,11 +144,12 @@ def claim(port: int, nodes: int) -> IO[str]:
             f"draws on it, `make down` stops it, PORT={port + 1} starts another beside it"
         )
     for index in range(nodes):
-        _check_free(address(index), port)
+        for wanted in (port, *also):
+            _check_free(address(index), wanted, port + 1)
     return lock
 
 
-def _check_free(host: str, port: int) -> None:
+def _check_free(host: str, port: int, instead: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -148,17 +158,21 @@ def _check_free(host: str, port: int) -> None:
         except OSError as error:
             raise Refused(
                 f"port {port} on {host} cannot be used ({error.strerror}): another program, or a "
-                f"cluster of another checkout, has it; choose another, e.g. PORT={port + 1}"
+                f"cluster of another checkout, has it; choose another, e.g. PORT={instead}"
             ) from None
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What all nodes of a cluster share. `guard` is the read end of a pipe: they end with it."""
+    """What all nodes of a cluster share. `guard` is the read end of a pipe: they end with it.
+
+    `web_port` None: no HTTP.
+    """
 
     nodes: int
     model_dir: Path
     guard: int | None = None
+    web_port: int | None = None
 
 
 def start(cluster: Cluster, launch: Launch) -> None:
@@ -247,6 +261,7 @@ def _config(index: int, launch: Launch) -> str:
             "out_dir": str(ROOT / "out"),
             "guard": Atom("none" if launch.guard is None else "stdin"),
         },
+        "baguette_web": {"port": launch.web_port or Atom("undefined")},
     }
     apps = [(Atom(app), [(Atom(k), v) for k, v in s.items()]) for app, s in settings.items()]
     return f"%% coding: utf-8\n{term(apps)}.\n"

@@ -63,7 +63,7 @@ class Options:
         return cls(
             request=request,
             nodes=_whole("NODES", env["NODES"], 1, MAX_NODES) if "NODES" in env else None,
-            port=_whole("PORT", env["PORT"], 1024, 65535) if "PORT" in env else None,
+            port=_whole("PORT", env["PORT"], 2024, 65535) if "PORT" in env else None,
             model_dir=(ROOT / _path("MODEL", env.get("MODEL", "weights/paris-mini"))).resolve(),
             out=(Path.cwd() / _path("OUT", env.get("OUT", "out/demo.png"))).resolve(),
         )

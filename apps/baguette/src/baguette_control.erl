@@ -3,14 +3,17 @@
 %% node (hidden, not listening), so a prompt is never on a command line and no second protocol
 %% exists.
 %%
-%% Commands (each a map with `do`):                     Answers (each a map with `event`): connect
-%% deadline_ms                                 connected | failed ready    deadline_ms, nodes (how
-%% many must be up)    readiness ... ready | failed status
-%% text generate request                                     accepted, state, step, ... done |
-%% failed cancel                                               (the generation's own last event) One
-%% generation at a time. The node ends when standard input ends; its generation is cancelled with it
-%% (baguette_draw:relay/3). The node to talk to is the setting control_node: an atom from the
-%% launcher's own configuration file, never from a line read here.
+%% Commands, each a map with `do', and the events that answer them:
+%%
+%%   connect  deadline_ms             connected | failed
+%%   ready    deadline_ms, nodes      readiness ... ready | failed; nodes: how many must be up
+%%   status                           text
+%%   generate request                 accepted, state, step, ... done | failed
+%%   cancel   id                      the generation's own last event
+%%
+%% One generation at a time. The node ends when standard input ends; its generation is cancelled
+%% with it (baguette_draw:relay/3). The node to talk to is the setting control_node: an atom from
+%% the launcher's own configuration file, never from a line read here.
 -module(baguette_control).
 -behaviour(gen_server).
 
