@@ -1,7 +1,7 @@
-"""Judge paris-mini: does it draw what it is told? Every combination, several seeds, by the geometric judge.
+"""Judge paris-mini: does it draw what it is told? Every combination, several seeds.
 
-Uses the product's own parts (text encoder, router, experts, sampler, decoder); only the images of one
-expert are asked in one batch, which a request would not do. Exits 1 when the bar is missed.
+Uses the product's own parts (text encoder, router, experts, sampler, decoder); only the images of
+one expert are asked in one batch, which a request would not do. Exits 1 when the bar is missed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
 from baguette.families.paris.expert import Expert, PreparedExpert, Row
 from baguette.families.paris.loading import load_expert
 from baguette.families.paris.requester import Requester
@@ -27,9 +31,6 @@ from baguette.shapes.draw import COLOURS, COMBINATIONS, SHAPES
 from baguette.shapes.judge import Verdict, judge
 from mini.experts import expert_config
 from mini.report import Report, markdown
-from safetensors.torch import load_file
-from torch import Tensor
-from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 HELD_OUT_SEED = 700_000  # far from any seed that chose a setting
@@ -87,7 +88,7 @@ class Drawer:
         self.calls.clear()
         contexts = [self.requester.encode(ask.prompt) for ask in wanted]
         for prepared in variant.experts.values():
-            prepared.MAX_CONTEXTS = 4 * len(wanted)  # type: ignore[misc]
+            prepared.MAX_CONTEXTS = 4 * len(wanted)
             for context in [*contexts, self.null]:
                 prepared.learn(context.hash, context.tensor)
         latents = [self.requester.start(ask.seed) for ask in wanted]
@@ -183,7 +184,7 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     drawer = Drawer(args.model, args.steps, args.guidance_scale)
     wanted = asks(args.seeds, args.first_seed)
-    reports = []
+    reports: list[Report] = []
     for variant in variants(args.model, args.work, args.variants):
         sheet = args.sheet if not reports else None
         reports.append(report(drawer, variant, wanted, sheet))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
 from mini import data, experts, package, vae
 from mini.loop import note_time
 

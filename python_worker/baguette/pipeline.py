@@ -78,13 +78,8 @@ class Pipeline:
         }
 
     def request(self, prompt: str, **options: Any) -> GenerationRequest:
-        """A request with this model's defaults for whatever is not named (or named None)."""
-        d = self.config.defaults
-        values = {
-            "n": d.n, "steps": d.steps, "guidance_scale": d.guidance_scale,
-            "top_k": d.top_k, "seed": d.seed,
-        }  # fmt: skip
-        return GenerationRequest(prompt=prompt, **{**values, **options})
+        """A request with this model's defaults for whatever is not named; top_k None is full."""
+        return self.config.request(prompt, **options)
 
     def __call__(self, request: GenerationRequest, progress: Progress | None = None) -> Generation:
         request.check(self.config.num_experts)

@@ -5,8 +5,10 @@ Called by the families' loaders. Never unpickles. What dies with it: nothing, it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -63,3 +65,23 @@ def fill(module: nn.Module, path: Path, dtype: torch.dtype) -> None:
     tensors = {name: t.to(dtype) for name, t in read_tensors(path, expected).items()}
     module.load_state_dict(tensors, strict=True, assign=True)
     module.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Around another library's loader: whatever it says of damaged files becomes a WeightsError."""
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+        raise WeightsError(f"{folder} cannot be loaded ({reason})") from None
+
+
+def complete(folder: Path, info: Mapping[str, Any]) -> None:
+    """Refuse what a foreign loader only warns about: it fills a missing tensor with noise."""
+    faults = [
+        _some(f"{name} keys", sorted(str(key) for key in info.get(f"{name}_keys", ())))
+        for name in ("missing", "mismatched")
+    ]
+    if any(faults):
+        raise WeightsError(f"{folder} does not fit its config: " + "; ".join(filter(None, faults)))

@@ -1,4 +1,4 @@
-"""The expert and the router against the published facts, and the prepared forms against the bare ones."""
+"""Expert and router against the published facts, and the prepared forms against the bare ones."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -49,10 +50,8 @@ def test_a_term_survives_the_way_there_and_back(term: Any) -> None:
 
 @given(st.binary(max_size=200))
 def test_hostile_bytes_are_a_term_error_or_a_term(junk: bytes) -> None:
-    try:
+    with contextlib.suppress(TermError):
         decode(memoryview(b"\x83" + junk))
-    except TermError:
-        pass
 
 
 def test_a_length_that_promises_more_than_the_frame_holds_is_refused() -> None:
@@ -86,10 +85,8 @@ def test_msgpack_agrees_with_the_golden_bytes() -> None:
 
 @given(st.binary(max_size=100))
 def test_a_payload_is_a_map_or_bad_input(junk: bytes) -> None:
-    try:
+    with contextlib.suppress(BadInput):
         assert isinstance(unpack(junk), dict)
-    except BadInput:
-        pass
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.uint8])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -30,7 +32,7 @@ def test_every_grid_falls_from_one_to_zero(steps: int, grid: str) -> None:
     times = time_grid(steps, grid)
     assert len(times) == steps + 1
     assert (times[0], times[-1]) == (1.0, 0.0)
-    assert all(later < earlier for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(times))
 
 
 def test_both_time_scales() -> None:

@@ -15,6 +15,7 @@ from baguette.errors import WeightsError
 from baguette.families.paris.config import ModelConfig, Settings
 from baguette.families.paris.files import component_key, expert_file, inventory
 from baguette.families.paris.loading import load_expert, load_router
+from baguette.families.paris.requester import Requester
 from baguette.families.paris.tiny import build
 
 
@@ -97,3 +98,16 @@ def test_no_count_or_size_is_fixed(tmp_path: Path) -> None:
     model_dir = build(tmp_path / "five", num_experts=5, channels=2, latent_size=4)
     assert ModelConfig.read(model_dir).latent_shape == (2, 4, 4)
     assert load_router(model_dir).logits(torch.zeros(2, 4, 4), 1000.0).shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("part", "file"),
+    [("text_encoder", "model.safetensors"), ("vae", "diffusion_pytorch_model.safetensors")],
+)
+def test_a_part_that_lacks_a_tensor_is_refused(model_dir: Path, part: str, file: str) -> None:
+    tensors = load_file(model_dir / part / file)
+    lost = min(tensors)
+    del tensors[lost]
+    save_file(tensors, model_dir / part / file, {"format": "pt"})
+    with pytest.raises(WeightsError, match=f"{part} does not fit its config: missing keys {lost}"):
+        Requester(model_dir)

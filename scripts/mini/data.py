@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from baguette.shapes import draw, layout
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from baguette.shapes import draw, layout
 from mini import vae, words
 
 ROUNDS = 300  # every combination this often
@@ -132,5 +132,5 @@ def _part(folder: Path, autoencoder: AutoencoderKL, number: int) -> dict[str, Te
 
 def _combination(scene: draw.Scene) -> draw.Ints:
     index = {c: i for i, c in enumerate(draw.COMBINATIONS)}
-    named = zip(scene.shape.tolist(), scene.colour.tolist(), scene.background.tolist())
+    named = zip(scene.shape.tolist(), scene.colour.tolist(), scene.background.tolist(), strict=True)
     return np.array([index[c] for c in named], dtype=np.int64)

@@ -7,14 +7,14 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from baguette.families.paris.config import ExpertConfig, RouterConfig
-from baguette.families.paris.expert import Expert
-from baguette.families.paris.layers import initialise
-from baguette.families.paris.router import Router
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baguette.families.paris.config import ExpertConfig, RouterConfig
+from baguette.families.paris.expert import Expert
+from baguette.families.paris.layers import initialise
+from baguette.families.paris.router import Router
 from mini import data, vae, words
 from mini.loop import Plan, Stage, State
 
@@ -105,7 +105,7 @@ def train_expert(folder: Path, number: int) -> float:
 
 
 def train_router(folder: Path) -> float:
-    """Cross-entropy of the cluster on noised latents; the clusters in equal parts; seconds spent."""
+    """Cross-entropy of the cluster on noised latents, clusters in equal parts; seconds spent."""
     torch.manual_seed(ROUTER.seed)
     scenes = data.Scenes(folder)
     module = Router(router_config())

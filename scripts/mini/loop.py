@@ -1,8 +1,9 @@
 """The training loop every stage of paris-mini shares: resumable, under a progress bar, with an EMA.
 
-A stage gives a module and a function (step, generator) -> loss. Step k draws everything random from a
-generator seeded by (stage seed, k), so a stage that was interrupted goes on as if it had not been.
-The checkpoint is the stage's own file in the work folder; it is read with weights_only, never unpickled.
+A stage gives a module and a function (step, generator) -> loss. Step k draws all chance from
+a generator seeded by (stage seed, k), so a stage that was stopped goes on as if it had not been.
+The checkpoint is the stage's own file in the work folder; it is read with weights_only, never
+unpickled.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class Stage:
         self.module.load_state_dict(saved["module"])  # type: ignore[arg-type]
         self.optimiser.load_state_dict(saved["optimiser"])  # type: ignore[arg-type]
         self.average = saved["average"]  # type: ignore[assignment]
-        self.step, self.seconds = int(saved["step"]), float(saved["seconds"])  # type: ignore[call-overload,arg-type]
+        self.step = int(saved["step"])  # type: ignore[call-overload]
+        self.seconds = float(saved["seconds"])  # type: ignore[arg-type]
         self.trail = list(saved["trail"])  # type: ignore[call-overload]
 
     def save(self) -> None:
@@ -100,9 +102,8 @@ class Stage:
 
     def run(self, loss_of: Callable[[int, torch.Generator], Tensor], position: int = 0) -> State:
         """Train to the end of the plan and return the averaged weights."""
-        bar = tqdm(
-            total=self.plan.steps, initial=self.step, desc=self.name, position=position, mininterval=2
-        )
+        steps, name = self.plan.steps, self.name
+        bar = tqdm(total=steps, initial=self.step, desc=name, position=position, mininterval=2)
         try:
             self._train(loss_of, bar)
         finally:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
+
 from baguette.families.paris.config import Defaults
 from baguette.families.paris.files import ROUTER_FILE, expert_file
 from baguette.shapes import caption, draw
-from safetensors.torch import load_file, save_file
-
 from mini import data, experts, vae
 
 DEFAULTS = Defaults(steps=30, guidance_scale=2.0, top_k=2, seed=999, n=1)

@@ -1,4 +1,4 @@
-"""What the judge found, counted: the bar of paris-mini, its tables and the confusion of shapes. Pure."""
+"""What the judge found, counted: the bar of paris-mini and its tables. Pure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,6 @@ class Report:
         """Each expert's share of the calls."""
         return [calls / sum(self.calls) for calls in self.calls]
 
-
     def faults(self) -> list[str]:
         """Why the bar is missed, empty when it is passed."""
         worst_shape, worst_colour = min(self.by(0).values()), min(self.by(1).values())
@@ -67,9 +66,7 @@ class Report:
             (worst_background, EACH_RIGHT, "of one background's pictures right"),
             (min(self.usage()), LEAST_USED, "of the calls went to one expert"),
         ]
-        found = [
-            f"{got:.1%} {what}, wanted {bar:.0%}" for got, bar, what in checks if got < bar
-        ]
+        found = [f"{got:.1%} {what}, wanted {bar:.0%}" for got, bar, what in checks if got < bar]
         return found + (["a combination was never right"] if never == 0 else [])
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from baguette.shapes import draw
-from baguette.shapes.judge import judge
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from baguette.shapes import draw
+from baguette.shapes.judge import judge
 from mini.loop import Plan, Stage
 
 BATCH = 32
@@ -60,7 +60,7 @@ def loss_of(vae: AutoencoderKL, step: int, generator: torch.Generator) -> Tensor
 
 
 def train(folder: Path) -> float:
-    """Train, standardise the latents, pass the gate, save in the diffusers layout; seconds spent."""
+    """Train, standardise the latents, pass the gate, save as diffusers does; seconds spent."""
     torch.manual_seed(PLAN.seed)
     vae = build().to(memory_format=torch.channels_last)
     stage = Stage("vae", folder, vae, PLAN)

@@ -1,7 +1,7 @@
-"""The words: a CLIP tokenizer of paris-mini's vocabulary, its text encoder, and every caption's ids.
+"""The words: CLIP's tokenizer with paris-mini's vocabulary, the text encoder, every caption's ids.
 
-The vocabulary is CLIP's own kind - all bytes, merges, two marks - with merges learnt until each word
-of a caption is one token. So any text can be written, and a caption fits in 16 tokens.
+The vocabulary is CLIP's own kind - all bytes, merges, two marks - with merges learnt until each
+word of a caption is one token. So any text can be written, and a caption fits in 16 tokens.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import json
 from pathlib import Path
 
 import torch
-from baguette.shapes import caption
-from baguette.shapes.draw import COMBINATIONS
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from baguette.shapes import caption
+from baguette.shapes.draw import COMBINATIONS
 
 LENGTH = 16
 WIDTH = 96
@@ -29,7 +30,7 @@ def write_tokenizer(folder: Path) -> None:
         vocab_size=4096, end_of_word_suffix="</w>", show_progress=False, min_frequency=1
     )
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    learner.pre_tokenizer = pre_tokenizers.Whitespace()
     learner.train_from_iterator(caption.VOCABULARY, trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     tokens = [*byte_characters, *(c + "</w>" for c in byte_characters)]

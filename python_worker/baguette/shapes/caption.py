@@ -20,7 +20,9 @@ PHRASINGS: Final = (
 # Leaves the background open; rare in training, never in the evaluation.
 SHAPE_ONLY: Final = "a {colour} {shape}"
 VOCABULARY: Final = tuple(
-    sorted({*SHAPES, *COLOURS, *"a an the on in with it and background of".split()})
+    sorted(
+        {*SHAPES, *COLOURS, "a", "an", "the", "on", "in", "with", "it", "and", "background", "of"}
+    )
 )
 
 

@@ -1,8 +1,8 @@
 """Draws the pictures paris-mini learns from: one shape in one colour on another colour.
 
-Everything is vectorised over a batch and made from an explicit generator, so a training set is a seed.
-A shape is named by its index in SHAPES, a colour by its index in COLOURS; a layout is
-(centre x, centre y, bounding radius) in pixels. The judge renders its silhouettes with `coverage` too.
+Everything is vectorised over a batch and made from an explicit generator, so a training set is a
+seed. A shape is named by its index in SHAPES, a colour by its index in COLOURS; a layout is
+(centre x, centre y, bounding radius) in pixels. The judge renders its silhouettes with `coverage`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The judge: says which shape in which colour on which background a picture shows, or that it cannot.
+"""The judge: which shape in which colour on which background a picture shows, or that none is.
 
 Purely geometric, no network: every pixel takes its nearest palette colour, the border names the
-background, and the mask of the other colour is compared with the silhouette of every shape fitted to
-its bounding box. Used by the evaluation of paris-mini and its training gates; never by a request.
+background, and the mask of the other colour is compared with the silhouette of every shape fitted
+to its bounding box. Used by the evaluation of paris-mini and its training gates, by no request.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _best_silhouette(mask: NDArray[np.bool_]) -> tuple[int, float]:
 def _overlap(
     mask: NDArray[np.bool_], name: str, top: float, bottom: float, left: float, right: float
 ) -> float:
-    """The best intersection over union of the mask with this shape, fitted to the box and nudged."""
+    """The best intersection over union of the mask with this shape, fitted to the box, nudged."""
     width, height, above = _BOXES[name]
     radius = ((right - left) / width + (bottom - top) / height) / 2
     middle = (top + bottom) / 2 + (above - height / 2) * radius

@@ -1,1 +1,1 @@
-"""The Paris family: expert, router, text encoder and VAE as published; the only place that says CLIP."""
+"""The Paris family: expert, router, text encoder and VAE as published; only here is CLIP named."""

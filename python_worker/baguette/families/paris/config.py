@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from baguette.errors import WeightsError
+from baguette.request import GenerationRequest
 
 MAX_CONFIG_BYTES = 1 << 20
 
@@ -186,6 +187,10 @@ class ModelConfig:
     def latent_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one image's latent."""
         return (self.num_channels, self.image_size, self.image_size)
+
+    def request(self, prompt: str, **options: Any) -> GenerationRequest:
+        """An unchecked request with this model's defaults for whatever is not named."""
+        return GenerationRequest(prompt=prompt, **{**self.defaults.to_json(), **options})
 
     @classmethod
     def read(cls, model_dir: Path) -> ModelConfig:

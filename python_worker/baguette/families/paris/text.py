@@ -15,6 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from baguette.errors import WeightsError
+from baguette.weights import complete, readable
 
 # Its loading bars would be the only lines of a node's log that are not JSON.
 transformers_logging.disable_progress_bar()
@@ -27,12 +28,20 @@ class TextEncoder:
         for part in ("tokenizer", "text_encoder"):
             if not (model_dir / part).is_dir():
                 raise WeightsError(f"{model_dir / part} is missing: fetch the weights again")
-        self.tokenizer = CLIPTokenizer.from_pretrained(
-            model_dir / "tokenizer", local_files_only=True
-        )
-        self.model = CLIPTextModel.from_pretrained(
-            model_dir / "text_encoder", local_files_only=True, use_safetensors=True, dtype=dtype
-        ).eval()
+        with readable(model_dir / "tokenizer"):
+            self.tokenizer = CLIPTokenizer.from_pretrained(
+                model_dir / "tokenizer", local_files_only=True
+            )
+        with readable(model_dir / "text_encoder"):
+            model, info = CLIPTextModel.from_pretrained(
+                model_dir / "text_encoder",
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype=dtype,
+            )
+        complete(model_dir / "text_encoder", info)
+        self.model = model.eval()
         self.length = min(
             self.tokenizer.model_max_length, self.model.config.max_position_embeddings
         )

@@ -26,6 +26,7 @@ from baguette.families.paris.router import Router
 TEXT_WIDTH = 16
 TEXT_LENGTH = 12
 HIDDEN = 16
+LAYERS = 2
 
 
 def build(
@@ -35,15 +36,22 @@ def build(
     num_experts: int = 3,
     channels: int = 3,
     latent_size: int = 6,
+    hidden: int = HIDDEN,
+    layers: int = LAYERS,
+    heads: int = 2,
     seed: int = 0,
 ) -> Path:
-    """Write a random model of `num_experts` experts on (channels, size, size) latents; its path."""
+    """Write a random model of `num_experts` experts on (channels, size, size) latents.
+
+    `hidden`, `layers` and `heads` are the experts'; router, text encoder and VAE stay tiny.
+    """
     torch.manual_seed(seed)
     _write(model_dir / "config.json", _root(name, num_experts, channels, latent_size))
     for number in range(num_experts):
         config = ExpertConfig(
-            expert_id=number, hidden_size=HIDDEN, num_layers=2, num_heads=2, in_channels=channels,
-            out_channels=channels, text_embed_dim=TEXT_WIDTH, image_size=latent_size,
+            expert_id=number, hidden_size=hidden, num_layers=layers, num_heads=heads,
+            in_channels=channels, out_channels=channels, text_embed_dim=TEXT_WIDTH,
+            image_size=latent_size,
         )  # fmt: skip
         _write(model_dir / f"expert_{number}" / "config.json", config.to_json())
         _save(Expert(config), expert_file(model_dir, number))
@@ -116,8 +124,15 @@ def main() -> None:
     )
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--experts", type=int, default=3, help="how many experts (default 3)")
+    parser.add_argument("--hidden", type=int, default=HIDDEN, help="an expert's width (default 16)")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="an expert's depth (default 2)")
+    parser.add_argument("--heads", type=int, default=2, help="an expert's heads (default 2)")
+    parser.add_argument("--latent-channels", type=int, default=3, help="(default 3)")
+    parser.add_argument("--latent-size", type=int, default=6, help="height and width (default 6)")
     args = parser.parse_args()
-    print(build(args.model_dir, num_experts=args.experts))
+    shape = {"channels": args.latent_channels, "latent_size": args.latent_size}
+    network = {"hidden": args.hidden, "layers": args.layers, "heads": args.heads}
+    print(build(args.model_dir, num_experts=args.experts, **shape, **network))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from baguette.errors import WeightsError
 from baguette.image import to_pixels
+from baguette.weights import complete, readable
 
 
 class LatentDecoder:
@@ -21,9 +22,16 @@ class LatentDecoder:
     def __init__(self, model_dir: Path, dtype: torch.dtype) -> None:
         if not (model_dir / "vae").is_dir():
             raise WeightsError(f"{model_dir / 'vae'} is missing: fetch the weights again")
-        self.vae = AutoencoderKL.from_pretrained(
-            model_dir / "vae", local_files_only=True, use_safetensors=True, torch_dtype=dtype
-        ).eval()
+        with readable(model_dir / "vae"):
+            vae, info = AutoencoderKL.from_pretrained(
+                model_dir / "vae",
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                torch_dtype=dtype,
+            )
+        complete(model_dir / "vae", info)
+        self.vae = vae.eval()
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:

@@ -1,0 +1,76 @@
+"""`python -m baguette COMMAND`: the package from a command line, without Erlang.
+
+Called by people and by tests. A command is a module of `baguette.commands`; this file only picks
+one and turns what it raises into a sentence and an exit status: 0 done, 2 refused, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from baguette.commands import generate
+from baguette.errors import BadInput, BaguetteError, WeightsError
+
+EXAMPLES = """\
+examples:
+  python -m baguette generate "a red circle on a blue background"
+  python -m baguette generate "a green star on a white background" --n 4 --seed 7
+  python -m baguette generate --help
+"""
+REFUSED, INTERRUPTED = 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence instead of printing its usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(REFUSED, f"{message}; `{self.prog} --help` lists what can be given\n")
+
+
+def parser() -> Parser:
+    """Every command and its options."""
+    top = Parser(
+        prog="python -m baguette",
+        description="Draws pictures in this one process; the cluster draws the same ones.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    generate.add_to(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    args = parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except WeightsError as error:
+        return _refuse(f"{error}; --model names another directory, `make train-mini` makes one")
+    except BadInput as error:
+        return _refuse(f"{error}; --help lists what can be given")
+    except BaguetteError as error:
+        return _refuse(f"{error}; try other options, or another model with --model")
+    except (MemoryError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # whoever read our output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        return _refuse(f"{str(error) or 'memory ran out'}; make room or give another place")
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _refuse(sentence: str) -> int:
+    print(sentence.replace("\n", " "), file=sys.stderr)
+    return REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

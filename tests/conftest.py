@@ -1,0 +1,74 @@
+"""Models, the single-process reference, and clusters that several tests of a module share."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+import baguette
+from baguette.families.paris.tiny import build
+from baguette.pipeline import Pipeline
+from live import ROOT, Live, live
+
+MINI = ROOT / "weights" / "paris-mini"
+Start = Callable[[Path, int], AbstractContextManager[Live]]
+
+
+@pytest.fixture(scope="session")
+def mini() -> bool:
+    """Whether the trained paris-mini is there."""
+    return (MINI / "config.json").is_file()
+
+
+@pytest.fixture(scope="session")
+def eight(mini: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of eight experts: paris-mini where it is there, else a tiny one."""
+    if mini:
+        return MINI
+    return build(tmp_path_factory.mktemp("models") / "tiny-8", num_experts=8)
+
+
+@pytest.fixture(scope="session")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three experts on (3, 6, 6) latents: no eight and no 4x32x32 anywhere."""
+    return build(tmp_path_factory.mktemp("models") / "tiny-3", num_experts=3)
+
+
+@pytest.fixture(scope="session")
+def reference_eight(eight: Path) -> Pipeline:
+    """The eight-expert model in this process, with the thread count of the workers."""
+    return baguette.load(eight, threads=1)
+
+
+@pytest.fixture(scope="session")
+def reference_three(three: Path) -> Pipeline:
+    """The three-expert model in this process, with the thread count of the workers."""
+    return baguette.load(three, threads=1)
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """A cluster as a context manager: `with start(model_dir, nodes) as cluster`."""
+
+    def begin(model_dir: Path, count: int) -> AbstractContextManager[Live]:
+        return live(tmp_path_factory.mktemp("run"), model_dir, count, uuid.uuid4().hex)
+
+    return begin
+
+
+@pytest.fixture(scope="module")
+def cluster_of_eight(start: Start, eight: Path) -> Iterator[Live]:
+    """Eight nodes, one expert each; shared by the tests of a module that leave it whole."""
+    with start(eight, 8) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def cluster_of_three(start: Start, three: Path) -> Iterator[Live]:
+    """Three nodes for the three-expert model, shared as above."""
+    with start(three, 3) as cluster:
+        yield cluster

@@ -1,0 +1,199 @@
+"""A real cluster for a test: started through the launcher's own pieces, gone afterwards.
+
+Used by conftest.py and the tests beside it. Every process that comes of a test carries TAG in its
+environment, whoever its parent has become, so "nothing is left" means nothing with that tag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local_cluster import nodes
+from local_cluster.control import Control, Event
+from local_cluster.nodes import Cluster, Launch, address, claim, node_name, start
+from local_cluster.processes import Process, wait_gone
+from local_cluster.progress import Progress
+from local_cluster.waiting import CONNECT_SECONDS, become_ready
+
+ROOT = Path(__file__).resolve().parents[1]
+TAG = "BAGUETTE_TEST"
+PATIENCE = 120.0  # a loaded machine is slow, not wrong: what is waited for is an event
+Request = dict[str, Any]
+Result = dict[str, Any]
+
+# The launcher in a process of its own, with its run directory elsewhere.
+LAUNCHER = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from local_cluster import commands, demo, nodes
+from local_cluster.options import Options
+nodes.RUN = Path(sys.argv[2])
+demo.RECORD = nodes.RUN / "demo.json"
+sys.exit(commands.COMMANDS[sys.argv[3]](Options.read(os.environ)))
+"""
+
+
+def launcher(run: Path, command: str, **options: str) -> subprocess.Popen[str]:
+    """`scripts/cluster.py COMMAND` with its own run directory; output is read by the caller."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("NODES", "PORT", "MODEL", "OUT")}
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(ROOT / "scripts"), str(run), command],
+        env={**clean, **options},
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def tagged(tag: str) -> list[Process]:
+    """Every process that was started with this tag, ourselves not counted."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if f"{TAG}={tag}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                process = Process.of(int(entry.name))
+                found += [process] if process else []
+    return found
+
+
+def leftovers(tag: str, seconds: float = 15.0) -> list[str]:
+    """Command lines of what is still there after at most `seconds`; it is then killed."""
+    left = [process for process in wait_gone(tagged(tag), seconds) if process.alive()]
+    lines = [Path(f"/proc/{p.pid}/cmdline").read_bytes().replace(b"\0", b" ") for p in left]
+    for process in left:
+        os.kill(process.pid, 9)
+    return [line.decode(errors="replace")[:200] for line in lines]
+
+
+def free_port(count: int) -> int:
+    """A port that is free on the first `count` node addresses."""
+    for port in range(21000 + os.getpid() % 4000 * 5, 65000):
+        with contextlib.ExitStack() as stack:
+            try:
+                for i in range(count):
+                    probe = stack.enter_context(socket.socket())
+                    probe.bind((address(i), port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no port is free on the loopback addresses")
+
+
+@dataclass
+class Drawing:
+    """A generation in flight: its events so far, read one by one."""
+
+    control: Control
+    id: str
+    seen: list[Event]
+
+    def until(self, wanted: Callable[[Event], bool]) -> Event:
+        """The next event that is wanted; fails with what came instead."""
+        deadline = time.monotonic() + PATIENCE
+        for event in self.control.answers("done"):
+            self.seen.append(event)
+            if wanted(event):
+                return event
+            if time.monotonic() > deadline:
+                break
+        kinds = [event["event"] for event in self.seen if event["event"] != "quiet"]
+        raise AssertionError(f"the awaited event did not come; there were {kinds}")
+
+    def asked(self, expert: int, node: str) -> Event:
+        """The step at which this expert is asked of this node."""
+        return self.until(lambda e: e["event"] == "step" and e["asked"].get(str(expert)) == node)
+
+    def result(self) -> Result:
+        """Wait for the end."""
+        result: Result = self.until(lambda e: e["event"] == "done")["result"]
+        return result
+
+
+class Live:
+    """A running cluster and the control node that speaks with its first node."""
+
+    def __init__(self, cluster: Cluster, control: Control, count: int) -> None:
+        self.cluster = cluster
+        self.control = control
+        self.count = count
+
+    def ready(self) -> None:
+        """Until every node still wanted is linked and every expert has a holder."""
+        become_ready(self.control, self.count, Progress())
+
+    def submit(self, request: Request) -> Drawing:
+        """Ask for a picture; returns when the engine has taken it."""
+        self.control.ask("generate", request=request)
+        for event in self.control.answers("accepted"):
+            if event["event"] == "accepted":
+                return Drawing(self.control, event["id"], [])
+        raise AssertionError("the request was not accepted")
+
+    def draw(self, request: Request) -> Result:
+        """Ask for a picture and wait for it."""
+        return self.submit(request).result()
+
+    def status(self) -> str:
+        """What `make status` prints."""
+        self.control.ask("status")
+        text: str = self.control.answer("text")["text"]
+        return text
+
+    def holders(self, num_experts: int) -> dict[int, str]:
+        """Expert -> the node that is asked for it, found by asking all."""
+        result = self.draw({"prompt": "a", "steps": 1, "top_k": "full"})
+        asked = {call["expert"]: call["node"] for call in result["calls"]}
+        assert sorted(asked) == list(range(num_experts))
+        return asked
+
+    def node(self, name: str) -> Process:
+        """The Erlang node of that name as a process."""
+        return self.cluster.nodes[[node_name(i) for i in range(self.count)].index(name)]
+
+    def expert_worker(self, name: str) -> Process:
+        """The expert worker of a node as a process."""
+        for process in self.node(name).descendants():
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+                if line[-3:-1] == [b"baguette.worker", b"expert"]:
+                    return process
+        raise AssertionError(f"{name} has no expert worker")
+
+
+@contextlib.contextmanager
+def live(run: Path, model_dir: Path, count: int, tag: str) -> Iterator[Live]:
+    """A cluster of `count` nodes whose run directory is `run`; nothing of it is left afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nodes, "RUN", run)
+        patch.setenv(TAG, tag)
+        cluster = Cluster(free_port(count), mode="test")
+        guard = os.pipe()  # held by us: they end with us, however we end
+        try:
+            with claim(cluster.port, count):
+                start(cluster, Launch(count, model_dir, guard[0]))
+                with Control(cluster) as control:
+                    control.connect(CONNECT_SECONDS)
+                    whole = Live(cluster, control, count)
+                    whole.ready()
+                    yield whole
+        finally:
+            cluster.stop()
+            for fd in guard:
+                os.close(fd)
+        assert leftovers(tag) == []
