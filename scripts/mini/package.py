@@ -79,3 +79,4 @@ def _weights(source: Path, target: Path) -> None:
     tensors = load_file(source)
     half = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in tensors.items()}
     save_file(half, target, metadata={"format": "pt"})
+    target.chmod(0o644)  # safetensors writes for the owner only

@@ -118,6 +118,10 @@ finished({call, _} = Type, overview, D) ->
 finished(cast, {watch, To}, #?MODULE{id = Id, outcome = Outcome}) ->
     To ! {baguette_engine, Id, Outcome},
     keep_state_and_data;
+finished(cast, begin_now, _D) ->
+    %% From an admission that was restarted and knows only that we exist.
+    ok = baguette_engine_admission:finished(self()),
+    keep_state_and_data;
 finished(_Type, _LateAnswerOrTimer, _D) ->
     keep_state_and_data.
 
@@ -131,6 +135,9 @@ common({call, From}, overview, #?MODULE{id = Id, step = Step, outcome = Outcome}
 common(cast, {watch, To}, #?MODULE{id = Id, watchers = Watchers, last = Last} = D) ->
     maps:foreach(fun(Kind, Facts) -> To ! {baguette_engine, Id, {Kind, Facts}} end, Last),
     {keep_state, D#?MODULE{watchers = Watchers#{To => erlang:monitor(process, To)}}};
+common(cast, begin_now, _D) ->
+    %% From an admission that was restarted: we are at it.
+    keep_state_and_data;
 common(cast, cancel, D) ->
     finish({cancelled, #{}}, D);
 common({timeout, tick}, now, D) ->
