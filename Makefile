@@ -88,7 +88,7 @@ check-python: setup
 	@$(PY) -m ruff format --quiet --check --config $(PYPROJECT) $(PYTHON_CODE)
 	@MYPYPATH=python_worker:scripts $(PY) -m mypy --no-error-summary --config-file $(PYPROJECT) \
 		python_worker/baguette scripts/check_style $(wildcard scripts/*.py)
-	@$(call quiet,cd python_worker && ../$(VENV)/bin/lint-imports --config pyproject.toml)
+	@$(call quiet,cd python_worker && ../$(VENV)/bin/lint-imports --config pyproject.toml --no-cache)
 
 check-shell:
 	@shellcheck $(SHELL_CODE)

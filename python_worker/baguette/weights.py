@@ -26,7 +26,8 @@ def read_tensors(path: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[st
     """
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             _check(path, shapes, expected)
             return {name: file.get_tensor(name) for name in expected}
     except FileNotFoundError:

@@ -173,6 +173,7 @@ class Launch:
     model_dir: Path
     guard: int | None = None
     web_port: int | None = None
+    cores: Path = RUN / "cores"
 
 
 def start(cluster: Cluster, launch: Launch) -> None:
@@ -255,7 +256,7 @@ def _config(index: int, launch: Launch) -> str:
             "python": str(ROOT / ".venv" / "bin" / "python"),
             "pipeline": Atom("eager" if index == 0 else "on_demand"),
             "threads": 1,
-            "child_env": child_environment(),
+            "child_env": [*child_environment(), ("BAGUETTE_CORES", str(launch.cores))],
         },
         "baguette": {
             "out_dir": str(ROOT / "out"),

@@ -219,14 +219,11 @@ step_event(#?MODULE{step = Step, request = #{steps := Steps}, images = Images, a
 ask_all(Experts, View, S) ->
     fold(fun(E, S1) -> ask(E, View, S1) end, Experts, S).
 
-ask(Expert, View, S) ->
-    ask(Expert, [], View, S).
-
-ask(Expert, Contexts, View, #?MODULE{keys = Keys} = S) ->
+ask(Expert, View, #?MODULE{keys = Keys} = S) ->
     Fit = [H || {Node, _} = H <- holders(Expert, View, S), not passed_over(Expert, Node, View, S)],
     case Fit of
         [{Node, Key} | _] ->
-            ask_node(Expert, Node, Contexts, View, S#?MODULE{keys = Keys#{Expert => Key}});
+            ask_node(Expert, Node, [], View, S#?MODULE{keys = Keys#{Expert => Key}});
         [] ->
             wait_for(Expert, View, S)
     end.
@@ -273,10 +270,11 @@ rows(Expert, #?MODULE{images = Images, t = T, encoded = Encoded, request = Reque
 answered(Expert, {ok, #{<<"unknown">> := Hashes}}, View, S) ->
     #{Expert := #ask{node = Node}} = S#?MODULE.asks,
     ask_node(Expert, Node, contexts(Hashes, S), View, S);
-answered(Expert, {ok, #{<<"velocities">> := Velocities}}, View, S) ->
+answered(Expert, {ok, #{<<"velocities">> := Velocities, <<"micros">> := Micros}}, View, S) ->
     #{now_us := Now} = View,
     {#ask{node = Node, asked_us = Asked}, Asks} = maps:take(Expert, S#?MODULE.asks),
-    Call = #{step => S#?MODULE.step, expert => Expert, node => Node, ms => (Now - Asked) / 1000},
+    Ms = #{ms => (Now - Asked) / 1000, compute_ms => Micros / 1000},
+    Call = Ms#{step => S#?MODULE.step, expert => Expert, node => Node},
     S1 = S#?MODULE{
         asks = Asks,
         images = baguette_engine_image:give(Expert, Velocities, S#?MODULE.images),

@@ -68,7 +68,9 @@ an_empty_prompt_is_refused_test_() ->
     ].
 
 a_missing_prompt_is_refused_test() ->
-    ?assertMatch({error, {bad_request, prompt, missing, _}}, baguette_engine_request:new(#{}, model())).
+    ?assertMatch(
+        {error, {bad_request, prompt, missing, _}}, baguette_engine_request:new(#{}, model())
+    ).
 
 a_long_prompt_is_named_by_its_size_test() ->
     Long = binary:copy(<<"é"/utf8>>, 2001),

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from baguette.errors import BaguetteError, DeviceLost
+from baguette.worker.cores import computing
 from baguette.worker.frame import FrameError, FrameReader, FrameWriter
 from baguette.worker.term import Atom, TermError, decode, encode
 
@@ -109,7 +110,9 @@ class Runner:
     def run(self, call: Call) -> None:
         """Run one call and answer it, whatever happens inside."""
         try:
-            result = self._entry(call)(*call.args)
+            entry = self._entry(call)
+            with computing():
+                result = entry(*call.args)
             answer: tuple[Any, ...] = (Atom("r"), call.id, result)
         except Exception as error:  # the boundary: every failure becomes an answer with a class
             answer = (Atom("e"), call.id, _describe(error))

@@ -1,6 +1,6 @@
 """A tensor on the port: msgpack [dtype, [shape], bytes], little-endian, row-major.
 
-The twin of baguette_engine_tensor.erl, which reads the header and never looks inside.
+The engine hands these on as opaque blobs: only this package ever reads the header.
 """
 
 from __future__ import annotations

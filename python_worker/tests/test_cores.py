@@ -1,0 +1,66 @@
+"""Workers that compute at the same moment compute on different cores."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from baguette.worker.cores import Cores
+
+ALL = os.sched_getaffinity(0)
+
+HOLDER = """
+import os, sys
+from baguette.worker.cores import Cores
+with Cores(sys.argv[1]).one():
+    print(*os.sched_getaffinity(0), flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(path: Path) -> tuple[subprocess.Popen[str], set[int]]:
+    """A process that computes until its standard input closes, and the cores it may use."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, {int(core) for core in process.stdout.readline().split()}
+
+
+@pytest.mark.parametrize("taken", range(len(ALL) + 1))
+def test_a_free_core_is_taken_alone_and_with_none_free_all_stay(tmp_path: Path, taken: int) -> None:
+    others = [holder(tmp_path / "cores") for _ in range(taken)]
+    try:
+        held = [cores for _, cores in others]
+        assert all(len(cores) == 1 for cores in held)
+        assert len(set.union(set(), *held)) == taken
+        with Cores(str(tmp_path / "cores")).one():
+            mine = os.sched_getaffinity(0)
+        assert (
+            mine == ALL
+            if taken == len(ALL)
+            else len(mine) == 1 and not mine & set.union(set(), *held)
+        )
+        assert os.sched_getaffinity(0) == ALL
+    finally:
+        for process, _ in others:
+            process.communicate()
+
+
+def test_a_killed_worker_leaves_its_core(tmp_path: Path) -> None:
+    others = [holder(tmp_path / "cores")[0] for _ in ALL]
+    others[0].kill()
+    others[0].communicate()
+    try:
+        with Cores(str(tmp_path / "cores")).one():
+            assert len(os.sched_getaffinity(0)) == 1
+    finally:
+        for process in others[1:]:
+            process.communicate()
