@@ -61,6 +61,18 @@ def test_up_then_down_leaves_nothing(tag: str, three: Path, tmp_path: Path) -> N
     assert not (tmp_path / "run" / given["PORT"] / "xdg").exists()
 
 
+def test_workers_that_cannot_start_are_told_with_their_last_words(
+    tag: str, three: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run" / "cores").mkdir(parents=True)  # what they want is a file
+    demo = launcher(tmp_path / "run", "demo", **options(three, tmp_path / "x.png"))
+    said, _ = demo.communicate(timeout=PATIENCE)
+    assert demo.returncode != 0
+    assert "dies at every start (exit status 1, times 3" in said
+    assert "Is a directory" in said
+    assert leftovers(tag) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_demo_ended_at_its_start_leaves_nothing(
     tag: str, three: Path, tmp_path: Path, number: signal.Signals

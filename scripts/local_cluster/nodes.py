@@ -173,7 +173,6 @@ class Launch:
     model_dir: Path
     guard: int | None = None
     web_port: int | None = None
-    cores: Path = RUN / "cores"
 
 
 def start(cluster: Cluster, launch: Launch) -> None:
@@ -249,6 +248,8 @@ def _write_cookie(run: Path) -> None:
 
 def _config(index: int, launch: Launch) -> str:
     """One node's own settings as Erlang terms, read after config/sys.config."""
+    # One file for all clusters of this checkout: they share the machine's cores.
+    cores = ("BAGUETTE_CORES", str(RUN / "cores"))
     settings: dict[str, dict[str, Any]] = {
         "baguette_cluster": {"peers": [address(i) for i in range(launch.nodes)]},
         "baguette_engine": {
@@ -256,7 +257,7 @@ def _config(index: int, launch: Launch) -> str:
             "python": str(ROOT / ".venv" / "bin" / "python"),
             "pipeline": Atom("eager" if index == 0 else "on_demand"),
             "threads": 1,
-            "child_env": [*child_environment(), ("BAGUETTE_CORES", str(launch.cores))],
+            "child_env": [*child_environment(), cores],
         },
         "baguette": {
             "out_dir": str(ROOT / "out"),

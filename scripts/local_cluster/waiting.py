@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 from local_cluster.control import Control, Event
-from local_cluster.nodes import check_alive
+from local_cluster.nodes import check_alive, last_words
+from local_cluster.processes import Refused
 from local_cluster.progress import Progress
 
 CONNECT_SECONDS = 60.0
@@ -20,7 +21,7 @@ def become_ready(control: Control, nodes: int, progress: Progress) -> None:
     """Until all nodes are linked and every expert has a holder; says at once when a node dies."""
     control.ask("ready", nodes=nodes, deadline_ms=int(READY_SECONDS * 1000))
     missing = "the nodes"
-    for event in control.answers("ready"):
+    for event in _readiness(control):
         check_alive(control.cluster)
         if event["event"] == "quiet":
             progress.waiting(f"waiting for {missing} (logs: {control.cluster.run})")
@@ -33,6 +34,15 @@ def become_ready(control: Control, nodes: int, progress: Progress) -> None:
             if event["experts"]:
                 progress.phase("loading experts", event["ready"], event["experts"])
     progress.phase("loading experts", event["ready"], event["experts"], stays=True)
+
+
+def _readiness(control: Control) -> Iterator[Event]:
+    """What the requesting node tells; a refusal comes with the end of that node's log."""
+    try:
+        yield from control.answers("ready")
+    except Refused as refusal:
+        log = control.cluster.log(0)
+        raise Refused(f"{refusal}\nIts last lines (all: {log}):\n{last_words(log, 12)}") from None
 
 
 def interruptible() -> None:

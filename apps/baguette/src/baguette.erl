@@ -77,17 +77,20 @@ help() ->
         ready := non_neg_integer(),
         experts := non_neg_integer(),
         failed := [non_neg_integer()],
+        workers_failed := [Reason :: term()],
         pipeline := boolean()
     }.
 readiness() ->
     Experts = baguette_engine:experts(),
+    Workers = baguette_engine:workers(),
     Linked = [Node || #{node := Node, link := up} <- baguette_cluster:nodes()],
     #{
         nodes => length(lists:usort([node() | Linked])),
         ready => length([E || #{holders := [_ | _]} = E <- Experts]),
         experts => length(Experts),
         failed => [E || #{expert := E, component := C, holders := []} <- Experts, has_failed(C)],
-        pipeline => lists:any(fun is_ready_pipeline/1, baguette_engine:workers())
+        workers_failed => [Reason || #{state := {failed, Reason}} <- Workers],
+        pipeline => lists:any(fun is_ready_pipeline/1, Workers)
     }.
 
 %% Every node that has it on disk has tried: waiting longer changes nothing.

@@ -135,6 +135,8 @@ progressed(Facts, Nodes, Until, State) ->
     case Facts of
         #{nodes := Up, ready := All, experts := All, pipeline := true} when All > 0, Up >= Nodes ->
             tell(ready, Facts, State#?MODULE{poll = none});
+        #{workers_failed := [Reason | _]} ->
+            failed(Reason, State#?MODULE{poll = none});
         #{nodes := Up, failed := [_ | _] = Failed} when Up >= Nodes ->
             failed({cannot_load, #{experts => Failed}}, State#?MODULE{poll = none});
         _ ->

@@ -41,6 +41,8 @@ sentences() ->
         unknown_generation => {"No such generation here", "baguette:generations() lists all."},
         unknown_option => {"There is no such option", "baguette:help() lists all."},
         cannot_load => {"No node could load every expert", "The nodes' logs say why."},
+        python_not_started => {"Python could not be started", "Run make setup."},
+        worker_not_started => {"A worker dies at every start", "The node's log says why."},
         cancelled => {"The generation was cancelled", ""},
         no_holder => {"No node holds an expert that is needed", "See baguette:status()."},
         deadline => {"The generation took longer than it may", "Ask for fewer steps or images."},

@@ -16,7 +16,7 @@
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 -export([format_status/2]).
 
--export_type([options/0, answer/0]).
+-export_type([options/0, answer/0, failure/0]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -24,6 +24,8 @@
 -define(WINDOW, 2).
 -define(BACKOFF_MS, 100).
 -define(MAX_BACKOFF_MS, 10000).
+%% Dead this often in a row before its boot calls were answered: it will not start by itself.
+-define(FAILED_STARTS, 3).
 %% A process that lived this long starts again without a growing backoff.
 -define(HEALTHY_MS, 60000).
 -define(LOG, #{domain => [baguette, engine]}).
@@ -35,6 +37,10 @@
     %% Called in order after every start, before any request: {Function, Payload}.
     boot := [{atom(), binary()}]
 }.
+%% What the owner is told when the OS process does not come up; it is tried again all the same.
+-type failure() ::
+    {baguette_engine_frame:error_class(), map()}
+    | {python_not_started | worker_not_started, map()}.
 -type error_class() :: baguette_engine_frame:error_class() | died.
 -type answer() :: {ok, binary()} | {error, {error_class(), map()}}.
 
@@ -58,7 +64,10 @@
     next_id = 0 :: non_neg_integer(),
     in_flight = #{} :: #{non_neg_integer() => #call{} | boot},
     waiting = queue:new() :: queue:queue(#call{}),
-    deaths = 0 :: non_neg_integer()
+    deaths = 0 :: non_neg_integer(),
+    %% Deaths since it was last up, and the reason once it is told that it does not start.
+    failed_starts = 0 :: non_neg_integer(),
+    failure = none :: none | failure()
 }).
 
 %% @doc Start the owner of one worker, linked to and reporting to the caller.
@@ -176,8 +185,7 @@ start_process(#?MODULE{options = Options} = S) ->
     catch
         error:Reason ->
             ?LOG_ERROR(#{what => worker_not_started, kind => Kind, reason => Reason}, ?LOG),
-            tell(S, {failed, {python_not_started, #{python => Python, reason => Reason}}}),
-            again(S)
+            again(failed({python_not_started, #{python => Python, reason => Reason}}, S))
     end.
 
 died(Status, S) ->
@@ -187,9 +195,23 @@ died(Status, S) ->
     Calls = [Call || #call{} = Call <- maps:values(InFlight)],
     lists:foreach(fun(Call) -> answer(Call, {error, {died, #{exit_status => Status}}}) end, Calls),
     ok = tell(S, down),
-    again(S#?MODULE{
+    again(counted(Status, S#?MODULE{
         port = undefined, os_pid = undefined, in_flight = #{}, deaths = S#?MODULE.deaths + 1
-    }).
+    })).
+
+%% A process that dies before it was up has told nobody why: after a few of them this one does.
+counted(_Status, #?MODULE{boot = []} = S) ->
+    S;
+counted(Status, #?MODULE{failed_starts = Before} = S) when Before + 1 >= ?FAILED_STARTS ->
+    #?MODULE{options = #{kind := Kind}} = S,
+    Facts = #{worker => Kind, exit_status => Status, times => Before + 1},
+    failed({worker_not_started, Facts}, S#?MODULE{failed_starts = Before + 1});
+counted(_Status, #?MODULE{failed_starts = Before} = S) ->
+    S#?MODULE{failed_starts = Before + 1}.
+
+failed(Reason, S) ->
+    ok = tell(S, {failed, Reason}),
+    S#?MODULE{failure = Reason}.
 
 again(#?MODULE{started_ms = Started, backoff_ms = Backoff} = S) ->
     Now = case now_ms() - Started > ?HEALTHY_MS of
@@ -271,14 +293,18 @@ answered(Id, Answer, #?MODULE{in_flight = InFlight} = S) ->
 
 boot_answered({ok, Payload}, #?MODULE{boot = [{Function, _} | Boot]} = S) ->
     tell(S, {booted, Function, Payload}),
-    _ = Boot =:= [] andalso tell(S, up),
-    S#?MODULE{boot = Boot};
+    up(S#?MODULE{boot = Boot});
 boot_answered({error, Reason}, #?MODULE{options = #{kind := Kind}} = S) ->
     %% Most likely the weights: say so, and try again at the pace of the backoff.
     ?LOG_ERROR(#{what => worker_boot_failed, kind => Kind, reason => Reason}, ?LOG),
-    tell(S, {failed, Reason}),
     kill(S),
-    died(boot_failed, S).
+    died(boot_failed, failed(Reason, S)).
+
+up(#?MODULE{boot = []} = S) ->
+    ok = tell(S, up),
+    S#?MODULE{failed_starts = 0, failure = none};
+up(S) ->
+    S.
 
 answer(#call{to = To, ref = Ref}, Answer) ->
     To ! {?MODULE, Ref, Answer},
@@ -291,6 +317,7 @@ tell(#?MODULE{owner = Owner}, What) ->
 is_ref(#call{ref = Ref}, Ref) -> true;
 is_ref(_, _) -> false.
 
+phase(#?MODULE{failure = Reason}) when Reason =/= none -> {failed, Reason};
 phase(#?MODULE{port = undefined}) -> restarting;
 phase(#?MODULE{boot = []}) -> ready;
 phase(_) -> booting.
