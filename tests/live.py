@@ -139,7 +139,7 @@ class Live:
 
     def submit(self, request: Request) -> Drawing:
         """Ask for a picture; returns when the engine has taken it."""
-        self.control.ask("generate", request=request)
+        self.control.ask("generate", request=request, watch=True)
         for event in self.control.answers("accepted"):
             if event["event"] == "accepted":
                 return Drawing(self.control, event["id"], [])

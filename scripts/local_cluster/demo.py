@@ -82,7 +82,7 @@ def _draw(
 
 def _follow(control: Control, request: dict[str, Any], progress: Progress) -> picture.Result:
     """Ask for the picture and show what happens until it is there."""
-    control.ask("generate", request=request)
+    control.ask("generate", request=request, watch=True)
     for event in control.answers("done"):
         if event["event"] == "done":
             result: picture.Result = event["result"]

@@ -8,12 +8,13 @@
 %%   connect  deadline_ms             connected | failed
 %%   ready    deadline_ms, nodes      readiness ... ready | failed; nodes: how many must be up
 %%   status                           text
-%%   generate request                 accepted, state, step, ... done | failed
+%%   generate request, watch          accepted, state, step, ... done | failed
 %%   cancel   id                      the generation's own last event
 %%
-%% One generation at a time. The node ends when standard input ends; its generation is cancelled
-%% with it (baguette_draw:relay/3). The node to talk to is the setting control_node: an atom from
-%% the launcher's own configuration file, never from a line read here.
+%% `watch' false leaves out all between accepted and the end. One generation at a time. The node
+%% ends when standard input ends; its generation is cancelled with it (baguette_draw:relay/4). The
+%% node to talk to is the setting control_node: an atom from the launcher's own configuration file,
+%% never from a line read here.
 -module(baguette_control).
 -behaviour(gen_server).
 
@@ -100,11 +101,16 @@ command(<<"status">>, _, #?MODULE{node = Node} = State) ->
         {ok, Text} -> tell(text, #{text => unicode:characters_to_binary(Text)}, State);
         {error, Reason} -> failed(Reason, State)
     end;
-command(<<"generate">>, #{<<"request">> := Given}, #?MODULE{node = Node, drawing = none} = State) ->
+command(
+    <<"generate">>,
+    #{<<"request">> := Given, <<"watch">> := Watch},
+    #?MODULE{node = Node, drawing = none} = State
+) when is_boolean(Watch) ->
     case baguette_control_json:request(Given) of
         {ok, Request} ->
             Ref = make_ref(),
-            {_, Monitor} = spawn_monitor(Node, baguette_draw, relay, [self(), Ref, Request]),
+            Args = [self(), Ref, Request, Watch],
+            {_, Monitor} = spawn_monitor(Node, baguette_draw, relay, Args),
             State#?MODULE{drawing = {Ref, Monitor}};
         {error, Reason} ->
             failed(Reason, State)

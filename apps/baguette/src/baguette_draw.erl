@@ -1,33 +1,36 @@
 %% @doc One generation, followed to its end: ask the engine, hand every event to an observer, give
 %% the result back, write its pictures. Runs in the caller's process, so a shell's Ctrl-C ends the
-%% waiting, not the generation (baguette:cancel/1 does that). relay/3 is the same for a control
+%% waiting, not the generation (baguette:cancel/1 does that). relay/4 is the same for a control
 %% node: it runs here, its events go there, and it cancels when that node goes away.
 -module(baguette_draw).
 
--export([run/2, relay/3, write/2]).
+-export([run/2, relay/4, write/2]).
 -export([await/2]).
 -export_type([event/0]).
 
 -type event() :: {accepted | state | step | warning | waiting | failover | atom(), map()}.
 -type outcome() :: {ok, Result :: map()} | {error, term()}.
 
+%% Whether the steps between begin and end are told too.
+-type watch() :: boolean().
+
 -spec run(map(), fun((event()) -> term())) -> outcome().
 run(Request, Observe) ->
-    run(Request, Observe, none).
+    run(Request, Observe, true, none).
 
 %% @doc Spawned by a control node: messages {baguette_draw, Ref, Event | {finished, outcome()}}.
--spec relay(pid(), reference(), map()) -> ok.
-relay(Control, Ref, Request) ->
+-spec relay(pid(), reference(), map(), watch()) -> ok.
+relay(Control, Ref, Request, Watch) ->
     Monitor = monitor(process, Control),
-    Outcome = run(Request, fun(Event) -> Control ! {?MODULE, Ref, Event} end, Monitor),
+    Outcome = run(Request, fun(Event) -> Control ! {?MODULE, Ref, Event} end, Watch, Monitor),
     Control ! {?MODULE, Ref, {finished, Outcome}},
     ok.
 
-run(Request, Observe, Control) ->
+run(Request, Observe, Watch, Control) ->
     case baguette_engine:generate(Request) of
         {ok, Id} ->
             _ = Observe({accepted, #{id => Id}}),
-            _ = baguette_engine:watch(Id),
+            _ = Watch andalso baguette_engine:watch(Id),
             %% The end comes from await: it answers even where the generation itself has crashed.
             {Waiter, Monitor} = spawn_monitor(?MODULE, await, [self(), Id]),
             follow(Id, Observe, {Waiter, Monitor}, Control);

@@ -61,7 +61,7 @@ a_relay_cancels_when_its_control_node_is_gone(_Dir) ->
     meck:expect(baguette_engine, await, fun(_, infinity) -> wait_for(never, ok) end),
     meck:expect(baguette_engine, cancel, fun(Id) -> Self ! {cancelled, Id}, ok end),
     Control = spawn(fun() -> receive stop -> ok end end),
-    {Relay, Monitor} = spawn_monitor(baguette_draw, relay, [Control, make_ref(), #{}]),
+    {Relay, Monitor} = spawn_monitor(baguette_draw, relay, [Control, make_ref(), #{}, true]),
     Control ! stop,
     Cancelled = receive {cancelled, Id} -> Id end,
     Ended = receive {'DOWN', Monitor, process, Relay, Why} -> Why end,

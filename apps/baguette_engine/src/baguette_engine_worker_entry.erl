@@ -32,6 +32,8 @@ env() ->
         {"OMP_WAIT_POLICY", "PASSIVE"},
         {"TOKENIZERS_PARALLELISM", "false"},
         {"HF_HUB_OFFLINE", "1"},
-        {"PYTHONUNBUFFERED", "1"}
+        {"PYTHONUNBUFFERED", "1"},
+        %% Weights in huge pages: a worker that shares its core finds the TLB cold at every call.
+        {"GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"}
         | baguette_engine_settings:get(child_env)
     ].
