@@ -14,22 +14,13 @@ from baguette.families.paris.tiny import build
 from baguette.pipeline import Pipeline
 from live import ROOT, Live, live
 
-MINI = ROOT / "weights" / "paris-mini"
 Start = Callable[[Path, int], AbstractContextManager[Live]]
 
 
 @pytest.fixture(scope="session")
-def mini() -> bool:
-    """Whether the trained paris-mini is there."""
-    return (MINI / "config.json").is_file()
-
-
-@pytest.fixture(scope="session")
-def eight(mini: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of eight experts: paris-mini where it is there, else a tiny one."""
-    if mini:
-        return MINI
-    return build(tmp_path_factory.mktemp("models") / "tiny-8", num_experts=8)
+def eight() -> Path:
+    """The trained model of eight experts."""
+    return ROOT / "weights" / "paris-mini"
 
 
 @pytest.fixture(scope="session")

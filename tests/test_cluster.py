@@ -87,9 +87,7 @@ def test_a_cancelled_generation_ends_and_the_next_one_is_right(
     same(cluster.draw(request), expected)
 
 
-def test_an_unknown_word_is_told_in_one_line(cluster: Live, mini: bool) -> None:
-    if not mini:
-        pytest.skip("only a trained model has a vocabulary: weights/paris-mini is not there")
+def test_an_unknown_word_is_told_in_one_line(cluster: Live) -> None:
     drawing = cluster.submit({"prompt": "a photograph of a cat", "steps": 1})
     result = drawing.result()
     told = [event["text"] for event in drawing.seen if event["event"] == "warning"]

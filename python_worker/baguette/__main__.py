@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -72,5 +73,15 @@ def _refuse(sentence: str) -> int:
     return REFUSED
 
 
+def die_of_interrupt() -> None:
+    """End as an interrupt ends programs: the shell sees 130, and a loop around us ends too."""
+    sys.stderr.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == INTERRUPTED:
+        die_of_interrupt()
+    sys.exit(status)

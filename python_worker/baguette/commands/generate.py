@@ -14,9 +14,11 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from baguette.errors import BadInput, WeightsError
@@ -148,14 +150,36 @@ def _load(model_dir: Path, threads: int) -> Pipeline:
     if terminal:
         print(f"loading {model_dir} ...", end="", file=sys.stderr, flush=True)
     try:
-        import baguette
+        with _interruptible():
+            import baguette
 
-        return baguette.load(model_dir, threads)
+            return baguette.load(model_dir, threads)
     except ImportError as error:
         raise WeightsError(f"{error.name} is not installed: run `make setup`") from None
     finally:
         if terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """An interrupt ends what runs inside even where a library has caught it.
+
+    Libraries catch everything around their optional imports, and an import holds for seconds.
+    """
+    seen = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if seen:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -1,0 +1,319 @@
+%% The rules of docs/internals/request.md, one test each: no process, no model, no clock. A world is
+%% a generation, the time, who holds what, and the effects of the last event.
+-module(baguette_engine_step_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-define(FLOOR_MS, 1000).
+-define(LATE_US, 1000001).
+-define(PASSED_OVER_US, 500001).
+
+%% --- the way
+
+a_request_becomes_pictures_test() ->
+    W0 = on(begin_now, world(#{n => 2, steps => 2})),
+    ?assertMatch({call, encode, #{prompt := {text, <<"a star">>}}}, last(W0)),
+    W1 = on({called, {ok, encoded()}}, W0),
+    ?assertMatch({call, start, #{seeds := [7, 8], steps := 2, top_k := 2}}, last(W1)),
+    W2 = on({called, {ok, routed([[2, 0], [0, 1]])}}, W1),
+    ?assertMatch([{0, [<<"l0">>, <<"l1">>]}, {1, [<<"l1">>]}, {2, [<<"l0">>]}], asked_rows(W2)),
+    W3 = answer_all(lists:reverse(asks(W2)), W2),
+    ?assertMatch(
+        {call, advance, #{
+            step := 0,
+            images := [
+                #{experts := [2, 0], velocities := [[0, <<"v0-1">>], [2, <<"v2-1">>]]},
+                #{experts := [0, 1], velocities := [[0, <<"v0-2">>], [1, <<"v1-1">>]]}
+            ]
+        }},
+        last(W3)
+    ),
+    W4 = answer_all(on({called, {ok, routed([[1], [1]])}}, W3)),
+    W5 = on({called, {ok, moved([<<"x0">>, <<"x1">>])}}, W4),
+    ?assertMatch({call, decode, #{latents := [<<"x0">>, <<"x1">>]}}, last(W5)),
+    [{done, Result}] = effects(on({called, {ok, decoded(2)}}, W5)),
+    ?assertMatch(
+        #{
+            images := [#{png := <<"png1">>, seed := 7}, #{png := <<"png2">>, seed := 8}],
+            routing := [[#{experts := [2, 0]}, #{experts := [1]}], [#{experts := [0, 1]}, _]],
+            failovers := [],
+            who := #{a := 4}
+        },
+        Result
+    ),
+    ?assertEqual([], [Key || Key <- maps:keys(Result), Key =:= prompt]).
+
+warnings_are_told_test() ->
+    Encoded = (encoded())#{<<"warnings">> => [<<"odd word">>]},
+    W = on({called, {ok, Encoded}}, on(begin_now, world())),
+    ?assertEqual([#{text => <<"odd word">>}], published(warning, W)).
+
+unknown_contexts_are_sent_once_more_with_the_tensors_test() ->
+    W0 = asking([[0]]),
+    [{No, a, _, #{contexts := []}}] = asks(W0),
+    W1 = on({answered, No, {ok, #{<<"unknown">> => [<<"c">>]}}}, W0),
+    ?assertMatch([{_, a, _, #{contexts := [#{tensor := <<"tensor c">>}]}}], asks(W1)),
+    ?assertMatch({call, advance, _}, last(answer_all(W1))).
+
+%% --- what goes wrong with an expert
+
+a_dead_worker_is_replaced_by_the_next_holder_test_() ->
+    [
+        ?_test(begin
+            W0 = asking([[0]], #{0 => [a, b]}),
+            [{No, a, _, Payload}] = asks(W0),
+            W1 = on({answered, No, {error, {Class, #{}}}}, W0),
+            ?assertMatch([{_, b, _, Payload}], asks(W1)),
+            Failover = #{expert => 0, step => 0, from => a, to => b, why => Why},
+            ?assertEqual([Failover], published(failover, W1))
+        end)
+     || {Class, Why} <- [
+            {died, died},
+            {device_lost, died},
+            {out_of_memory, out_of_memory},
+            {failure, failure},
+            {not_held, not_held},
+            {unreachable, unreachable}
+        ]
+    ].
+
+the_third_death_of_a_call_fails_it_by_name_test() ->
+    W0 = asking([[0]], #{0 => [a, b, c, d]}),
+    W2 = fail_next({died, #{}}, fail_next({died, #{}}, W0)),
+    ?assertMatch([{_, c, _, _}], asks(W2)),
+    W3 = fail_next({died, #{}}, W2),
+    ?assertMatch([{failed, {expert_call_died, #{expert := 0, deaths := 3}}}], effects(W3)),
+    ?assertEqual(finished, phase(W3)).
+
+deaths_of_one_step_are_not_held_against_the_next_test() ->
+    Died = fun(W) -> fail_next({died, #{}}, W) end,
+    W0 = answer_all(Died(Died(asking([[0]], #{0 => [a, b, c]})))),
+    W1 = Died(Died(on({called, {ok, routed([[0]])}}, W0))),
+    ?assertMatch([{_, c, _, _}], asks(W1)).
+
+a_node_that_leaves_is_no_death_test() ->
+    Nodes = [a, b, c, d, e],
+    W0 = asking([[0]], #{0 => Nodes}),
+    Left = lists:foldl(fun(Node, W) -> on({lost, Node}, W) end, W0, [a, b, c, d]),
+    ?assertMatch([{_, e, _, _}], asks(Left)).
+
+only_what_was_asked_of_a_lost_node_is_asked_again_test() ->
+    W0 = asking([[0, 1]], #{0 => [a, b], 1 => [b]}),
+    W1 = on({lost, a}, W0),
+    ?assertMatch([{_, b, <<"e0">>, _}], asks(W1)),
+    ?assertEqual([], effects(on({lost, c}, W1))).
+
+without_a_holder_it_waits_and_says_why_test() ->
+    W0 = asking([[0]], #{0 => [a]}),
+    W1 = on({lost, a}, with(#{0 => []}, W0)),
+    ?assertEqual([], asks(W1)),
+    ?assertMatch([#{expert := 0, reason := {nobody, <<"e0">>}}], published(waiting, W1)),
+    ?assertEqual([], effects(on(tick, W1))),
+    W2 = on(holders, with(#{0 => [b]}, W1)),
+    ?assertMatch([{_, b, _, _}], asks(W2)),
+    ?assertMatch({call, advance, _}, last(answer_all(W2))).
+
+the_only_holder_is_asked_again_after_a_while_test() ->
+    W0 = fail_next({died, #{}}, asking([[0]], #{0 => [a]})),
+    ?assertEqual([], asks(W0)),
+    ?assertEqual([], asks(on(tick, after_us(?PASSED_OVER_US div 2, W0)))),
+    ?assertMatch([{_, a, _, _}], asks(on(tick, after_us(?PASSED_OVER_US, W0)))).
+
+news_of_holders_ends_the_passing_over_test() ->
+    W0 = fail_next({died, #{}}, asking([[0]], #{0 => [a]})),
+    ?assertMatch([{_, a, _, _}], asks(on(holders, W0))).
+
+a_step_waits_for_the_expert_that_is_missing_test() ->
+    W0 = asking([[0, 1]], #{0 => [a], 1 => []}),
+    W1 = answer_all(W0),
+    ?assertEqual([], effects(W1)),
+    W2 = answer_all(on(holders, with(#{1 => [b]}, W1))),
+    ?assertMatch({call, advance, _}, last(W2)).
+
+late_is_measured_by_what_calls_took_test() ->
+    W0 = asking([[0]], #{0 => [a, b]}),
+    [Ask] = asks(W0),
+    W1 = answer_all([Ask], after_us(?FLOOR_MS * 100, W0)),
+    W2 = on({called, {ok, routed([[0]])}}, W1),
+    ?assertEqual([], effects(on(tick, after_us(?LATE_US, W2)))),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(2 * ?LATE_US, W2)))).
+
+a_late_call_goes_elsewhere_and_its_answer_is_ignored_test() ->
+    W0 = asking([[0]], #{0 => [a, b]}),
+    [{Late, a, _, _}] = asks(W0),
+    ?assertEqual([], effects(on(tick, after_us(?FLOOR_MS * 500, W0)))),
+    W1 = on(tick, after_us(?LATE_US, W0)),
+    ?assertMatch([{_, b, _, _}], asks(W1)),
+    ?assert(lists:member({forget, Late, a}, effects(W1))),
+    ?assertEqual([], effects(on({answered, Late, {ok, velocities(0, [0])}}, W1))).
+
+a_late_call_that_nobody_else_could_answer_is_waited_for_test() ->
+    W0 = asking([[0]], #{0 => [a]}),
+    W1 = on(tick, after_us(?LATE_US, W0)),
+    ?assertMatch([#{expert := 0, reason := {late, a}}], published(waiting, W1)),
+    [{No, a, _, _}] = asks(W0),
+    W2 = on({answered, No, {ok, velocities(0, [0])}}, W1),
+    ?assertMatch({call, advance, _}, last(W2)).
+
+what_cannot_be_helped_fails_at_once_test_() ->
+    [
+        ?_assertMatch(
+            [{failed, {Class, #{expert := 0}}}],
+            effects(fail_next({Class, #{}}, asking([[0, 1]], #{0 => [a, b], 1 => [a]})))
+        )
+     || Class <- [bad_input, bad_weights, not_finite]
+    ].
+
+one_picture_never_mixes_keys_test() ->
+    Holders = #{<<"e0">> => [{a, <<"old">>}, {b, <<"new">>}, {c, <<"old">>}]},
+    W0 = asking([[0]], Holders),
+    W1 = on({lost, a}, W0),
+    ?assertMatch([{_, c, _, _}], asks(W1)),
+    ?assertEqual([], asks(on({lost, c}, W1))).
+
+%% --- what goes wrong with the pipeline worker
+
+a_dead_pipeline_worker_is_asked_the_same_again_test() ->
+    W0 = answer_all(asking([[0]])),
+    {call, advance, Payload} = last(W0),
+    W1 = on({called, {error, {died, #{}}}}, W0),
+    ?assertMatch([#{reason := pipeline_restarting, during := advance}], published(waiting, W1)),
+    ?assertEqual({call, advance, Payload}, last(W1)),
+    W3 = on({called, {error, {died, #{}}}}, on({called, {error, {died, #{}}}}, W1)),
+    ?assertMatch([{failed, {pipeline_died, #{during := advance, deaths := 3}}}], effects(W3)).
+
+an_error_of_the_pipeline_worker_fails_it_test() ->
+    W = on({called, {error, {bad_input, #{message => <<"m">>}}}}, on(begin_now, world())),
+    ?assertEqual([{failed, {bad_input, #{message => <<"m">>}}}], effects(W)).
+
+an_answer_that_nobody_waits_for_changes_nothing_test() ->
+    W = asking([[0]]),
+    ?assertEqual([], effects(on({called, {ok, encoded()}}, W))).
+
+%% --- what may be seen
+
+an_overview_names_who_is_asked_and_holds_no_prompt_test() ->
+    #{generation := S} = asking([[0, 1]], #{0 => [a], 1 => []}),
+    Overview = baguette_engine_step:overview(S),
+    ?assertMatch(#{state := asking, step := 0, asking := #{0 := a}, missing := [1]}, Overview),
+    ?assertNot(is_map_key(prompt, Overview)).
+
+%% --- worlds
+
+world() -> world(#{}).
+
+world(Given) ->
+    Request = maps:merge(
+        #{
+            prompt => <<"a star">>, negative_prompt => <<>>, n => 1, steps => 2,
+            guidance_scale => 2.0, top_k => 2, seed => 7, deterministic => true
+        },
+        Given
+    ),
+    Experts = [<<"e0">>, <<"e1">>, <<"e2">>],
+    #{
+        generation => baguette_engine_step:new(<<"g">>, Request, Experts, ?FLOOR_MS),
+        now => 5000,
+        holders => maps:from_list([{Expert, [{a, <<"key">>}]} || Expert <- Experts]),
+        effects => []
+    }.
+
+%% One image a list of experts, at the first ask.
+asking(Experts) -> asking(Experts, #{}).
+
+asking(Experts, Holders) ->
+    W = with(Holders, world(#{n => length(Experts)})),
+    on({called, {ok, routed(Experts)}}, on({called, {ok, encoded()}}, on(begin_now, W))).
+
+with(Holders, #{holders := Before} = W) ->
+    Given = maps:fold(fun held/3, #{}, Holders),
+    W#{holders := maps:merge(Before, Given)}.
+
+held(Expert, Nodes, All) when is_integer(Expert) ->
+    All#{<<"e", (integer_to_binary(Expert))/binary>> => [{Node, <<"key">>} || Node <- Nodes]};
+held(Component, Holders, All) ->
+    All#{Component => Holders}.
+
+after_us(Us, #{now := Now} = W) -> W#{now := Now + Us}.
+
+on(Event, #{generation := S0, now := Now, holders := Holders} = W) ->
+    View = #{
+        now_us => Now,
+        holders => fun(Component) -> maps:get(Component, Holders, []) end,
+        why_missing => fun(Component) -> {nobody, Component} end
+    },
+    {S, Effects} = baguette_engine_step:event(Event, View, S0),
+    W#{generation := S, effects := Effects}.
+
+answer_all(W) -> answer_all(asks(W), W).
+
+answer_all(Asks, W) ->
+    lists:foldl(
+        fun({No, _, <<"e", Number/binary>>, #{rows := Rows}}, W1) ->
+            on({answered, No, {ok, velocities(binary_to_integer(Number), Rows)}}, W1)
+        end,
+        W,
+        Asks
+    ).
+
+%% The first of the asks just made ends in an error.
+fail_next(Error, W) ->
+    [{No, _, _, _} | _] = asks(W),
+    on({answered, No, {error, Error}}, W).
+
+effects(#{effects := Effects}) -> Effects.
+last(W) -> lists:last(effects(W)).
+phase(#{generation := S}) -> baguette_engine_step:phase(S).
+published(Kind, W) -> [Facts || {publish, {K, Facts}} <- effects(W), K =:= Kind].
+asks(W) -> [{No, Node, C, Payload} || {ask, No, Node, C, Payload} <- effects(W)].
+
+asked_rows(W) ->
+    [
+        {binary_to_integer(Number), [Latent || #{<<"latent">> := Latent} <- Rows]}
+     || {_, _, <<"e", Number/binary>>, #{rows := Rows}} <- asks(W)
+    ].
+
+%% --- workers' answers
+
+encoded() ->
+    #{
+        <<"context">> => #{<<"hash">> => <<"c">>, <<"tensor">> => <<"tensor c">>},
+        <<"null">> => #{<<"hash">> => <<"n">>, <<"tensor">> => <<"tensor n">>},
+        <<"warnings">> => [],
+        <<"keys">> => #{},
+        <<"threads">> => 1
+    }.
+
+routed(Experts) ->
+    Images = [
+        #{
+            <<"latent">> => <<"l", (integer_to_binary(I))/binary>>,
+            <<"experts">> => Asked,
+            <<"weights">> => [1.0 / length(Asked) || _ <- Asked],
+            <<"margin">> => 0.5
+        }
+     || {I, Asked} <- lists:zip(lists:seq(0, length(Experts) - 1), Experts)
+    ],
+    Moved = #{<<"advance_micros">> => 3, <<"route_micros">> => 2},
+    Moved#{<<"images">> => Images, <<"t">> => 1.0, <<"network_t">> => 999.0}.
+
+moved(Latents) ->
+    #{<<"images">> => [#{<<"latent">> => L} || L <- Latents], <<"advance_micros">> => 3}.
+
+decoded(N) ->
+    #{<<"images">> => [
+        #{
+            <<"png">> => <<"png", (integer_to_binary(I))/binary>>,
+            <<"pixels_sha256">> => <<"p">>,
+            <<"latent_sha256">> => <<"l">>
+        }
+     || I <- lists:seq(1, N)
+    ]}.
+
+%% One velocity a row, named by expert and row.
+velocities(Expert, Rows) ->
+    Named = [
+        iolist_to_binary(io_lib:format("v~b-~b", [Expert, I]))
+     || I <- lists:seq(1, length(Rows))
+    ],
+    #{<<"velocities">> => Named, <<"micros">> => 10}.
