@@ -166,14 +166,14 @@ class Live:
         """The Erlang node of that name as a process."""
         return self.cluster.nodes[[node_name(i) for i in range(self.count)].index(name)]
 
-    def expert_worker(self, name: str) -> Process:
-        """The expert worker of a node as a process."""
+    def worker(self, name: str, kind: str) -> Process:
+        """The expert or pipeline worker of a node as a process."""
         for process in self.node(name).descendants():
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
-                if line[-3:-1] == [b"baguette.worker", b"expert"]:
+                if line[-3:-1] == [b"baguette.worker", kind.encode()]:
                     return process
-        raise AssertionError(f"{name} has no expert worker")
+        raise AssertionError(f"{name} has no {kind} worker")
 
 
 @contextlib.contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 
 from agreement import first_asked, reference, same
 from baguette.pipeline import Pipeline
-from live import Live
+from live import PATIENCE, Live, node_name
 from local_cluster.processes import Refused
 
 PROMPT = "a red circle on a blue background"
@@ -52,7 +53,7 @@ def test_a_worker_killed_at_its_call_changes_no_pixel(
     expected = reference(reference_eight, request)
     step, expert = first_asked(expected, STEPS // 3)
     node = cluster.holders(8)[expert]
-    worker = cluster.expert_worker(node)
+    worker = cluster.worker(node, "expert")
     worker.signal(signal.SIGSTOP)
     drawing = cluster.submit(request)
     assert drawing.asked(expert, node)["step"] == step + 1
@@ -66,6 +67,25 @@ def test_a_worker_killed_at_its_call_changes_no_pixel(
     assert not worker.alive()
 
 
+def test_the_requesters_own_worker_killed_while_it_draws_changes_no_pixel(
+    cluster: Live, reference_eight: Pipeline
+) -> None:
+    request = {"prompt": PROMPT, "steps": 8 * STEPS, "seed": 6}
+    worker = cluster.worker(node_name(0), "pipeline")
+    drawing = cluster.submit(request)
+    drawing.until(lambda e: e["event"] == "step")
+    worker.signal(signal.SIGSTOP)
+    deadline = time.monotonic() + PATIENCE
+    while "advancing" not in cluster.status():  # with a call in its hands
+        assert time.monotonic() < deadline
+    worker.signal(signal.SIGKILL)
+    result = drawing.result()
+    same(result, reference(reference_eight, request))
+    waited = [event for event in drawing.seen if event["event"] == "waiting"]
+    assert [event["reason"] for event in waited] == ["pipeline_restarting"]
+    assert cluster.worker(node_name(0), "pipeline") != worker
+
+
 def test_a_cancelled_generation_ends_and_the_next_one_is_right(
     cluster: Live, reference_eight: Pipeline
 ) -> None:
@@ -73,7 +93,7 @@ def test_a_cancelled_generation_ends_and_the_next_one_is_right(
     expected = reference(reference_eight, request)
     _, expert = first_asked(expected, STEPS // 3)
     node = cluster.holders(8)[expert]
-    worker = cluster.expert_worker(node)
+    worker = cluster.worker(node, "expert")
     worker.signal(signal.SIGSTOP)
     try:
         drawing = cluster.submit(request)

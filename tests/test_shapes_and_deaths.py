@@ -36,7 +36,7 @@ def test_a_node_killed_at_its_call_is_replaced(
     with start(three, 3) as cluster:
         asked = cluster.holders(3)
         expert, name = next((e, n) for e, n in asked.items() if n != node_name(0))
-        node, worker = cluster.node(name), cluster.expert_worker(name)
+        node, worker = cluster.node(name), cluster.worker(name, "expert")
         worker.signal(signal.SIGSTOP)
         drawing = cluster.submit(request)
         drawing.asked(expert, name)

@@ -29,15 +29,7 @@ golden_test_() ->
     ].
 
 golden() ->
-    Source = proplists:get_value(source, ?MODULE:module_info(compile)),
-    Root = root(filename:dirname(filename:absname(Source))),
-    filename:join([Root, "python_worker", "tests", "golden", "msgpack.json"]).
-
-root(Dir) ->
-    case filelib:is_file(filename:join([Dir, "python_worker", "pyproject.toml"])) of
-        true -> Dir;
-        false when Dir =/= "/" -> root(filename:dirname(Dir))
-    end.
+    baguette_engine_checkout:path(["python_worker", "tests", "golden", "msgpack.json"]).
 
 as_text(Bin) when is_binary(Bin) -> {text, Bin};
 as_text(List) when is_list(List) -> [as_text(Item) || Item <- List];

@@ -1,0 +1,48 @@
+%% @doc ErlPort's messages: the bytes written by hand from its format, and what is no message.
+-module(baguette_engine_frame_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-import(baguette_engine_frame, [decode/1]).
+
+a_call_is_erlports_byte_for_byte_test() ->
+    Call = baguette_engine_frame:call(7, 'baguette.worker.expert_entry', stats, <<16#80>>),
+    ?assertEqual(golden("erlport_call.hex"), [iolist_to_binary(Call)]).
+
+erlports_answers_are_read_test() ->
+    ?assertEqual(
+        [{result, 7, <<"abc">>}, {error, 8, bad_input, <<"no">>, <<>>}],
+        [decode(Frame) || Frame <- golden("erlport_answers.hex")]
+    ).
+
+a_cancel_is_a_message_test() ->
+    Bytes = iolist_to_binary(baguette_engine_frame:cancel(3)),
+    ?assertEqual({message, {cancel, 3}}, decode(Bytes)).
+
+an_error_class_nobody_knows_is_a_failure_test() ->
+    Frame = term_to_binary({e, 1, {python, nothing_known, <<"m">>, <<"t">>}}),
+    ?assertEqual({error, 1, failure, <<"m">>, <<"t">>}, decode(Frame)).
+
+what_is_no_message_is_malformed_test_() ->
+    %% {r, Atom} with an atom that no module of ours names: `safe' must not make it.
+    Unknown = <<131, 104, 2, 100, 0, 1, "r", 100, 0, 12, "unheard", "_of_x">>,
+    [
+        ?_assertEqual(malformed, decode(Frame))
+     || Frame <- [
+            <<>>,
+            <<131>>,
+            <<"GET / HTTP/1.1">>,
+            term_to_binary({r, <<"7">>, <<"abc">>}),
+            term_to_binary({r, 7, [<<"abc">>]}),
+            term_to_binary({e, 7, {python, bad_input, "text", <<>>}}),
+            Unknown
+        ]
+    ].
+
+golden(Name) ->
+    Path = baguette_engine_checkout:path(["python_worker", "tests", "golden", Name]),
+    {ok, Text} = file:read_file(Path),
+    [
+        binary:decode_hex(binary:replace(Line, <<" ">>, <<>>, [global]))
+     || Line <- binary:split(Text, <<"\n">>, [global]), Line =/= <<>>
+    ].

@@ -1,0 +1,177 @@
+%% @doc The owner of a port with real Python processes behind it: calls, cancels, kills, restarts.
+%% No model is needed: `stats' answers at once, `warm' takes a second to import torch, and that is
+%% long enough to be in flight when the process is killed.
+-module(baguette_engine_worker_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-define(WAIT_MS, 60000).
+-define(STATS, {stats, <<128>>}).
+
+worker_test_() ->
+    Cases = [
+        fun a_call_is_answered_under_its_reference/0,
+        fun boot_calls_come_first_and_the_owner_is_told/0,
+        fun a_killed_process_fails_what_it_had_and_keeps_what_waits/0,
+        fun a_cancelled_call_is_not_answered/0,
+        fun stopping_leaves_no_process/0,
+        fun the_process_goes_with_its_owners_owner/0,
+        fun a_failed_boot_call_says_why_and_is_tried_again/0,
+        fun dead_at_every_start_is_told_after_three/0,
+        fun a_python_that_is_not_there_is_told_at_once/0
+    ],
+    {foreach, fun quiet/0, fun loud/1, [{timeout, 120, Case} || Case <- Cases]}.
+
+%% Deaths are what is tested: their warnings would only look like trouble.
+quiet() ->
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, none),
+    Level.
+
+loud(Level) ->
+    logger:set_primary_config(level, Level).
+
+a_call_is_answered_under_its_reference() ->
+    Worker = start([]),
+    {ok, Stats} = answer(call(Worker, ?STATS)),
+    ?assertEqual(maps:get(os_pid, overview(Worker)), maps:get(<<"os_pid">>, Stats)),
+    ?assertMatch({error, {failure, #{message := _}}}, answer(call(Worker, {no_such, <<128>>}))),
+    ok = baguette_engine_worker:stop(Worker).
+
+boot_calls_come_first_and_the_owner_is_told() ->
+    Worker = start([?STATS, ?STATS]),
+    Ref = call(Worker, ?STATS),
+    ?assertMatch({booted, stats, _}, told(Worker)),
+    ?assertMatch({booted, stats, _}, told(Worker)),
+    ?assertEqual(up, told(Worker)),
+    ?assertMatch({ok, _}, answer(Ref)),
+    ?assertMatch(#{state := ready, deaths := 0}, overview(Worker)),
+    ok = baguette_engine_worker:stop(Worker).
+
+a_killed_process_fails_what_it_had_and_keeps_what_waits() ->
+    Worker = start([]),
+    {ok, _} = answer(call(Worker, ?STATS)),
+    #{os_pid := Before} = overview(Worker),
+    [First, Second | Waiting] = [call(Worker, Call) || Call <- [warm(), ?STATS, ?STATS, ?STATS]],
+    #{in_flight := 2, waiting := 2} = overview(Worker),
+    kill(Before),
+    ?assertMatch({error, {died, _}}, answer(First)),
+    ?assertMatch({error, {died, _}}, answer(Second)),
+    ?assertEqual(down, told(Worker)),
+    Later = [Os || {ok, #{<<"os_pid">> := Os}} <- [answer(Ref) || Ref <- Waiting]],
+    ?assertMatch([Os, Os] when Os =/= Before, Later),
+    ?assertMatch(#{deaths := 1}, overview(Worker)),
+    ok = baguette_engine_worker:stop(Worker).
+
+a_cancelled_call_is_not_answered() ->
+    Worker = start([]),
+    [_, Running, InHand, Waiting, Last] =
+        [call(Worker, Call) || Call <- [?STATS, warm(), ?STATS, ?STATS, ?STATS]],
+    [ok = baguette_engine_worker:cancel(Worker, Ref) || Ref <- [Running, InHand, Waiting]],
+    ?assertMatch({ok, _}, answer(Last)),
+    [?assertEqual(none, answered(Ref)) || Ref <- [Running, InHand, Waiting]],
+    ok = baguette_engine_worker:stop(Worker).
+
+stopping_leaves_no_process() ->
+    Worker = start([]),
+    {ok, _} = answer(call(Worker, ?STATS)),
+    #{os_pid := Os} = overview(Worker),
+    _ = call(Worker, warm()),
+    signal(Os, "STOP"),
+    ok = baguette_engine_worker:stop(Worker),
+    gone(Os).
+
+the_process_goes_with_its_owners_owner() ->
+    Self = self(),
+    Owner = spawn(fun() ->
+        Worker = start([]),
+        Self ! {os, maps:get(os_pid, overview(Worker))},
+        receive never -> ok end
+    end),
+    Os = receive {os, Pid} -> Pid end,
+    exit(Owner, kill),
+    gone(Os).
+
+a_failed_boot_call_says_why_and_is_tried_again() ->
+    Payload = baguette_engine_msgpack:encode(#{model_dir => {text, <<"/nowhere">>}}),
+    Worker = start([{inventory, Payload}]),
+    Down = fun() ->
+        ?assertMatch({failed, {bad_weights, #{message := _}}}, told(Worker)),
+        ?assertEqual(down, told(Worker))
+    end,
+    Down(),
+    Down(),
+    ?assertMatch(#{state := {failed, {bad_weights, _}}}, overview(Worker)),
+    ok = baguette_engine_worker:stop(Worker).
+
+dead_at_every_start_is_told_after_three() ->
+    Worker = start("/bin/false", [?STATS]),
+    [down, down, down] = [told(Worker) || _ <- lists:seq(1, 3)],
+    Reason = {worker_not_started, #{worker => expert, exit_status => 1, times => 3}},
+    ?assertEqual({failed, Reason}, told(Worker)),
+    ?assertMatch(#{state := {failed, Reason}}, overview(Worker)),
+    ok = baguette_engine_worker:stop(Worker).
+
+a_python_that_is_not_there_is_told_at_once() ->
+    Worker = start("/nowhere/python", [?STATS]),
+    ?assertMatch({failed, {python_not_started, #{python := "/nowhere/python"}}}, told(Worker)),
+    ok = baguette_engine_worker:stop(Worker).
+
+%% --- helpers
+
+start(Boot) ->
+    start(baguette_engine_checkout:path([".venv", "bin", "python"]), Boot).
+
+start(Python, Boot) ->
+    {ok, Worker} = baguette_engine_worker:start_link(#{
+        kind => expert, python => Python, env => [], boot => Boot
+    }),
+    Worker.
+
+warm() ->
+    {warm, baguette_engine_msgpack:encode(#{threads => 1})}.
+
+call(Worker, Call) ->
+    Ref = make_ref(),
+    ok = baguette_engine_worker:request(Worker, Ref, self(), Call),
+    Ref.
+
+overview(Worker) ->
+    baguette_engine_worker:overview(Worker).
+
+answer(Ref) ->
+    receive
+        {baguette_engine_worker, Ref, {ok, Payload}} -> baguette_engine_msgpack:decode(Payload);
+        {baguette_engine_worker, Ref, Error} -> Error
+    after ?WAIT_MS -> error(no_answer)
+    end.
+
+answered(Ref) ->
+    receive
+        {baguette_engine_worker, Ref, Answer} -> Answer
+    after 0 -> none
+    end.
+
+told(Worker) ->
+    receive
+        {baguette_engine_worker, Worker, What} -> What
+    after ?WAIT_MS -> error(not_told)
+    end.
+
+kill(Os) -> signal(Os, "KILL").
+
+signal(Os, Name) ->
+    [] = os:cmd("kill -" ++ Name ++ " " ++ integer_to_list(Os)),
+    ok.
+
+%% Gone is no longer running: who reaps it, and when, is the system's affair.
+gone(Os) -> gone(Os, erlang:monotonic_time(millisecond) + ?WAIT_MS).
+
+gone(Os, Until) ->
+    case file:read_file("/proc/" ++ integer_to_list(Os) ++ "/stat") of
+        {error, enoent} -> ok;
+        {ok, Stat} ->
+            [_, <<State, _/binary>>] = binary:split(Stat, <<") ">>),
+            ?assert(erlang:monotonic_time(millisecond) < Until),
+            State =:= $Z orelse gone(Os, Until)
+    end.
