@@ -4,10 +4,11 @@
 %% clock and the holders of experts come in with every event as the view. Time is microseconds of
 %% the requesting node's monotonic clock.
 %%
-%% The phases are the verbs of "The way of a request": encoding -> routing -> asking -> advancing ->
-%% asking ... -> decoding -> finished. An expert call is a pure function, so a call that was lost is
-%% asked again, of another holder when there is one; nothing else is ever lost, because the latents,
-%% contexts and choices stand here. A call that three workers died of fails the generation.
+%% The phases are the verbs of "The way of a request": waiting -> encoding -> routing -> asking ->
+%% advancing -> asking ... -> decoding -> finished. An expert call is a pure function, so a call that
+%% was lost is asked again, of another holder when there is one; nothing else is ever lost, because
+%% the latents, contexts and choices stand here. A call that three workers died of fails the
+%% generation.
 -module(baguette_engine_step).
 
 -export([new/4, event/3, phase/1, overview/1]).
@@ -22,7 +23,7 @@
 -define(LATE_FACTOR, 20).
 
 -type expert() :: baguette_engine_image:expert().
--type phase() :: encoding | routing | asking | advancing | decoding | finished.
+-type phase() :: waiting | encoding | routing | asking | advancing | decoding | finished.
 -type answer() :: {ok, map()} | {error, {atom(), map()}}.
 -type event() ::
     begin_now
@@ -65,7 +66,7 @@
     request :: baguette_engine_request:request(),
     experts :: [binary()],
     ask_floor_us :: pos_integer(),
-    phase = encoding :: phase(),
+    phase = waiting :: phase(),
     %% The pipeline call in hand, to be made again if its worker dies.
     call :: {atom(), map()} | undefined,
     called_us = 0 :: integer(),
@@ -149,7 +150,7 @@ event(tick, #{now_us := Now} = View, #?MODULE{asks = Asks, missing = Missing} = 
 call(Function, Payload, Phase, #{now_us := Now}, S) ->
     Published =
         case S#?MODULE.phase of
-            Phase when Phase =/= encoding -> [];
+            Phase -> [];
             _ -> [{publish, {state, #{state => Phase}}}]
         end,
     {S#?MODULE{phase = Phase, call = {Function, Payload}, called_us = Now},

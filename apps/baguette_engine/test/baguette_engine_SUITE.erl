@@ -1,0 +1,198 @@
+%% @doc One node with real Python workers and a tiny model: what the engine promises when its
+%% workers and its own processes die, and at the door. Whole clusters are tested in tests/.
+-module(baguette_engine_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
+-export([
+    a_prompt_becomes_pictures/1,
+    options_are_refused_by_name/1,
+    a_killed_worker_changes_no_pixel/1,
+    a_crashed_process_of_ours_changes_no_pixel/1,
+    a_cancelled_generation_delivers_nothing_more/1,
+    who_waits_is_drawn_in_turn_and_who_comes_too_late_is_refused/1,
+    a_restarted_admission_knows_whom_it_had/1,
+    a_generation_that_crashes_is_told_and_makes_room/1
+]).
+
+-define(PROMPT, <<"any words at all">>).
+-define(STEPS, 40).
+
+suite() -> [{timetrap, {seconds, 120}}].
+
+all() ->
+    [
+        a_prompt_becomes_pictures,
+        options_are_refused_by_name,
+        a_killed_worker_changes_no_pixel,
+        a_crashed_process_of_ours_changes_no_pixel,
+        a_cancelled_generation_delivers_nothing_more,
+        who_waits_is_drawn_in_turn_and_who_comes_too_late_is_refused,
+        a_restarted_admission_knows_whom_it_had,
+        a_generation_that_crashes_is_told_and_makes_room
+    ].
+
+init_per_suite(Config) ->
+    Model = filename:join(proplists:get_value(priv_dir, Config), "tiny"),
+    Python = baguette_engine_checkout:path([".venv", "bin", "python"]),
+    Log = Model ++ ".log",
+    Build = [Python, " -m baguette.families.paris.tiny ", Model, " > ", Log, " 2>&1 || cat ", Log],
+    [] = os:cmd(lists:flatten(Build)),
+    ok = logger:set_primary_config(level, error),
+    [ok = application:load(App) || App <- [baguette_cluster, baguette_engine]],
+    Component = baguette_engine_component,
+    ok = application:set_env(baguette_cluster, component_module, Component),
+    Settings = #{
+        model_dir => Model, python => Python, pipeline => eager, max_running => 1, max_waiting => 1
+    },
+    maps:foreach(fun(K, V) -> ok = application:set_env(baguette_engine, K, V) end, Settings),
+    {ok, _} = application:ensure_all_started(baguette_engine),
+    until(fun ready/0),
+    Config.
+
+end_per_suite(_Config) ->
+    Workers = [Os || #{os_pid := Os} <- baguette_engine:workers(), is_integer(Os)],
+    [ok = application:stop(App) || App <- [baguette_engine, baguette_cluster]],
+    [until(fun() -> not runs(Os) end) || Os <- Workers].
+
+%% Cases ----------------------------------------------------------------------------------------
+
+a_prompt_becomes_pictures(_Config) ->
+    {ok, Result} = draw(#{n => 2, seed => 5}),
+    #{images := [First, Second], routing := [Routing, _], calls := Calls, who := Who} = Result,
+    ?assertMatch(#{seed := 5, png := <<137, "PNG", _/binary>>}, First),
+    ?assertNotEqual(maps:get(pixels_sha256, First), maps:get(pixels_sha256, Second)),
+    ?assertEqual(?STEPS, length(Routing)),
+    ?assertEqual(#{node() => length(Calls)}, Who),
+    ?assert(lists:all(fun(#{ms := Ms, compute_ms := Compute}) -> Ms >= Compute end, Calls)),
+    ?assertEqual(pixels(Second), pixels(draw(#{seed => 6}))).
+
+options_are_refused_by_name(_Config) ->
+    Refused = fun(Options) ->
+        {error, {bad_request, Field, _, Allowed}} = baguette_engine:generate(Options),
+        {Field, Allowed}
+    end,
+    ?assertEqual({top_k, <<"1..3 or full">>}, Refused(#{prompt => ?PROMPT, top_k => 4})),
+    ?assertMatch({prompt, _}, Refused(#{prompt => <<>>})),
+    ?assertMatch({colour, _}, Refused(#{prompt => ?PROMPT, colour => red})).
+
+a_killed_worker_changes_no_pixel(_Config) ->
+    Undisturbed = pixels(draw(#{seed => 1})),
+    [
+        begin
+            {ok, Id} = begun(#{seed => 1}),
+            [Os] = [Os || #{kind := K, os_pid := Os} <- baguette_engine:workers(), K =:= Kind],
+            [] = os:cmd("kill -KILL " ++ integer_to_list(Os)),
+            ?assertEqual(Undisturbed, pixels(baguette_engine:await(Id, infinity)))
+        end
+     || Kind <- [expert, pipeline]
+    ].
+
+a_crashed_process_of_ours_changes_no_pixel(_Config) ->
+    Undisturbed = pixels(draw(#{seed => 2})),
+    [
+        begin
+            {ok, Id} = begun(#{seed => 2}),
+            exit(whereis(Name), kill),
+            ?assertEqual(Undisturbed, pixels(baguette_engine:await(Id, infinity)))
+        end
+     || Name <- [baguette_engine_expert, baguette_engine_pipeline, baguette_engine_admission]
+    ].
+
+a_cancelled_generation_delivers_nothing_more(_Config) ->
+    {ok, Id} = begun(#{steps => 250}),
+    ok = baguette_engine:cancel(Id),
+    ?assertMatch({error, {cancelled, _}}, baguette_engine:await(Id, infinity)),
+    {cancelled, _} = event(Id, [cancelled]),
+    {ok, _} = draw(#{steps => 1}),
+    ?assertEqual([], [Kind || {baguette_engine, I, {Kind, _}} <- mailbox(), I =:= Id]),
+    ?assertEqual(ok, baguette_engine:cancel(Id)),
+    ?assertMatch({error, {unknown_generation, _}}, baguette_engine:cancel(<<"nobody">>)).
+
+who_waits_is_drawn_in_turn_and_who_comes_too_late_is_refused(_Config) ->
+    {ok, First} = begun(#{steps => 250}),
+    {ok, Second} = submit(#{steps => 2}),
+    ?assertMatch({error, {overloaded, #{waiting := 1}}}, submit(#{})),
+    ?assertMatch([{Second, waiting}, {First, _} | _], listed()),
+    ok = baguette_engine:cancel(First),
+    ?assertMatch({ok, _}, baguette_engine:await(Second, infinity)).
+
+a_restarted_admission_knows_whom_it_had(_Config) ->
+    {ok, First} = begun(#{steps => 60}),
+    {ok, Second} = submit(#{steps => 2}),
+    Before = whereis(baguette_engine_admission),
+    exit(Before, kill),
+    until(fun() -> is_pid(whereis(baguette_engine_admission)) andalso
+        whereis(baguette_engine_admission) =/= Before end),
+    ?assertMatch({error, {overloaded, _}}, submit(#{})),
+    ?assertMatch({ok, #{steps := 60}}, baguette_engine:await(First, infinity)),
+    ?assertMatch({ok, #{steps := 2}}, baguette_engine:await(Second, infinity)),
+    ?assertMatch({ok, _}, draw(#{steps => 1})).
+
+a_generation_that_crashes_is_told_and_makes_room(_Config) ->
+    {ok, Id} = begun(#{steps => 250}),
+    {ok, Pid} = baguette_engine_admission:lookup(Id),
+    Self = self(),
+    spawn_link(fun() -> Self ! {awaited, baguette_engine:await(Id, infinity)} end),
+    {ok, Second} = submit(#{steps => 2}),
+    exit(Pid, kill),
+    ?assertMatch({error, {generation_lost, _}}, receive {awaited, Outcome} -> Outcome end),
+    ?assertMatch({ok, _}, baguette_engine:await(Second, infinity)),
+    ?assertMatch({error, {unknown_generation, _}}, baguette_engine:await(Id, infinity)).
+
+%% Helpers --------------------------------------------------------------------------------------
+
+submit(Options) ->
+    baguette_engine:generate(maps:merge(#{prompt => ?PROMPT, steps => ?STEPS}, Options)).
+
+draw(Options) ->
+    {ok, Id} = submit(Options),
+    baguette_engine:await(Id, infinity).
+
+%% Submitted, watched, and in its first steps.
+begun(Options) ->
+    {ok, Id} = submit(Options),
+    ok = baguette_engine:watch(Id),
+    {step, _} = event(Id, [step]),
+    {ok, Id}.
+
+event(Id, Kinds) ->
+    receive
+        {baguette_engine, Id, {Kind, Facts}} ->
+            case lists:member(Kind, Kinds) of
+                true -> {Kind, Facts};
+                false -> event(Id, Kinds)
+            end
+    after 60000 -> error({no_event, Kinds})
+    end.
+
+mailbox() ->
+    receive Message -> [Message | mailbox()]
+    after 0 -> []
+    end.
+
+pixels({ok, #{images := [Image]}}) -> pixels(Image);
+pixels(#{pixels_sha256 := Hash}) -> Hash.
+
+listed() ->
+    [{Id, State} || #{id := Id, state := State} <- baguette_engine:generations()].
+
+ready() ->
+    baguette_engine:health() =:= ok andalso baguette_engine:experts() =/= [] andalso
+        [] =:= [W || #{state := State} = W <- baguette_engine:workers(), State =/= ready].
+
+runs(Os) ->
+    case file:read_file("/proc/" ++ integer_to_list(Os) ++ "/stat") of
+        {ok, Stat} -> binary:match(Stat, <<") Z ">>) =:= nomatch;
+        {error, _} -> false
+    end.
+
+until(Holds) -> until(Holds, erlang:monotonic_time(millisecond) + 60000).
+
+until(Holds, Deadline) ->
+    case {Holds(), erlang:monotonic_time(millisecond) < Deadline} of
+        {true, _} -> ok;
+        {false, true} -> receive after 25 -> until(Holds, Deadline) end;
+        {false, false} -> error({never_came_true, Holds})
+    end.
