@@ -5,10 +5,10 @@
 %% the requesting node's monotonic clock.
 %%
 %% The phases are the verbs of "The way of a request": waiting -> encoding -> routing -> asking ->
-%% advancing -> asking ... -> decoding -> finished. An expert call is a pure function, so a call that
-%% was lost is asked again, of another holder when there is one; nothing else is ever lost, because
-%% the latents, contexts and choices stand here. A call that three workers died of fails the
-%% generation.
+%% advancing -> asking ... -> decoding -> finished. An expert call is a pure function, so a call
+%% that was lost is asked again, of another holder when there is one; nothing else is ever lost,
+%% because the latents, contexts and choices stand here. A call that three workers died of fails
+%% the generation.
 -module(baguette_engine_step).
 
 -export([new/4, event/3, phase/1, overview/1]).
