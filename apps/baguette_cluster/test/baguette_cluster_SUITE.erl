@@ -13,6 +13,8 @@
     a_clean_stop_leaves_at_once/1,
     who_was_frozen_judges_nobody/1,
     what_fails_here_is_held_elsewhere/1,
+    what_crashes_here_three_times_is_held_elsewhere/1,
+    what_nobody_else_could_hold_stays_however_often_it_crashes/1,
     the_tables_outlive_their_writers/1,
     strange_messages_and_control_nodes_change_nothing/1
 ]).
@@ -32,6 +34,8 @@ all() ->
         a_clean_stop_leaves_at_once,
         who_was_frozen_judges_nobody,
         what_fails_here_is_held_elsewhere,
+        what_crashes_here_three_times_is_held_elsewhere,
+        what_nobody_else_could_hold_stays_however_often_it_crashes,
         the_tables_outlive_their_writers,
         strange_messages_and_control_nodes_change_nothing
     ].
@@ -126,6 +130,24 @@ what_fails_here_is_held_elsewhere(Config) ->
     Said = fun() -> maps:values(maps:get(states, maps:get(report, listed(B, 2)))) end,
     until(fun() -> [] =:= [S || S <- Said(), S =/= failed, S =/= idle] end),
     ?assert(lists:member(failed, Said())).
+
+what_crashes_here_three_times_is_held_elsewhere(Config) ->
+    [A, B] = cluster([2, 3], Config),
+    [Part | Others] = held(A),
+    crash(A, Part),
+    crash(A, Part),
+    ?assertEqual([Part | Others], held(A)),
+    ok = ask(A, component_state, [Part, restarting]),
+    until(fun() -> [host(3)] =:= ready(A, Part) end),
+    ?assert(lists:member(Part, held(B))),
+    ?assertEqual([], Others -- held(A)).
+
+what_nobody_else_could_hold_stays_however_often_it_crashes(Config) ->
+    [A] = cluster([2], Config),
+    [Part | _] = Held = held(A),
+    [crash(A, Part) || _ <- lists:seq(1, 4)],
+    ?assertEqual(Held, held(A)),
+    ?assertEqual([host(2)], ready(A, Part)).
 
 the_tables_outlive_their_writers(Config) ->
     [A, B] = cluster([2, 3], Config),
@@ -246,6 +268,10 @@ fell(Peer, Name) ->
     true = peer:call(Peer, erlang, exit, [Old, kill]),
     until(fun() -> is_pid(peer:call(Peer, erlang, whereis, [Name])) andalso
         peer:call(Peer, erlang, whereis, [Name]) =/= Old end).
+
+%% A worker that died and is back.
+crash(Peer, Part) ->
+    [ok = ask(Peer, component_state, [Part, State]) || State <- [restarting, ready]].
 
 kill(Peer) -> signal(Peer, "KILL").
 
