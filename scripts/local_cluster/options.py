@@ -7,7 +7,6 @@ model come from its config.json. The engine checks once more at its door.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,7 +95,7 @@ class Model:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             why = f"{type(error).__name__}: {error}"
         raise BadOption(
-            f"MODEL {os.path.relpath(model_dir)} is no model directory: its config.json cannot be "
+            f"MODEL {model_dir} is no model directory: its config.json cannot be "
             f"read ({why}). `make train-mini` makes weights/paris-mini."
         )
 

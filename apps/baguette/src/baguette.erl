@@ -4,7 +4,7 @@
 -module(baguette).
 
 %% Drawing
--export([generate/1, generate/2, generations/0, cancel/1]).
+-export([generate/1, generate/2, result/1, generations/0, cancel/1]).
 %% Looking
 -export([status/0, nodes/0, experts/0, help/0]).
 %% For the control node (baguette_control)
@@ -20,7 +20,6 @@
     seed => non_neg_integer(),
     negative_prompt => unicode:chardata(),
     deterministic => boolean(),
-    on_missing => atom(),
     out_dir => file:name_all() % where the pictures go; default: the setting out_dir
 }.
 -type result() :: #{images := [#{png := file:filename_all(), atom() => term()}], atom() => term()}.
@@ -31,13 +30,23 @@ generate(Prompt) ->
     generate(Prompt, #{}).
 
 %% @doc Draws, shows the step and the experts asked (on a terminal), and writes each picture to a
-%% file of its own. What is wrong is printed as a sentence and returned as a name and facts.
+%% file of its own. What is wrong is printed as a sentence and returned as a name and facts. What
+%% fills a screen in the shell (routing of every step, every call) is left to result/1.
 -spec generate(unicode:chardata(), options()) -> {ok, result()} | {error, term()}.
 generate(Prompt, Options) when is_map(Options) ->
     Dir = maps:get(out_dir, Options, application:get_env(?MODULE, out_dir, "out")),
     Request = as_binaries((maps:remove(out_dir, Options))#{prompt => Prompt}),
     case baguette_draw:run(Request, progress()) of
         {ok, Result} -> written(baguette_draw:write(Result, Dir));
+        {error, Reason} -> refused(Reason)
+    end.
+
+%% @doc All that is known of a finished generation: pictures as bytes, experts and weights of every
+%% step, who answered what and how fast, the keys of what was asked.
+-spec result(binary()) -> {ok, map()} | {error, term()}.
+result(Id) ->
+    case baguette_engine:await(Id, 0) of
+        {ok, Result} -> {ok, Result};
         {error, Reason} -> refused(Reason)
     end.
 
@@ -150,7 +159,7 @@ progress() ->
 
 written({ok, Result}) ->
     say([["\r\e[K" || {ok, _} <- [io:columns()]], baguette_text:result(Result)]),
-    {ok, Result};
+    {ok, maps:without([routing, calls, keys], Result)};
 written({error, Reason}) ->
     refused(Reason).
 

@@ -12,7 +12,7 @@ help() ->
         "         options: n steps guidance_scale top_k (a number or full) seed negative_prompt\n"
         "                  deterministic out_dir; what is left out is the model's own default\n"
         "Look:    baguette:status().  baguette:nodes().  baguette:experts().\n"
-        "         baguette:generations().\n"
+        "         baguette:generations().  baguette:result(Id).\n"
         "Stop:    baguette:cancel(Id).   Leave an attached shell: q().   The node goes on.\n"
     >>.
 
@@ -43,6 +43,8 @@ sentences() ->
         cannot_load => {"No node could load every expert", "The nodes' logs say why."},
         python_not_started => {"Python could not be started", "Run make setup."},
         worker_not_started => {"A worker dies at every start", "The node's log says why."},
+        still_running => {"It is not finished", "baguette:generations() shows its step."},
+        generation_lost => {"The generation's process crashed", "The node's log says why."},
         cancelled => {"The generation was cancelled", ""},
         no_holder => {"No node holds an expert that is needed", "See baguette:status()."},
         deadline => {"The generation took longer than it may", "Ask for fewer steps or images."},

@@ -86,7 +86,8 @@
     asking_us = 0 :: integer(),
     calls = [] :: [map()],
     failovers = [] :: [map()],
-    seconds = #{} :: #{atom() => float()},
+    %% Microseconds spent in each part.
+    spent = #{} :: #{atom() => non_neg_integer()},
     started_us = 0 :: integer()
 }).
 
@@ -371,8 +372,8 @@ failed(Reason, S) ->
 spent(Part, #?MODULE{called_us = Called}, #{now_us := Now}, S) ->
     add_micros(Part, Now - Called, S).
 
-add_micros(Part, Micros, #?MODULE{seconds = Seconds} = S) ->
-    S#?MODULE{seconds = Seconds#{Part => maps:get(Part, Seconds, 0.0) + Micros / 1.0e6}}.
+add_micros(Part, Micros, #?MODULE{spent = Spent} = S) ->
+    S#?MODULE{spent = Spent#{Part => maps:get(Part, Spent, 0) + Micros}}.
 
 %% Stops at the first failure: what follows it would be asked for nobody.
 fold(Fun, Items, S) ->
@@ -394,6 +395,6 @@ result(Decoded, #?MODULE{id = Id, request = Request, encoded = Encoded} = S) ->
         routing => [baguette_engine_image:routing(I) || I <- S#?MODULE.images],
         calls => lists:reverse(S#?MODULE.calls),
         failovers => lists:reverse(S#?MODULE.failovers),
-        seconds => S#?MODULE.seconds,
+        seconds => maps:map(fun(_, Micros) -> Micros / 1.0e6 end, S#?MODULE.spent),
         keys => S#?MODULE.keys
     }).

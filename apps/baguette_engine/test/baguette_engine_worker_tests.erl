@@ -169,7 +169,7 @@ gone(Os) -> gone(Os, erlang:monotonic_time(millisecond) + ?WAIT_MS).
 
 gone(Os, Until) ->
     case file:read_file("/proc/" ++ integer_to_list(Os) ++ "/stat") of
-        {error, enoent} -> ok;
+        {error, Gone} when Gone =:= enoent; Gone =:= esrch -> ok;
         {ok, Stat} ->
             [_, <<State, _/binary>>] = binary:split(Stat, <<") ">>),
             ?assert(erlang:monotonic_time(millisecond) < Until),
