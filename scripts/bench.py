@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What a step costs in a cluster on this machine, against the single-process pipeline.
 
 One image, every side in turn in the same run: the pipeline in this process with 1 and with 2
@@ -13,7 +12,6 @@ Values come as environment variables, as for scripts/cluster.py: PROMPT STEPS SE
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -24,10 +22,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from baguette.files import check_writable
 from local_cluster.control import Control
 from local_cluster.nodes import DEFAULT_PORT, Cluster, Launch, claim, start
 from local_cluster.options import ROOT, BadOption, Model, Options
-from local_cluster.processes import Refused
+from local_cluster.picture import write_record
+from local_cluster.processes import Refused, no_file
 from local_cluster.progress import Progress
 from local_cluster.waiting import CONNECT_SECONDS, become_ready, interruptible, uninterrupted
 
@@ -42,8 +42,8 @@ SETTLING = 1_000_000  # added to the seed of the drawing that is not measured
 PARTS = ("route", "experts", "advance", "between")
 EXAMPLES = """\
 examples:
-  scripts/bench.py
-  MODEL=weights/paris NODES=4 scripts/bench.py --rounds 15
+  .venv/bin/python scripts/bench.py
+  MODEL=weights/paris NODES=4 .venv/bin/python scripts/bench.py --rounds 15
 """
 Record = dict[str, Any]
 
@@ -102,12 +102,16 @@ def main() -> int:
     try:
         if args.rounds < LEAST_ROUNDS:
             raise BadOption(f"--rounds got {args.rounds} but expected at least {LEAST_ROUNDS}")
+        check_writable(args.output)
         return bench(Options.read(os.environ), args.rounds, args.output)
     except BadOption as error:
         print(error, file=sys.stderr)
         return 2
     except Refused as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(no_file(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -139,10 +143,7 @@ def bench(options: Options, rounds: int, output: Path) -> int:
         **picture(sides[-1].last),
         "machine": machine(busy),
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    new = output.with_suffix(".new")
-    new.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    new.replace(output)
+    write_record(record, output)
     tell(record, output)
     return 0
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A Baguette cluster on this machine: N Erlang nodes on 127.0.0.2, 127.0.0.3 and so on.
 
 Called by the Makefile. Values come as environment variables, so that a prompt may hold anything
@@ -20,12 +19,12 @@ import sys
 
 from local_cluster import commands
 from local_cluster.options import BadOption, Options
-from local_cluster.processes import Refused
+from local_cluster.processes import Refused, no_file
 
 EXAMPLES = """examples:
-  PROMPT="a red circle on a blue background" SEED=7 %(prog)s demo
-  NODES=3 PORT=9200 %(prog)s up
-  PORT=9200 %(prog)s status
+  PROMPT="a red circle on a blue background" SEED=7 .venv/bin/python scripts/%(prog)s demo
+  NODES=3 PORT=9200 .venv/bin/python scripts/%(prog)s up
+  PORT=9200 .venv/bin/python scripts/%(prog)s status
 """
 
 
@@ -56,6 +55,9 @@ def main() -> int:
         return 1
     except BrokenPipeError:  # whoever read our output has gone; nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(no_file(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -24,11 +24,13 @@ from tqdm import tqdm
 from baguette.families.paris.expert import Expert, PreparedExpert, Row
 from baguette.families.paris.loading import load_expert
 from baguette.families.paris.requester import Requester
-from baguette.image import grid, to_png
+from baguette.files import write_whole
+from baguette.image import to_png
 from baguette.mixture import Choice
 from baguette.shapes import caption
 from baguette.shapes.draw import COLOURS, COMBINATIONS, SHAPES
 from baguette.shapes.judge import Verdict, judge
+from baguette.sheet import sheet
 from mini.experts import expert_config
 from mini.report import Report, markdown
 
@@ -37,10 +39,10 @@ HELD_OUT_SEED = 700_000  # far from any seed that chose a setting
 BATCH = 64
 EXAMPLES = """\
 examples:
-  scripts/judge_mini.py                                   the bar: top-2, every combination, 3 seeds
-  scripts/judge_mini.py --variants --markdown table.md    and top-1, all experts, the shared DiT
-  scripts/judge_mini.py --seeds 1 --guidance-scale 3      a quick look at another scale
-  scripts/judge_mini.py --sheet out/mini.png              and the pictures themselves
+  .venv/bin/python scripts/judge_mini.py                  the bar: top-2, every combination, 3 seeds
+  ... --variants --markdown table.md                      and top-1, all experts, the shared DiT
+  ... --seeds 1 --guidance-scale 3                        a quick look at another scale
+  ... --sheet out/mini.png                                and the pictures themselves
 """
 
 
@@ -132,14 +134,13 @@ def verdict_of(pixels: Tensor) -> Verdict:
     return judge((pixels.permute(2, 0, 1).numpy() / np.float32(255)).astype(np.float32))
 
 
-def report(drawer: Drawer, variant: Variant, wanted: list[Ask], sheet: Path | None) -> Report:
+def report(drawer: Drawer, variant: Variant, wanted: list[Ask], output: Path | None) -> Report:
     """Draw, judge, count."""
     begun = time.monotonic()
     pictures = drawer.draw(variant, wanted)
     verdicts = [verdict_of(p) for p in tqdm(pictures, desc="judge")]
-    if sheet:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        sheet.write_bytes(to_png(grid(pictures)))
+    if output:
+        write_whole({output: sheet([to_png(picture) for picture in pictures])})
     calls = [drawer.calls[number] for number in sorted(variant.experts)]
     asked = [ask.combination for ask in wanted]
     return Report.of(variant.name, asked, verdicts, calls, time.monotonic() - begun)
@@ -155,7 +156,7 @@ def variants(model_dir: Path, work: Path, every: bool) -> list[Variant]:
         found += [Variant("top-1", experts, 1), Variant("all experts", experts, None)]
         shared = work / "shared.safetensors"
         if not shared.exists():
-            raise SystemExit(f"{shared} is missing: it is made by scripts/train_mini.py")
+            raise SystemExit(f"{shared} is missing: `make train-mini` makes it")
         module = Expert(expert_config(0))
         module.load_state_dict(load_file(shared))
         found.append(Variant("shared DiT", {0: PreparedExpert(module)}, 1))

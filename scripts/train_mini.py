@@ -7,6 +7,7 @@ finished one is skipped; what is in hand lies in build/train_mini.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,10 @@ from mini.loop import note_time
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = """\
 examples:
-  scripts/train_mini.py                          the whole recipe, or what is left of it
-  scripts/train_mini.py --stage router --again   the router anew, nothing else
-  scripts/train_mini.py --output /tmp/mini       write the model somewhere else
-  scripts/judge_mini.py                          then: how good is it
+  .venv/bin/python scripts/train_mini.py   the whole recipe, or what is left of it
+  ... --stage router --again               the router anew, nothing else
+  ... --output /tmp/mini                   write the model somewhere else
+  .venv/bin/python scripts/judge_mini.py   then: how good is it
 """
 Make = Callable[[Path], float | None]
 # stage: the files it leaves in the work folder, and how it makes them
@@ -54,7 +55,8 @@ def main() -> int:
         print(f"{missing}: run the stages before this one first", file=sys.stderr)
         return 1
     if not args.stage:
-        print(f"wrote {args.output}; now: scripts/judge_mini.py --model {args.output}")
+        judge = ".venv/bin/python scripts/judge_mini.py"
+        print(f"wrote {args.output}; now: {judge} --model {args.output}")
     return 0
 
 
@@ -77,6 +79,8 @@ def _make(stage: str, work: Path, again: bool) -> None:
             (work / name).unlink(missing_ok=True)
             (work / name).with_suffix(".pt").unlink(missing_ok=True)
         (work / f"{stage}.pt").unlink(missing_ok=True)
+        if stage == "data":
+            shutil.rmtree(work / "parts", ignore_errors=True)
     if all((work / name).exists() for name in leaves):
         print(f"{stage}: done already", file=sys.stderr)
         return

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from baguette.commands import generate
-from baguette.errors import BadInput, BaguetteError, WeightsError
+from baguette.errors import BadInput, BaguetteError, OutOfMemory, WeightsError, port_class
 
 EXAMPLES = """\
 examples:
@@ -52,25 +52,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
         sys.stdout.flush()
         return status
-    except WeightsError as error:
-        return _refuse(f"{error}; --model names another directory, `make train-mini` makes one")
-    except BadInput as error:
-        return _refuse(f"{error}; --help lists what can be given")
-    except BaguetteError as error:
-        return _refuse(f"{error}; try other options, or another model with --model")
-    except (MemoryError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # whoever read our output has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        return _refuse(f"{str(error) or 'memory ran out'}; make room or give another place")
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return INTERRUPTED
+    except (BaguetteError, OSError, MemoryError, RuntimeError) as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        print(sentence.replace("\n", " "), file=sys.stderr)
+        return REFUSED
 
 
-def _refuse(sentence: str) -> int:
-    print(sentence.replace("\n", " "), file=sys.stderr)
-    return REFUSED
+def _sentence(error: Exception) -> str | None:
+    """What went wrong and what to do next; None for what is our own fault."""
+    if isinstance(error, WeightsError):
+        return f"{error}; --model names another directory, `make train-mini` makes one"
+    if isinstance(error, BadInput):
+        return f"{error}; --help lists what can be given"
+    if isinstance(error, OSError):
+        return f"{error}; make room or give another place"
+    if port_class(error) == OutOfMemory.name:
+        return "memory ran out; ask for fewer images, or close other programs"
+    if isinstance(error, BaguetteError):
+        return f"{error}; try other options, or another model with --model"
+    return None
 
 
 def die_of_interrupt() -> None:

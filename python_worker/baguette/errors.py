@@ -26,6 +26,12 @@ class WeightsError(BaguetteError):
     name = "bad_weights"
 
 
+class NotHeld(BaguetteError):
+    """The component is not loaded in this worker (any more): another holder may be asked."""
+
+    name = "not_held"
+
+
 class NotFinite(BaguetteError):
     """A computed tensor holds NaN or infinity: an error, never a picture."""
 
@@ -42,3 +48,20 @@ class DeviceLost(BaguetteError):
     """The device itself failed; the process that sees this ends itself."""
 
     name = "device_lost"
+
+
+# How allocations fail on a CPU: as plain RuntimeErrors.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "could not create a primitive")
+
+
+def port_class(error: Exception) -> str:
+    """The class of any exception: our own name, or what torch's own errors mean."""
+    if isinstance(error, BaguetteError):
+        return error.name
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return OutOfMemory.name
+    if type(error).__name__ == "AcceleratorError":
+        return DeviceLost.name
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
+        return OutOfMemory.name
+    return BaguetteError.name

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from PIL import Image
@@ -32,15 +31,3 @@ def to_png(pixels: Tensor, text: Mapping[str, str] | None = None) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels.numpy(), "RGB").save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()
-
-
-def grid(pictures: Sequence[Tensor]) -> Tensor:
-    """Pictures, each uint8 (H, W, 3), on one near-square sheet, row by row, black where empty."""
-    columns = math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
-    height, width, channels = pictures[0].shape
-    sheet = torch.zeros(rows * height, columns * width, channels, dtype=torch.uint8)
-    for i, picture in enumerate(pictures):
-        top, left = (i // columns) * height, (i % columns) * width
-        sheet[top : top + height, left : left + width] = picture
-    return sheet

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from baguette.device import pin_threads
-from baguette.errors import NotFinite
+from baguette.errors import NotFinite, WeightsError
 from baguette.families.paris.expert import PreparedExpert, Row
 from baguette.families.paris.files import inventory
 from baguette.families.paris.loading import load_expert
@@ -76,6 +76,10 @@ class Pipeline:
         self.experts: dict[int, PreparedExpert] = {
             file.number: load_expert(model_dir, file.number) for file in inventory(model_dir)
         }
+        missing = sorted(set(range(self.config.num_experts)) - self.experts.keys())
+        if missing:
+            names = ", ".join(f"expert_{number}" for number in missing)
+            raise WeightsError(f"{model_dir} lacks {names}: one process needs every expert")
 
     def request(self, prompt: str, **options: Any) -> GenerationRequest:
         """A request with this model's defaults for whatever is not named; top_k None is full."""
@@ -126,8 +130,9 @@ class Pipeline:
 
     def _ask(self, expert: int, row: Row, context: Context, null: Context) -> Tensor:
         prepared = self.experts[expert]
-        for wanted in prepared.missing([row]):
-            prepared.learn(wanted, context.tensor if wanted == context.hash else null.tensor)
+        while missing := prepared.missing([row]):  # learning one may forget another
+            for wanted in missing:
+                prepared.learn(wanted, context.tensor if wanted == context.hash else null.tensor)
         velocity = prepared.velocity([row])[0]
         if not bool(torch.isfinite(velocity).all()):
             raise NotFinite(f"expert {expert} answered with a velocity that is not finite")

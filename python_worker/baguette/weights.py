@@ -80,9 +80,12 @@ def readable(folder: Path) -> Iterator[None]:
 
 def complete(folder: Path, info: Mapping[str, Any]) -> None:
     """Refuse what a foreign loader only warns about: it fills a missing tensor with noise."""
-    faults = [
-        _some(f"{name} keys", sorted(str(key) for key in info.get(f"{name}_keys", ())))
-        for name in ("missing", "mismatched")
-    ]
+    found = {
+        name: sorted(str(key) for key in info.get(f"{name}_keys", ()))
+        for name in ("missing", "unexpected", "mismatched")
+    }
+    # A buffer that older releases wrote and that holds 0, 1, 2, ...
+    found["unexpected"] = [key for key in found["unexpected"] if "position_ids" not in key]
+    faults = [_some(f"{name} keys", keys) for name, keys in found.items()]
     if any(faults):
         raise WeightsError(f"{folder} does not fit its config: " + "; ".join(filter(None, faults)))

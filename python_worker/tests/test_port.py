@@ -19,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baguette.errors import BadInput
+from baguette.errors import BadInput, port_class
 from baguette.worker.frame import FrameError, FrameReader
 from baguette.worker.payload import pack, unpack
 from baguette.worker.tensor import pack_tensor, unpack_tensor
@@ -232,9 +232,19 @@ def test_the_whole_life_of_an_expert(expert_worker: Worker, tiny_dir: Path) -> N
     assert first == second
     assert unpack_tensor(first, 3).shape == (3, 6, 6)
 
+    worker.call(7, EXPERT, "velocity", contexts=[], **(ask | {"component": "paris-tiny/expert-1"}))
+    assert worker.answer()[2][1] == Atom("not_held")
+
     row["latent"] = pack_tensor(torch.full((3, 6, 6), float("nan")))
     worker.call(7, EXPERT, "velocity", contexts=[], **ask)
     assert worker.answer()[2][1] == Atom("not_finite")
+
+
+def test_memory_that_ran_out_has_its_own_class() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    assert port_class(caught.value) == "out_of_memory"
+    assert port_class(RuntimeError("shapes differ")) == "failure"
 
 
 def test_a_call_that_has_not_begun_can_be_cancelled(expert_worker: Worker) -> None:

@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from baguette.errors import WeightsError
 from baguette.families.paris.config import ModelConfig, Settings
-from baguette.families.paris.files import component_key, expert_file, inventory
+from baguette.families.paris.files import component_key, expert_file, inventory, router_key
 from baguette.families.paris.loading import load_expert, load_router
 from baguette.families.paris.requester import Requester
 from baguette.families.paris.tiny import build
+from baguette.pipeline import Pipeline
 
 
 @pytest.fixture
@@ -94,6 +95,51 @@ def test_a_key_changes_with_one_byte_of_the_file(model_dir: Path) -> None:
     assert component_key("expert-0", path) != before
 
 
+def test_a_key_changes_with_what_is_in_no_tensor(model_dir: Path) -> None:
+    def keys() -> dict[str, str]:
+        experts = {file.name: file.key for file in inventory(model_dir)}
+        return experts | {"router": router_key(model_dir, ModelConfig.read(model_dir).settings)}
+
+    before = keys()
+    change(model_dir / "expert_1" / "config.json", num_heads=2)
+    assert {name for name, key in keys().items() if before[name] != key} == {"paris-tiny/expert-1"}
+    change(
+        model_dir / "config.json", baguette={"name": "paris-tiny", "settings": {"grid": "linspace"}}
+    )
+    assert not set(keys().values()) & set(before.values())
+
+
+def test_a_tokenizer_without_its_vocabulary_is_refused(model_dir: Path) -> None:
+    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
+        (model_dir / "tokenizer" / name).unlink(missing_ok=True)
+    with pytest.raises(WeightsError, match=r"tokenizer lacks vocab\.json and merges\.txt"):
+        Requester(model_dir)
+
+
+def test_one_process_needs_every_expert(model_dir: Path) -> None:
+    shutil.rmtree(model_dir / "expert_1")
+    with pytest.raises(WeightsError, match="lacks expert_1"):
+        Pipeline(model_dir)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_experts": "eight"},
+        {"num_experts": None},
+        {"baguette": []},
+        {"baguette": {"vocabulary": None}},
+        {"baguette": {"defaults": {"seed": 1.5}}},
+        {"baguette": {"defaults": {"steps": "ten"}}},
+        {"baguette": {"settings": {"objectives": []}}},
+    ],
+)
+def test_a_config_of_the_wrong_kind_is_refused(model_dir: Path, values: dict[str, object]) -> None:
+    change(model_dir / "config.json", **values)
+    with pytest.raises(WeightsError, match=r"config\.json"):
+        ModelConfig.read(model_dir)
+
+
 def test_no_count_or_size_is_fixed(tmp_path: Path) -> None:
     model_dir = build(tmp_path / "five", num_experts=5, channels=2, latent_size=4)
     assert ModelConfig.read(model_dir).latent_shape == (2, 4, 4)
@@ -104,10 +150,15 @@ def test_no_count_or_size_is_fixed(tmp_path: Path) -> None:
     ("part", "file"),
     [("text_encoder", "model.safetensors"), ("vae", "diffusion_pytorch_model.safetensors")],
 )
-def test_a_part_that_lacks_a_tensor_is_refused(model_dir: Path, part: str, file: str) -> None:
+def test_a_part_with_another_parts_tensors_is_refused(
+    model_dir: Path, part: str, file: str
+) -> None:
     tensors = load_file(model_dir / part / file)
     lost = min(tensors)
     del tensors[lost]
+    tensors["surprise"] = torch.zeros(1)
     save_file(tensors, model_dir / part / file, {"format": "pt"})
-    with pytest.raises(WeightsError, match=f"{part} does not fit its config: missing keys {lost}"):
+    with pytest.raises(WeightsError) as caught:
         Requester(model_dir)
+    assert f"{part} does not fit its config: missing keys {lost}; " in str(caught.value)
+    assert "unexpected keys surprise" in str(caught.value)

@@ -108,6 +108,8 @@ class Cluster:
 
 def running(port: int | None) -> Cluster | None:
     """The cluster running on `port`; without one, the only one running in this checkout."""
+    if RUN.exists() and not os.access(RUN, os.R_OK | os.X_OK):
+        raise Refused(f"{RUN} belongs to another user, and so does what runs here: ask as that one")
     if port is not None:
         found = [Cluster.load(port)]
     else:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from baguette.errors import BadInput
+from baguette.files import check_writable
 from baguette.request import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS, GenerationRequest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,14 +123,8 @@ def check_out(out: Path) -> None:
     """Refuse a picture path that could not be written, before a minute is spent on it."""
     if out.suffix.lower() != ".png":
         raise BadOption(f"OUT got {str(out)!r} but expected a file name that ends in .png")
-    if out.is_dir():
-        raise BadOption(f"OUT got {str(out)!r}, which is a directory; give a file name in it")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("ab"):
-            pass
-        if out.stat().st_size == 0:
-            out.unlink()
+        check_writable(out)
     except OSError as error:
         raise BadOption(f"OUT {str(out)!r} cannot be written: {error.strerror}") from None
 

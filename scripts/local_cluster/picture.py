@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
-import math
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from PIL import Image
-
+from baguette.files import write_whole
 from baguette.routing_chart import timeline_chart, usage_chart
+from baguette.sheet import sheet
 
 Result = dict[str, Any]
 PARTS = ("encode", "route", "experts", "advance", "decode", "total")
@@ -22,24 +20,12 @@ PARTS = ("encode", "route", "experts", "advance", "decode", "total")
 def write_pictures(result: Result, out: Path) -> list[Path]:
     """One image: `out`. Several: a grid in `out`, and each beside it as NAME_1.png and so on."""
     pictures = [base64.b64decode(image["png"]) for image in result["images"]]
-    out.parent.mkdir(parents=True, exist_ok=True)
     if len(pictures) == 1:
-        out.write_bytes(pictures[0])
+        write_whole({out: pictures[0]})
         return [out]
     paths = [out.with_stem(f"{out.stem}_{i}") for i in range(1, len(pictures) + 1)]
-    for path, png in zip(paths, pictures, strict=True):
-        path.write_bytes(png)
-    _grid([Image.open(io.BytesIO(png)) for png in pictures]).save(out)
+    write_whole({out: sheet(pictures), **dict(zip(paths, pictures, strict=True))})
     return [out, *paths]
-
-
-def _grid(images: list[Image.Image]) -> Image.Image:
-    columns = math.ceil(math.sqrt(len(images)))
-    width, height = images[0].size
-    sheet = Image.new("RGB", (columns * width, math.ceil(len(images) / columns) * height), "white")
-    for i, image in enumerate(images):
-        sheet.paste(image, (i % columns * width, i // columns * height))
-    return sheet
 
 
 def record(result: Result, prompt: str, paths: list[Path], extra: dict[str, Any]) -> dict[str, Any]:
@@ -62,10 +48,7 @@ def record(result: Result, prompt: str, paths: list[Path], extra: dict[str, Any]
 
 def write_record(values: dict[str, Any], path: Path) -> None:
     """JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".json.new")
-    new.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    new.replace(path)
+    write_whole({path: (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()})
 
 
 def lines(result: Result, num_experts: int, width: int, colour: bool) -> list[str]:

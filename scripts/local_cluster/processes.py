@@ -22,6 +22,12 @@ class Refused(Exception):
     """The command cannot be done now; the message says why and what to do."""
 
 
+def no_file(error: OSError) -> str:
+    """What a person is told of a file that cannot be read or written."""
+    name = error.filename or "a file"
+    return f"{name}: {error.strerror or error}; make room, make it yours, or choose another place"
+
+
 @dataclass(frozen=True)
 class Process:
     """One process, for ever: a later process with the same id is not equal to it."""

@@ -102,7 +102,9 @@ def _gate(vae: AutoencoderKL) -> None:
 
 def load(folder: Path) -> AutoencoderKL:
     """The trained autoencoder, in fp32."""
-    return AutoencoderKL.from_pretrained(folder / "vae").eval()
+    if not (folder / "vae").is_dir():
+        raise FileNotFoundError(folder / "vae")
+    return AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True).eval()
 
 
 @torch.no_grad()

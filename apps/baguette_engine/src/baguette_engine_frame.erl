@@ -11,7 +11,7 @@
 -type id() :: non_neg_integer().
 %% The names of python_worker/baguette/errors.py; decoding with `safe' needs the atoms to exist.
 -type error_class() ::
-    bad_input | bad_weights | not_finite | out_of_memory | device_lost | failure.
+    bad_input | bad_weights | not_held | not_finite | out_of_memory | device_lost | failure.
 -type incoming() ::
     {result, id(), binary()}
     | {error, id(), error_class(), Message :: binary(), Traceback :: binary()}
@@ -49,6 +49,7 @@ decode(Frame) ->
 
 class(bad_input) -> bad_input;
 class(bad_weights) -> bad_weights;
+class(not_held) -> not_held;
 class(not_finite) -> not_finite;
 class(out_of_memory) -> out_of_memory;
 class(device_lost) -> device_lost;

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import shutil
 import signal
 import sys
@@ -22,8 +21,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from baguette.errors import BadInput, WeightsError
+from baguette.files import check_writable, write_whole
 from baguette.request import GenerationRequest
 from baguette.routing_chart import timeline_chart, usage_chart
+from baguette.sheet import sheet
 
 if TYPE_CHECKING:
     from baguette.families.paris.config import ModelConfig
@@ -135,11 +136,7 @@ def _check_places(args: argparse.Namespace) -> None:
         if path is None:
             continue
         try:
-            if path.is_dir():
-                raise IsADirectoryError(0, "it is a directory")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _beside(path) as probe:
-                probe.touch(exist_ok=False)
+            check_writable(path)
         except OSError as error:
             raise BadInput(f"{option} {str(path)!r} cannot be written: {error.strerror}") from None
 
@@ -200,13 +197,13 @@ def _bar(steps: int) -> Iterator[Callable[[int, int, list[tuple[int, ...]]], Non
 
 def _pictures(done: Generation, output: Path) -> dict[Path, bytes]:
     """File -> PNG. One image: `output`; of several first their sheet there, then each."""
-    from baguette.image import grid, to_png
+    from baguette.image import to_png
 
     pngs = [to_png(pixels, _png_text(done.request, i)) for i, pixels in enumerate(done.pixels)]
     if len(pngs) == 1:
         return {output: pngs[0]}
     names = [output.with_stem(f"{output.stem}_{i}") for i in range(1, len(pngs) + 1)]
-    return {output: to_png(grid(done.pixels)), **dict(zip(names, pngs, strict=True))}
+    return {output: sheet(pngs), **dict(zip(names, pngs, strict=True))}
 
 
 def _png_text(request: GenerationRequest, i: int) -> dict[str, str]:
@@ -240,28 +237,6 @@ def _record(pipeline: Pipeline, done: Generation, files: list[Path]) -> dict[str
         "images": images,
         "pixels_sha256": images[0]["pixels_sha256"],
     }
-
-
-def write_whole(files: dict[Path, bytes]) -> None:
-    """Write every file beside its place, then move each there: no half file, whatever happens."""
-    with contextlib.ExitStack() as stack:
-        moves = []
-        for path, content in files.items():
-            new = stack.enter_context(_beside(path))
-            new.write_bytes(content)
-            moves.append((new, path))
-        for new, path in moves:
-            os.replace(new, path)
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A name in the same directory that is gone afterwards, unless it was moved."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        yield new
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _tell(record: dict[str, Any], num_experts: int) -> None:

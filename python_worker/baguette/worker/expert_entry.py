@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baguette.errors import BadInput, NotFinite, WeightsError
+from baguette.errors import BadInput, NotFinite, NotHeld, WeightsError
 from baguette.worker.payload import pack, take, unpack
 from baguette.worker.state import micros_since, process_figures
 
@@ -137,7 +137,7 @@ def _time(expert: PreparedExpert, rows: list[Row]) -> int:
 def _held(name: str) -> PreparedExpert:
     expert = _experts.get(name)
     if expert is None:
-        raise WeightsError(f"{name} is not loaded in this worker")
+        raise NotHeld(f"{name} is not loaded in this worker")
     return expert
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from baguette.errors import BaguetteError, DeviceLost
+from baguette.errors import BaguetteError, DeviceLost, port_class
 from baguette.worker.cores import computing
 from baguette.worker.frame import FrameError, FrameReader, FrameWriter
 from baguette.worker.term import Atom, TermError, decode, encode
@@ -118,7 +118,7 @@ class Runner:
             answer = (Atom("e"), call.id, _describe(error))
             log.warning("call %s failed: %s: %s", call.target, type(error).__name__, error)
             self._writer.write(encode(answer))
-            if isinstance(error, DeviceLost):
+            if port_class(error) == DeviceLost.name:
                 os._exit(EXIT_DEVICE_LOST)
             return
         self._writer.write(encode(answer))
@@ -131,13 +131,6 @@ class Runner:
 
 
 def _describe(error: Exception) -> tuple[Any, ...]:
-    name = error.name if isinstance(error, BaguetteError) else _foreign_name(error)
     trace = "".join(traceback.format_tb(error.__traceback__))[-MAX_TRACEBACK:]
     message = f"{error}"[:MAX_MESSAGE]
-    return (Atom("python"), Atom(name), message.encode(), trace.encode())
-
-
-def _foreign_name(error: Exception) -> str:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out_of_memory"
-    return "failure"
+    return (Atom("python"), Atom(port_class(error)), message.encode(), trace.encode())

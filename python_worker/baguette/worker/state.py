@@ -1,4 +1,4 @@
-"""What the entry points share: this process's figures, and errors of the device as our own."""
+"""What the entry points share: this process's figures."""
 
 from __future__ import annotations
 

@@ -147,6 +147,8 @@ class Settings(_Record):
                 raise ValueError(
                     f"got {name}={getattr(self, name)!r} but expected one of {allowed}"
                 )
+        if not isinstance(self.objectives, dict):
+            raise ValueError(f"got objectives={self.objectives!r} but expected an object")
         for expert, objective in self.objectives.items():
             if objective not in CHOICES["objective"]:
                 raise ValueError(f"got objective {objective!r} for expert {expert}")
@@ -167,6 +169,13 @@ class Defaults(_Record):
     top_k: int = 2
     seed: int = 999
     n: int = 1
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "steps", "top_k", "n")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"got seed={self.seed!r} but expected a whole number from 0")
+        if not isinstance(self.guidance_scale, int | float):
+            raise ValueError(f"got guidance_scale={self.guidance_scale!r} but expected a number")
 
 
 @dataclass(frozen=True)
@@ -211,3 +220,5 @@ class ModelConfig:
             )
         except KeyError as missing:
             raise WeightsError(f"{model_dir / 'config.json'} lacks the key {missing}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(f"{model_dir / 'config.json'}: {error}") from None

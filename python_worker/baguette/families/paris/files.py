@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from baguette.errors import WeightsError
-from baguette.families.paris.config import ModelConfig
+from baguette.families.paris.config import ModelConfig, Settings
 
 FAMILY = "paris"
 COMPUTE_DTYPE = "float32"
@@ -69,14 +70,33 @@ def _hash_once(paths: tuple[Path, ...], _stamps: tuple[tuple[int, int], ...]) ->
     return content_hash(*paths)
 
 
-def component_key(part: str, *paths: Path) -> str:
-    """family:part:content hash:dtype, hashed again only when a file's time or size changed."""
+def component_key(part: str, *paths: Path, settings: Settings | None = None) -> str:
+    """family:part:content hash:dtype; of the files, and of the settings the part computes with.
+
+    A file is hashed again only when its time or size changed.
+    """
     try:
         stats = [path.stat() for path in paths]
     except FileNotFoundError as error:
         raise WeightsError(f"{error.filename} is missing: fetch the weights again") from None
     stamps = tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
-    return f"{FAMILY}:{part}:{_hash_once(paths, stamps)}:{COMPUTE_DTYPE}"
+    content = _hash_once(paths, stamps)
+    if settings is not None:
+        in_force = json.dumps(settings.to_json(), sort_keys=True)
+        content = hashlib.sha256(f"{content} {in_force}".encode()).hexdigest()
+    return f"{FAMILY}:{part}:{content}:{COMPUTE_DTYPE}"
+
+
+def expert_key(model_dir: Path, number: int, settings: Settings) -> str:
+    """The key of expert `number`: heads and the like are in its config, not in its tensors."""
+    path = expert_file(model_dir, number)
+    return component_key(f"expert-{number}", path, path.with_name("config.json"), settings=settings)
+
+
+def router_key(model_dir: Path, settings: Settings) -> str:
+    """The key of the router, as expert_key."""
+    path = router_file(model_dir)
+    return component_key("router", path, path.with_name("config.json"), settings=settings)
 
 
 def inventory(model_dir: Path) -> list[ComponentFile]:
@@ -87,6 +107,6 @@ def inventory(model_dir: Path) -> list[ComponentFile]:
         path = expert_file(model_dir, number)
         if path.is_file():
             size_mib = max(1, -(-_MEMORY_PER_FILE_BYTE * path.stat().st_size // _MIB))
-            key = component_key(f"expert-{number}", path)
+            key = expert_key(model_dir, number, config.settings)
             found.append(ComponentFile(component_name(config, number), number, size_mib, key))
     return found

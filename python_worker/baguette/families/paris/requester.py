@@ -17,7 +17,7 @@ from torch import Tensor
 
 from baguette.errors import NotFinite
 from baguette.families.paris.config import ModelConfig
-from baguette.families.paris.files import component_key, router_file
+from baguette.families.paris.files import component_key, router_key
 from baguette.families.paris.loading import DTYPE, load_router
 from baguette.families.paris.text import TextEncoder, unknown_words
 from baguette.families.paris.vae import LatentDecoder
@@ -44,7 +44,7 @@ class Requester:
         self.text = TextEncoder(model_dir, DTYPE)
         self.decoder = LatentDecoder(model_dir, DTYPE)
         self.keys = {
-            "router": component_key("router", router_file(model_dir)),
+            "router": router_key(model_dir, self.config.settings),
             "text_encoder": component_key(
                 "text_encoder", *_files(model_dir, "text_encoder", "tokenizer")
             ),

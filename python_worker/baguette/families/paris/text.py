@@ -28,6 +28,7 @@ class TextEncoder:
         for part in ("tokenizer", "text_encoder"):
             if not (model_dir / part).is_dir():
                 raise WeightsError(f"{model_dir / part} is missing: fetch the weights again")
+        _check_vocabulary(model_dir / "tokenizer")
         with readable(model_dir / "tokenizer"):
             self.tokenizer = CLIPTokenizer.from_pretrained(
                 model_dir / "tokenizer", local_files_only=True
@@ -41,6 +42,11 @@ class TextEncoder:
                 dtype=dtype,
             )
         complete(model_dir / "text_encoder", info)
+        if len(self.tokenizer) != model.config.vocab_size:
+            raise WeightsError(
+                f"{model_dir / 'tokenizer'} knows {len(self.tokenizer)} tokens but the text "
+                f"encoder {model.config.vocab_size}: they are not of one model"
+            )
         self.model = model.eval()
         self.length = min(
             self.tokenizer.model_max_length, self.model.config.max_position_embeddings
@@ -57,6 +63,14 @@ class TextEncoder:
             return_tensors="pt",
         ).input_ids  # (1, L)
         return self.model(input_ids=ids).last_hidden_state[0].float()
+
+
+def _check_vocabulary(folder: Path) -> None:
+    # Without its files transformers makes up a vocabulary of three tokens and says nothing.
+    files = ("vocab.json", "merges.txt")
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing and not (folder / "tokenizer.json").is_file():
+        raise WeightsError(f"{folder} lacks {' and '.join(missing)}: fetch the weights again")
 
 
 def unknown_words(prompt: str, vocabulary: tuple[str, ...]) -> list[str]:
