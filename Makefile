@@ -25,8 +25,9 @@ $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 
 # The parts share build directories and addresses.
 .NOTPARALLEL:
-.PHONY: help setup build demo up status down shell bench weights test test-erlang test-python test-cluster \
-	check check-erlang check-style check-python check-shell dialyzer fmt train-mini clean
+.PHONY: help setup build demo up status down shell bench weights \
+	test test-erlang test-python test-cluster check check-erlang check-style check-python \
+	check-shell dialyzer fmt train-mini clean
 
 help: ## list these targets
 	@echo 'make TARGET [NAME=value ...]'

@@ -45,7 +45,7 @@ generate(Prompt, Options) when is_map(Options) ->
 %% step, who answered what and how fast, the keys of what was asked.
 -spec result(binary()) -> {ok, map()} | {error, term()}.
 result(Id) ->
-    case baguette_engine:await(Id, 0) of
+    case baguette_engine:result(Id) of
         {ok, Result} -> {ok, Result};
         {error, Reason} -> refused(Reason)
     end.

@@ -14,7 +14,8 @@ boot() ->
     %% As a release's boot file does: settings are there before the first room starts, because the
     %% lowest calls the engine's component module early.
     _ = [application:load(App) || App <- [baguette_cluster, baguette_engine, baguette]],
-    case application:ensure_all_started(baguette) of
+    %% A room that is given up takes the node with it: half a node would look alive to its peers.
+    case application:ensure_all_started(baguette, permanent) of
         {ok, _} ->
             ok;
         {error, {App, Reason}} ->

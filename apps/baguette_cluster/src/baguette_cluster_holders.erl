@@ -14,7 +14,7 @@
     Component :: baguette_cluster_component:component().
 all(Self, Reports, Links) ->
     Offers = lists:append([offers(R, Trip) || R <- Reports, {ok, Trip} <- [trip(Self, R, Links)]]),
-    Best = lists:sort([{C, rank(Self, Holder), Holder} || {C, Holder} <- Offers]),
+    Best = lists:sort([{C, rank(Self, C, Holder), Holder} || {C, Holder} <- Offers]),
     %% From the worst to the best, so that the best comes to stand in front.
     lists:foldr(fun({C, _, H}, Sofar) -> Sofar#{C => [H | maps:get(C, Sofar, [])]} end, #{}, Best).
 
@@ -38,5 +38,9 @@ offers(Report, Trip) ->
         baguette_cluster_report:state(C, Report) =:= ready
     ].
 
-rank(Self, #{node := Node, expected_us := Us}) ->
-    {Us, Node =/= Self, Node}.
+%% By class (binary digits, as placement does): of holders that are about as fast everybody would
+%% otherwise ask the same one, and its replicas would idle. Among those, oneself, then a choice that
+%% differs from asker to asker and from component to component.
+rank(Self, Component, #{node := Node, expected_us := Us}) ->
+    Class = length(integer_to_list(Us, 2)),
+    {Class, Node =/= Self, erlang:phash2({Self, Component, Node}), Node}.

@@ -66,6 +66,8 @@ overview() ->
 
 -spec init(baguette_cluster_settings:settings()) -> {ok, state()}.
 init(#{settle_ms := Settle, beat_ms := Beat} = Settings) ->
+    %% Readers may come before there is anything to plan.
+    _ = ets:insert_new(?TABLE, {plan, #{}}),
     S = #?MODULE{settings = Settings, line = baguette_cluster_line:new(Settle)},
     Remembered = case ets:lookup(?TABLE, memory) of
         [{memory, Items, Mib, Held, States}] ->
@@ -175,7 +177,7 @@ new_state(C, restarting, #?MODULE{states = States, strikes = Strikes} = S) ->
     Now = now_ms(),
     Recent = [Now | [T || T <- maps:get(C, Strikes, []), Now - T < ?STRIKES_MS]],
     S1 = S#?MODULE{states = States#{C => restarting}, strikes = Strikes#{C => Recent}},
-    case length(Recent) >= ?STRIKES andalso elsewhere(C) of
+    case length(Recent) >= ?STRIKES andalso elsewhere(C, S1) of
         true -> strike(C, length(Recent), Now, S1);
         false -> S1
     end;
@@ -184,15 +186,15 @@ new_state(C, idle, S) ->
 new_state(C, State, #?MODULE{states = States} = S) ->
     S#?MODULE{states = States#{C => State}}.
 
-elsewhere(C) ->
-    [_Own | Others] = [R || {R, _} <- baguette_cluster_table:reports()],
-    lists:any(
-        fun(R) ->
-            Names = [Name || #{component := Name} <- baguette_cluster_report:items(R)],
-            lists:member(C, Names) andalso baguette_cluster_report:state(C, R) =/= failed
-        end,
-        Others
-    ).
+%% Whether somebody that can be reached would take it if we could not hold it any more.
+elsewhere(C, S) ->
+    [Own | Others] = [R || {R, _} <- baguette_cluster_table:reports()],
+    Current = current(Own, S),
+    States = (baguette_cluster_report:states(Current))#{C => failed},
+    Failed = baguette_cluster_report:set(states, States, Current),
+    Links = baguette_cluster_table:links(),
+    Plan = baguette_cluster_placement:plan([Failed | Others]),
+    lists:any(fun(Node) -> is_up(maps:find(Node, Links)) end, maps:get(C, Plan, [])).
 
 strike(C, Count, _Now, #?MODULE{states = States} = S) when Count < ?STRIKES ->
     S#?MODULE{states = States#{C => loading}, try_again = true};

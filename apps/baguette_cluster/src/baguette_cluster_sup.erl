@@ -1,6 +1,6 @@
 %% @doc The room's processes and its tables. The supervisor owns the tables, so that what is known
 %% of the cluster outlives a crash of the process that writes it, and readers never notice one.
-%% When this dies, the node no longer knows who is there; the application restarts or the node ends.
+%% When this dies, the node no longer knows who is there; the node ends (baguette_app).
 -module(baguette_cluster_sup).
 
 -behaviour(supervisor).

@@ -13,6 +13,7 @@
     a_clean_stop_leaves_at_once/1,
     who_was_frozen_judges_nobody/1,
     what_fails_here_is_held_elsewhere/1,
+    who_only_watches_has_a_plan_too/1,
     what_crashes_here_three_times_is_held_elsewhere/1,
     what_nobody_else_could_hold_stays_however_often_it_crashes/1,
     the_tables_outlive_their_writers/1,
@@ -34,6 +35,7 @@ all() ->
         a_clean_stop_leaves_at_once,
         who_was_frozen_judges_nobody,
         what_fails_here_is_held_elsewhere,
+        who_only_watches_has_a_plan_too,
         what_crashes_here_three_times_is_held_elsewhere,
         what_nobody_else_could_hold_stays_however_often_it_crashes,
         the_tables_outlive_their_writers,
@@ -130,6 +132,15 @@ what_fails_here_is_held_elsewhere(Config) ->
     Said = fun() -> maps:values(maps:get(states, maps:get(report, listed(B, 2)))) end,
     until(fun() -> [] =:= [S || S <- Said(), S =/= failed, S =/= idle] end),
     ?assert(lists:member(failed, Said())).
+
+who_only_watches_has_a_plan_too(Config) ->
+    Watcher = boot("baguette", 2, [], Config),
+    Env = [{peers, [address(2)]}, {component_module, undefined}],
+    [ok = peer:call(Watcher, application, set_env, [baguette_cluster, K, V]) || {K, V} <- Env],
+    {ok, _} = peer:call(Watcher, application, ensure_all_started, [baguette_cluster]),
+    ?assertEqual(#{}, ask(Watcher, plan, [])),
+    ?assertMatch(#{held := []}, ask(Watcher, overview, [])),
+    ?assertEqual(#{}, ask(Watcher, components, [])).
 
 what_crashes_here_three_times_is_held_elsewhere(Config) ->
     [A, B] = cluster([2, 3], Config),

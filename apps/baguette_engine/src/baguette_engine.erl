@@ -7,7 +7,7 @@
 -module(baguette_engine).
 
 %% Generations
--export([generate/1, await/2, watch/1, cancel/1, generations/0]).
+-export([generate/1, await/2, result/1, watch/1, cancel/1, generations/0]).
 %% The node
 -export([model/0, experts/0, workers/0, overview/0, health/0]).
 
@@ -32,6 +32,11 @@ generate(Options) ->
 -spec await(binary(), timeout()) -> {ok, map()} | {error, {atom(), map()}}.
 await(Id, Timeout) ->
     with(Id, fun(Pid) -> baguette_engine_generation:await(Pid, Timeout) end).
+
+%% @doc A generation's end if it has come, `still_running' with its state and step if not.
+-spec result(binary()) -> {ok, map()} | {error, {atom(), map()}}.
+result(Id) ->
+    with(Id, fun baguette_engine_generation:result/1).
 
 %% @doc Send this generation's events to the caller.
 -spec watch(binary()) -> ok | {error, {unknown_generation, map()}}.

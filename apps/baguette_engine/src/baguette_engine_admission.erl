@@ -8,7 +8,7 @@
 -behaviour(gen_server).
 
 -export([start_link/0, submit/2, finished/1, lookup/1, list/0, table/0]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
 
 -define(KEPT, 64).
 
@@ -33,9 +33,14 @@ table() ->
 
 %% @doc Take a checked request in, or refuse it because too many wait.
 -spec submit(baguette_engine_request:request(), [binary()]) ->
-    {ok, binary()} | {error, {overloaded, map()}}.
+    {ok, binary()} | {error, {overloaded | not_ready, map()}}.
 submit(Request, Experts) ->
-    gen_server:call(?MODULE, {submit, Request, Experts}).
+    try
+        gen_server:call(?MODULE, {submit, Request, Experts})
+    catch
+        %% The exit's term holds the request, and with it the prompt: it goes no further.
+        exit:{_, _} -> {error, {not_ready, #{reason => no_answer_at_the_door}}}
+    end.
 
 %% @doc A generation tells that it works no more.
 -spec finished(pid()) -> ok.
@@ -64,7 +69,7 @@ init([]) ->
     {ok, admit(#?MODULE{ids = maps:from_list(Known), waiting = Waiting})}.
 
 -spec handle_call({submit, baguette_engine_request:request(), [binary()]}, term(), #?MODULE{}) ->
-    {reply, {ok, binary()} | {error, {overloaded, map()}}, #?MODULE{}}.
+    {reply, {ok, binary()} | {error, {overloaded | not_ready, map()}}, #?MODULE{}}.
 handle_call({submit, Request, Experts}, _From, #?MODULE{waiting = Waiting, ids = Ids} = S) ->
     Full = map_size(S#?MODULE.running) >= baguette_engine_settings:get(max_running),
     case Full andalso queue:len(Waiting) >= baguette_engine_settings:get(max_waiting) of
@@ -72,13 +77,16 @@ handle_call({submit, Request, Experts}, _From, #?MODULE{waiting = Waiting, ids =
             {reply, {error, {overloaded, #{waiting => queue:len(Waiting)}}}, S};
         false ->
             Id = string:lowercase(binary:encode_hex(crypto:strong_rand_bytes(8))),
-            {ok, Pid} = supervisor:start_child(
-                baguette_engine_generation_sup, [Id, Request, Experts]
-            ),
-            _ = erlang:monitor(process, Pid),
-            true = ets:insert(?MODULE, {Id, Pid, erlang:monotonic_time(millisecond)}),
-            S1 = S#?MODULE{waiting = queue:in(Pid, Waiting), ids = Ids#{Pid => Id}},
-            {reply, {ok, Id}, admit(S1)}
+            Args = [Id, Request, Experts],
+            case supervisor:start_child(baguette_engine_generation_sup, Args) of
+                {ok, Pid} ->
+                    _ = erlang:monitor(process, Pid),
+                    true = ets:insert(?MODULE, {Id, Pid, erlang:monotonic_time(millisecond)}),
+                    S1 = S#?MODULE{waiting = queue:in(Pid, Waiting), ids = Ids#{Pid => Id}},
+                    {reply, {ok, Id}, admit(S1)};
+                {error, _HoldsTheRequest} ->
+                    {reply, {error, {not_ready, #{reason => generation_not_started}}}, S}
+            end
     end.
 
 -spec handle_cast({finished, pid()}, #?MODULE{}) -> {noreply, #?MODULE{}}.
@@ -96,6 +104,11 @@ handle_info({'DOWN', _, process, Pid, _}, #?MODULE{ids = Ids} = S) ->
         error ->
             {noreply, S}
     end.
+
+%% @doc A submitted request holds a prompt.
+-spec format_status(gen_server:format_status()) -> gen_server:format_status().
+format_status(Status) ->
+    baguette_engine_private:status(Status, fun(S) -> S end).
 
 admit(#?MODULE{running = Running, waiting = Waiting} = S) ->
     case map_size(Running) < baguette_engine_settings:get(max_running) andalso queue:out(Waiting) of

@@ -9,7 +9,7 @@
 
 -export([start_link/0, hold/1, overview/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
--export([format_status/2]).
+-export([format_status/1]).
 
 -include_lib("kernel/include/logger.hrl").
 -define(LOG, #{domain => [baguette, engine]}).
@@ -84,10 +84,10 @@ handle_info(Unknown, S) ->
     ?LOG_WARNING(#{what => message_dropped, shape => shape(Unknown)}, ?LOG),
     {noreply, S}.
 
-%% @doc Jobs name components only; nothing private is held here.
--spec format_status(normal | terminate, list()) -> term().
-format_status(_, [_PDict, S]) ->
-    S.
+%% @doc The state names components only; an ask is a message, and those are not shown.
+-spec format_status(gen_server:format_status()) -> gen_server:format_status().
+format_status(Status) ->
+    baguette_engine_private:status(Status, fun(S) -> S end).
 
 %% The worker
 

@@ -6,8 +6,8 @@
 -module(baguette_engine_generation).
 -behaviour(gen_statem).
 
--export([start_link/3, begin_now/1, await/2, watch/2, cancel/1, overview/1]).
--export([init/1, callback_mode/0, format_status/2]).
+-export([start_link/3, begin_now/1, await/2, result/1, watch/2, cancel/1, overview/1]).
+-export([init/1, callback_mode/0, format_status/1]).
 %% States
 -export([
     waiting/3, encoding/3, routing/3, asking/3, advancing/3, decoding/3, finished/3
@@ -48,7 +48,16 @@ await(Pid, Timeout) ->
     try
         gen_statem:call(Pid, await, Timeout)
     catch
-        exit:{timeout, _} -> {error, {still_running, overview(Pid)}};
+        exit:{timeout, _} -> result(Pid);
+        exit:{_, _} -> {error, {generation_lost, #{}}}
+    end.
+
+%% @doc The end, if it has come.
+-spec result(pid()) -> {ok, map()} | {error, {atom(), map()}}.
+result(Pid) ->
+    try
+        gen_statem:call(Pid, result)
+    catch
         exit:{_, _} -> {error, {generation_lost, #{}}}
     end.
 
@@ -81,9 +90,12 @@ init({Id, Request, Experts}) ->
     {ok, waiting, #?MODULE{id = Id, step = Step}, [{{timeout, deadline}, Deadline, now}]}.
 
 %% @doc Prompts, contexts and latents are not printed.
--spec format_status(normal | terminate, list()) -> term().
-format_status(_, [_PDict, State, D]) ->
-    {State, baguette_engine_step:overview(D#?MODULE.step)}.
+-spec format_status(gen_statem:format_status()) -> gen_statem:format_status().
+format_status(#{data := D} = Status) ->
+    Overview = baguette_engine_step:overview(D#?MODULE.step),
+    baguette_engine_private:status(Status#{data := Overview}, fun(Shown) -> Shown end);
+format_status(Status) ->
+    baguette_engine_private:status(Status, fun(Shown) -> Shown end).
 
 %% States
 
@@ -111,7 +123,9 @@ advancing(Type, Content, D) -> common(Type, Content, D).
 decoding(Type, Content, D) -> common(Type, Content, D).
 
 -spec finished(gen_statem:event_type(), term(), #?MODULE{}) -> result().
-finished({call, From}, await, #?MODULE{outcome = Outcome}) ->
+finished({call, From}, Question, #?MODULE{outcome = Outcome}) when
+    Question =:= await; Question =:= result
+->
     {keep_state_and_data, [{reply, From, reply(Outcome)}]};
 finished({call, _} = Type, overview, D) ->
     common(Type, overview, D);
@@ -129,6 +143,9 @@ finished(_Type, _LateAnswerOrTimer, _D) ->
 
 common({call, From}, await, #?MODULE{awaiting = Awaiting} = D) ->
     {keep_state, D#?MODULE{awaiting = [From | Awaiting]}};
+common({call, From}, result, #?MODULE{step = Step}) ->
+    Reply = {error, {still_running, maps:with([state, step], baguette_engine_step:overview(Step))}},
+    {keep_state_and_data, [{reply, From, Reply}]};
 common({call, From}, overview, #?MODULE{id = Id, step = Step, outcome = Outcome} = D) ->
     Overview = (baguette_engine_step:overview(Step))#{id => Id},
     {keep_state, D, [{reply, From, ended(Outcome, Overview)}]};
@@ -161,7 +178,7 @@ common(info, {baguette_cluster, _}, _D) ->
 common(info, {'DOWN', Ref, process, {baguette_engine_expert, Node}, _}, D) ->
     lost(Node, Ref, D);
 common(info, {'DOWN', Ref, process, _, _}, #?MODULE{call = Ref} = D) ->
-    step({called, {error, {died, #{}}}}, D#?MODULE{call = undefined});
+    step({called, {error, {not_running, #{}}}}, D#?MODULE{call = undefined});
 common(info, {'DOWN', _, process, Pid, _}, #?MODULE{watchers = Watchers} = D) ->
     {keep_state, D#?MODULE{watchers = maps:remove(Pid, Watchers)}}.
 
@@ -234,8 +251,9 @@ monitored(Node, #?MODULE{monitors = Monitors} = D) ->
 publish(Event, #?MODULE{id = Id, watchers = Watchers}) ->
     lists:foreach(fun(To) -> To ! {baguette_engine, Id, Event} end, maps:keys(Watchers)).
 
-finish(Outcome, #?MODULE{asks = Asks, awaiting = Awaiting} = D) ->
+finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
     maps:foreach(fun(Ref, {_, Node}) -> baguette_engine_remote_v1:forget(Node, Ref) end, Asks),
+    _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
     ok = publish(Outcome, D),
     ok = baguette_engine_admission:finished(self()),
     Timers = [{{timeout, Name}, infinity, now} || Name <- [tick, deadline]],

@@ -4,19 +4,16 @@
 %% the first request (`on_demand'), because its imports take seconds and hundreds of MB that a node
 %% which serves no requests need not pay. Calls wait in the worker's queue while it starts; a worker
 %% that cannot boot (bad weights) fails the calls that wait, with the reason. What dies with this
-%% process: the worker and the calls in it; generations ask again.
+%% process: the worker and the calls in it; generations, which monitor it, make them again.
 -module(baguette_engine_pipeline).
 -behaviour(gen_server).
 
--export([start_link/0, request/3, overview/0]).
+-export([start_link/0, request/3, cancel/1, overview/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
--export([format_status/2]).
 
 -record(?MODULE, {
     worker :: pid() | undefined,
-    state = idle :: idle | starting | ready | {failed, term()},
-    %% Requests that came before the worker was ready, so that they can be failed with a reason.
-    early = [] :: [{pid(), reference()}]
+    state = idle :: idle | starting | ready | {failed, term()}
 }).
 
 %% @doc Start the one pipeline server of this node.
@@ -29,6 +26,11 @@ start_link() ->
 -spec request(reference(), atom(), binary()) -> ok.
 request(Ref, Function, Payload) ->
     gen_server:cast(?MODULE, {request, Ref, self(), {Function, Payload}}).
+
+%% @doc Forget a call: its answer is no longer wanted.
+-spec cancel(reference()) -> ok.
+cancel(Ref) ->
+    gen_server:cast(?MODULE, {cancel, Ref}).
 
 %% @doc What the pipeline worker is doing.
 -spec overview() -> map().
@@ -48,38 +50,30 @@ handle_call(overview, _From, #?MODULE{worker = undefined} = S) ->
 handle_call(overview, _From, #?MODULE{worker = Worker, state = State} = S) ->
     {reply, (baguette_engine_worker:overview(Worker))#{state => State}, S}.
 
--spec handle_cast({request, reference(), pid(), {atom(), binary()}}, #?MODULE{}) ->
-    {noreply, #?MODULE{}}.
+-spec handle_cast(
+    {request, reference(), pid(), {atom(), binary()}} | {cancel, reference()}, #?MODULE{}
+) -> {noreply, #?MODULE{}}.
 handle_cast({request, Ref, To, Call}, S0) ->
     S = started(S0),
     ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, Call),
-    case S#?MODULE.state of
-        ready -> {noreply, S};
-        _ -> {noreply, S#?MODULE{early = [{To, Ref} | S#?MODULE.early]}}
-    end.
+    {noreply, S};
+handle_cast({cancel, _Ref}, #?MODULE{worker = undefined} = S) ->
+    {noreply, S};
+handle_cast({cancel, Ref}, #?MODULE{worker = Worker} = S) ->
+    ok = baguette_engine_worker:cancel(Worker, Ref),
+    {noreply, S}.
 
 -spec handle_info({baguette_engine_worker, pid(), term()}, #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_info({baguette_engine_worker, _, {booted, load, _}}, S) ->
     {noreply, S};
 handle_info({baguette_engine_worker, _, up}, S) ->
-    {noreply, S#?MODULE{state = ready, early = []}};
+    {noreply, S#?MODULE{state = ready}};
 handle_info({baguette_engine_worker, _, down}, #?MODULE{state = {failed, _}} = S) ->
     {noreply, S};
 handle_info({baguette_engine_worker, _, down}, S) ->
     {noreply, S#?MODULE{state = starting}};
-handle_info({baguette_engine_worker, Worker, {failed, Reason}}, #?MODULE{early = Early} = S) ->
-    lists:foreach(fun({To, Ref}) -> fail_early(Worker, To, Ref, Reason) end, Early),
-    {noreply, S#?MODULE{state = {failed, Reason}, early = []}}.
-
-%% @doc A queue of requests is not printed: payloads hold prompts.
--spec format_status(normal | terminate, list()) -> term().
-format_status(_, [_PDict, S]) ->
-    S#?MODULE{early = []}.
-
-fail_early(Worker, To, Ref, Reason) ->
-    ok = baguette_engine_worker:cancel(Worker, Ref),
-    To ! {baguette_engine_worker, Ref, {error, Reason}},
-    ok.
+handle_info({baguette_engine_worker, _, {failed, Reason}}, S) ->
+    {noreply, S#?MODULE{state = {failed, Reason}}}.
 
 started(#?MODULE{worker = undefined} = S) ->
     {ok, Worker} = baguette_engine_worker:start_link(

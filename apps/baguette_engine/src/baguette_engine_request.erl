@@ -89,7 +89,7 @@ integer(_, Low, High) ->
     iolist_to_binary(io_lib:format("~b..~b", [Low, High])).
 
 text(Got) when is_binary(Got); is_list(Got) ->
-    case unicode:characters_to_binary(Got) of
+    case to_binary(Got) of
         Text when is_binary(Text), byte_size(Text) =< 4 * ?MAX_PROMPT ->
             case string:length(Text) =< ?MAX_PROMPT of
                 true -> {ok, Text};
@@ -102,6 +102,14 @@ text(Got) when is_binary(Got); is_list(Got) ->
     end;
 text(_) ->
     <<"text: a binary or a string">>.
+
+%% A list may hold anything.
+to_binary(Got) ->
+    try
+        unicode:characters_to_binary(Got)
+    catch
+        error:badarg -> error
+    end.
 
 too_long() ->
     iolist_to_binary(io_lib:format("at most ~b characters", [?MAX_PROMPT])).

@@ -16,11 +16,6 @@
 -export_type([state/0, event/0, effect/0, view/0, phase/0]).
 
 -define(MAX_DEATHS, 3).
-%% A holder that just failed a call is passed over this long, unless the cluster says that holders
-%% changed.
--define(PASS_OVER_US, 500000).
-%% A call is late after this many times what such calls took, and never before the floor.
--define(LATE_FACTOR, 20).
 
 -type expert() :: baguette_engine_image:expert().
 -type phase() :: waiting | encoding | routing | asking | advancing | decoding | finished.
@@ -66,10 +61,14 @@
     request :: baguette_engine_request:request(),
     experts :: [binary()],
     ask_floor_us :: pos_integer(),
+    patience :: baguette_engine_patience:patience(),
     phase = waiting :: phase(),
     %% The pipeline call in hand, to be made again if its worker dies.
     call :: {atom(), map()} | undefined,
     called_us = 0 :: integer(),
+    call_late_us = 0 :: integer(),
+    %% Nobody took it: it is made again with the next tick.
+    recall = false :: boolean(),
     encoded = #{} :: map(),
     step = 0 :: non_neg_integer(),
     t = #{} :: map(),
@@ -77,12 +76,10 @@
     asks = #{} :: #{expert() => #ask{}},
     %% Experts to be asked that nobody can be asked for now, since when.
     missing = #{} :: #{expert() => integer()},
-    passed_over = #{} :: #{{expert(), node()} => integer()},
     %% The key of each expert asked so far: one picture never mixes keys.
     keys = #{} :: #{expert() => binary()},
     deaths = #{} :: #{expert() | pipeline => pos_integer()},
     next_no = 1 :: pos_integer(),
-    slowest_us = 0 :: non_neg_integer(),
     asking_us = 0 :: integer(),
     calls = [] :: [map()],
     failovers = [] :: [map()],
@@ -96,7 +93,11 @@
 %% @doc A generation that has not begun. `Experts' names the component of expert 0, 1, ...
 -spec new(binary(), baguette_engine_request:request(), [binary()], pos_integer()) -> state().
 new(Id, Request, Experts, AskFloorMs) ->
-    #?MODULE{id = Id, request = Request, experts = Experts, ask_floor_us = AskFloorMs * 1000}.
+    Floor = AskFloorMs * 1000,
+    Patience = baguette_engine_patience:new(Floor),
+    #?MODULE{
+        id = Id, request = Request, experts = Experts, ask_floor_us = Floor, patience = Patience
+    }.
 
 %% @doc The phase, which is also the generation process' state.
 -spec phase(state()) -> phase().
@@ -116,8 +117,7 @@ overview(#?MODULE{request = Request, phase = Phase, step = Step} = S) ->
 %% @doc Take one event.
 -spec event(event(), view(), state()) -> {state(), [effect()]}.
 event(begin_now, #{now_us := Now} = View, #?MODULE{request = Request} = S) ->
-    #{prompt := Prompt, negative_prompt := Negative} = Request,
-    Payload = #{prompt => {text, Prompt}, negative_prompt => {text, Negative}},
+    Payload = baguette_engine_payload:encode(Request),
     call(encode, Payload, encoding, View, S#?MODULE{started_us = Now});
 event({called, _}, _View, #?MODULE{call = undefined} = S) ->
     {S, []};
@@ -126,6 +126,10 @@ event({called, {ok, Answer}}, View, S) ->
     called(Function, Answer, View, S#?MODULE{call = undefined});
 event({called, {error, {died, _}}}, View, S) ->
     call_again(View, S);
+event({called, {error, {not_running, _}}}, _View, #?MODULE{call = {Function, _}} = S) ->
+    %% Its server is being restarted. That is no death: no worker died of this call.
+    Waiting = {publish, {waiting, #{reason => pipeline_restarting, during => Function}}},
+    {S#?MODULE{recall = true}, [Waiting]};
 event({called, {error, Reason}}, _View, S) ->
     failed(Reason, S);
 event({answered, No, Answer}, View, #?MODULE{asks = Asks} = S) ->
@@ -138,8 +142,11 @@ event({lost, Node}, View, #?MODULE{asks = Asks} = S) ->
     Lost = [E || {E, #ask{node = N}} <- maps:to_list(Asks), N =:= Node],
     %% A machine that leaves did not die of our call: no death is counted.
     fold(fun(E, S1) -> move(E, lost, View, S1) end, Lost, S);
-event(holders, View, #?MODULE{missing = Missing} = S) ->
-    ask_all(maps:keys(Missing), View, S#?MODULE{passed_over = #{}});
+event(holders, View, #?MODULE{missing = Missing, patience = Patience} = S) ->
+    Forgiving = baguette_engine_patience:forgive(Patience),
+    ask_all(maps:keys(Missing), View, S#?MODULE{patience = Forgiving});
+event(tick, View, #?MODULE{call = {_, _}} = S) ->
+    call_is_out(View, S);
 event(tick, #{now_us := Now} = View, #?MODULE{asks = Asks, missing = Missing} = S) ->
     Late = [E || {E, #ask{late_us = At}} <- maps:to_list(Asks), At =< Now],
     {S1, Effects1} = fold(fun(E, Sx) -> late(E, View, Sx) end, Late, S),
@@ -154,8 +161,25 @@ call(Function, Payload, Phase, #{now_us := Now}, S) ->
             Phase -> [];
             _ -> [{publish, {state, #{state => Phase}}}]
         end,
-    {S#?MODULE{phase = Phase, call = {Function, Payload}, called_us = Now},
-        Published ++ [{call, Function, Payload}]}.
+    Late = Now + S#?MODULE.ask_floor_us,
+    {
+        S#?MODULE{
+            phase = Phase, call = {Function, Payload}, called_us = Now, call_late_us = Late,
+            recall = false
+        },
+        Published ++ [{call, Function, Payload}]
+    }.
+
+%% Nobody else has our pipeline: a late call is waited for, and said to be.
+call_is_out(View, #?MODULE{recall = true, call = {Function, Payload}, phase = Phase} = S) ->
+    call(Function, Payload, Phase, View, S);
+call_is_out(#{now_us := Now}, #?MODULE{call = {Function, _}, call_late_us = At} = S) when
+    At =< Now
+->
+    Event = {waiting, #{reason => pipeline_late, during => Function}},
+    {S#?MODULE{call_late_us = Now + (Now - S#?MODULE.called_us)}, [{publish, Event}]};
+call_is_out(_View, S) ->
+    {S, []}.
 
 call_again(View, #?MODULE{call = {Function, Payload}, phase = Phase} = S) ->
     case died(pipeline, S) of
@@ -169,7 +193,7 @@ call_again(View, #?MODULE{call = {Function, Payload}, phase = Phase} = S) ->
 
 called(encode, Answer, View, #?MODULE{request = Request} = S0) ->
     S = spent(encode, S0, View, S0#?MODULE{encoded = Answer}),
-    Payload = (steps(Request))#{seeds => baguette_engine_result:seeds(Request)},
+    Payload = baguette_engine_payload:start(Request),
     {S1, Effects} = call(start, Payload, routing, View, S),
     Warnings = [{publish, {warning, #{text => W}}} || W <- maps:get(<<"warnings">>, Answer)],
     {S1, Warnings ++ Effects};
@@ -189,9 +213,7 @@ called(decode, #{<<"images">> := Images}, View, S0) ->
     {S, [{done, result(Images, S)}]}.
 
 decode(#{<<"images">> := Moved}, View, #?MODULE{request = Request} = S) ->
-    Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
-    Payload = #{latents => Latents, text => baguette_engine_result:texts(Request)},
-    call(decode, Payload, decoding, View, S).
+    call(decode, baguette_engine_payload:decode(Moved, Request), decoding, View, S).
 
 routed(#{<<"images">> := Routed, <<"route_micros">> := Micros} = Answer, View, S0) ->
     #{now_us := Now} = View,
@@ -202,7 +224,7 @@ routed(#{<<"images">> := Routed, <<"route_micros">> := Micros} = Answer, View, S
         t = maps:with([<<"t">>, <<"network_t">>], Answer),
         asking_us = Now,
         deaths = #{},
-        passed_over = #{}
+        patience = baguette_engine_patience:next_step(S0#?MODULE.patience)
     }),
     Experts = lists:usort(lists:append([baguette_engine_image:experts(I) || I <- Images])),
     {S1, Effects} = ask_all(Experts, View, S),
@@ -221,9 +243,9 @@ step_event(#?MODULE{step = Step, request = #{steps := Steps}, images = Images, a
 ask_all(Experts, View, S) ->
     fold(fun(E, S1) -> ask(E, View, S1) end, Experts, S).
 
-ask(Expert, View, #?MODULE{keys = Keys} = S) ->
-    Fit = [H || {Node, _} = H <- holders(Expert, View, S), not passed_over(Expert, Node, View, S)],
-    case Fit of
+ask(Expert, #{now_us := Now} = View, #?MODULE{keys = Keys, patience = Patience} = S) ->
+    Passed = fun(Node) -> baguette_engine_patience:is_passed_over(Expert, Node, Now, Patience) end,
+    case [H || {Node, _} = H <- holders(Expert, View, S), not Passed(Node)] of
         [{Node, Key} | _] ->
             ask_node(Expert, Node, [], View, S#?MODULE{keys = Keys#{Expert => Key}});
         [] ->
@@ -234,14 +256,12 @@ ask(Expert, View, #?MODULE{keys = Keys} = S) ->
 holders(Expert, #{holders := Holders}, #?MODULE{keys = Keys} = S) ->
     [H || {_, Key} = H <- Holders(component(Expert, S)), maps:get(Expert, Keys, Key) =:= Key].
 
-ask_node(Expert, Node, Contexts, #{now_us := Now}, #?MODULE{next_no = No} = S) ->
-    Ask = #ask{no = No, node = Node, asked_us = Now, late_us = Now + patience(S)},
-    Payload = #{
-        component => {text, component(Expert, S)},
-        canonical => maps:get(deterministic, S#?MODULE.request),
-        rows => rows(Expert, S),
-        contexts => Contexts
-    },
+ask_node(Expert, Node, Hashes, #{now_us := Now}, #?MODULE{next_no = No} = S) ->
+    #?MODULE{t = T, encoded = Encoded, request = Request} = S,
+    Ask = #ask{no = No, node = Node, asked_us = Now, late_us = late_at(Expert, Now, S)},
+    Payload = baguette_engine_payload:ask(
+        component(Expert, S), images_of(Expert, S), T, {Encoded, Hashes}, Request
+    ),
     {
         S#?MODULE{
             next_no = No + 1,
@@ -257,21 +277,12 @@ wait_for(Expert, #{now_us := Now, why_missing := Why}, #?MODULE{missing = Missin
     Event = {waiting, #{expert => Expert, reason => Why(component(Expert, S))}},
     {S#?MODULE{missing = Missing#{Expert => Now}}, [{publish, Event}]}.
 
-rows(Expert, #?MODULE{images = Images, t = T, encoded = Encoded, request = Request}) ->
-    #{<<"context">> := #{<<"hash">> := Context}, <<"null">> := #{<<"hash">> := Null}} = Encoded,
-    Common = T#{
-        <<"context">> => {text, Context},
-        <<"null">> => {text, Null},
-        <<"scale">> => maps:get(guidance_scale, Request)
-    },
-    [
-        baguette_engine_image:row(Common, I)
-     || I <- Images, lists:member(Expert, baguette_engine_image:experts(I))
-    ].
+images_of(Expert, #?MODULE{images = Images}) ->
+    [I || I <- Images, lists:member(Expert, baguette_engine_image:experts(I))].
 
 answered(Expert, {ok, #{<<"unknown">> := Hashes}}, View, S) ->
     #{Expert := #ask{node = Node}} = S#?MODULE.asks,
-    ask_node(Expert, Node, contexts(Hashes, S), View, S);
+    ask_node(Expert, Node, Hashes, View, S);
 answered(Expert, {ok, #{<<"velocities">> := Velocities, <<"micros">> := Micros}}, View, S) ->
     #{now_us := Now} = View,
     {#ask{node = Node, asked_us = Asked}, Asks} = maps:take(Expert, S#?MODULE.asks),
@@ -281,7 +292,7 @@ answered(Expert, {ok, #{<<"velocities">> := Velocities, <<"micros">> := Micros}}
         asks = Asks,
         images = baguette_engine_image:give(Expert, Velocities, S#?MODULE.images),
         calls = [Call | S#?MODULE.calls],
-        slowest_us = max(S#?MODULE.slowest_us, Now - Asked)
+        patience = baguette_engine_patience:answered(Now - Asked, S#?MODULE.patience)
     },
     case map_size(Asks) + map_size(S1#?MODULE.missing) of
         0 -> advance(View, S1);
@@ -297,12 +308,6 @@ answered(Expert, {error, {Class, _}}, View, S) when Class =:= out_of_memory; Cla
 answered(Expert, {error, {Class, Facts}}, _View, S) ->
     failed({Class, Facts#{expert => Expert}}, S).
 
-contexts(Hashes, #?MODULE{encoded = #{<<"context">> := Context, <<"null">> := Null}}) ->
-    [
-        #{hash => {text, Hash}, tensor => Tensor}
-     || #{<<"hash">> := Hash, <<"tensor">> := Tensor} <- [Context, Null], lists:member(Hash, Hashes)
-    ].
-
 ask_failed(Expert, Why, View, S) ->
     case died(Expert, S) of
         {again, S1} -> move(Expert, Why, View, S1);
@@ -311,12 +316,13 @@ ask_failed(Expert, Why, View, S) ->
             failed({expert_call_died, Facts}, S1)
     end.
 
-late(Expert, View, #?MODULE{asks = Asks} = S) ->
+late(Expert, View, #?MODULE{asks = Asks, patience = Patience} = S0) ->
     #{Expert := #ask{no = No, node = Node} = Ask} = Asks,
+    S = S0#?MODULE{patience = baguette_engine_patience:late(Expert, Patience)},
     case [N || {N, _} <- holders(Expert, View, S), N =/= Node] of
         [] ->
             %% Nobody else could answer sooner: keep waiting for this one.
-            Later = Ask#ask{late_us = maps:get(now_us, View) + patience(S)},
+            Later = Ask#ask{late_us = late_at(Expert, maps:get(now_us, View), S)},
             Event = {waiting, #{expert => Expert, reason => {late, Node}}},
             {S#?MODULE{asks = Asks#{Expert => Later}}, [{publish, Event}]};
         _ ->
@@ -327,8 +333,8 @@ late(Expert, View, #?MODULE{asks = Asks} = S) ->
 %% Ask somebody else, or wait until somebody can be asked.
 move(Expert, Why, #{now_us := Now} = View, S) ->
     {#ask{node = From}, Asks} = maps:take(Expert, S#?MODULE.asks),
-    PassedOver = (S#?MODULE.passed_over)#{{Expert, From} => Now + ?PASS_OVER_US},
-    {S1, Effects} = ask(Expert, View, S#?MODULE{asks = Asks, passed_over = PassedOver}),
+    Patience = baguette_engine_patience:pass_over(Expert, From, Now, S#?MODULE.patience),
+    {S1, Effects} = ask(Expert, View, S#?MODULE{asks = Asks, patience = Patience}),
     To =
         case S1#?MODULE.asks of
             #{Expert := #ask{node = Node}} -> Node;
@@ -339,24 +345,17 @@ move(Expert, Why, #{now_us := Now} = View, S) ->
         {publish, {failover, Failover}} | Effects
     ]}.
 
-passed_over(Expert, Node, #{now_us := Now}, #?MODULE{passed_over = PassedOver}) ->
-    maps:get({Expert, Node}, PassedOver, Now) > Now.
-
 advance(View, #?MODULE{images = Images, request = Request, step = Step, asking_us = Since} = S) ->
     #{now_us := Now} = View,
-    Answered = [baguette_engine_image:answered(I) || I <- Images],
-    Payload = (steps(Request))#{step => Step, images => Answered},
+    Payload = baguette_engine_payload:advance(Step, Images, Request),
     call(advance, Payload, advancing, View, add_micros(experts, Now - Since, S)).
 
 %% Small things
 
-steps(#{steps := Steps, top_k := full}) -> #{steps => Steps, top_k => nil};
-steps(#{steps := Steps, top_k := TopK}) -> #{steps => Steps, top_k => TopK}.
-
 component(Expert, #?MODULE{experts = Experts}) -> lists:nth(Expert + 1, Experts).
 
-patience(#?MODULE{slowest_us = Slowest, ask_floor_us = Floor}) ->
-    max(Floor, ?LATE_FACTOR * Slowest).
+late_at(Expert, Now, #?MODULE{patience = Patience} = S) ->
+    baguette_engine_patience:late_at(Expert, length(images_of(Expert, S)), Now, Patience).
 
 died(Who, #?MODULE{deaths = Deaths} = S) ->
     Count = maps:get(Who, Deaths, 0) + 1,

@@ -1,8 +1,10 @@
 %% @doc Owns one port and the Python process behind it: start, call, cancel, kill, restart.
 %%
 %% Started by baguette_engine_pipeline and baguette_engine_expert, which it is linked to. It
-%% outlives its OS process: when that dies, calls in flight are answered `died', waiting calls stay,
-%% and another process is started with backoff and taken through the boot calls again. Stopping this
+%% outlives its OS process: when that dies, the call it was at is answered `died', and another
+%% process is started with backoff and taken through the boot calls again. What it had not begun
+%% waits for that one (pipeline: nobody else has ours) or is answered `not_held' (expert: another
+%% node may hold it); the owner's own calls are forgotten, it makes them anew. Stopping this
 %% process SIGKILLs the OS process before the port is closed.
 %%
 %% A call is asynchronous: `request/4' returns a reference at once and the caller later gets
@@ -14,7 +16,7 @@
 
 -export([start_link/1, request/4, cancel/2, overview/1, stop/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
--export([format_status/2]).
+-export([format_status/1]).
 
 -export_type([options/0, answer/0, failure/0]).
 
@@ -146,8 +148,9 @@ handle_info({Port, {exit_status, Status}}, #?MODULE{port = Port} = S) ->
     {noreply, died(Status, S#?MODULE{os_pid = undefined})};
 handle_info(restart, #?MODULE{port = undefined} = S) ->
     {noreply, start_process(S)};
-handle_info({'EXIT', Owner, Reason}, #?MODULE{owner = Owner} = S) ->
-    {stop, Reason, S};
+handle_info({'EXIT', Owner, _Reason}, #?MODULE{owner = Owner} = S) ->
+    %% Not the owner's own reason: a crash report would print frames still in the mailbox.
+    {stop, {shutdown, owner_gone}, S};
 handle_info(_StaleOrUnknown, S) ->
     %% Data and exits of a port that was already closed land here, and so does port's own 'EXIT'.
     {noreply, S}.
@@ -157,9 +160,11 @@ terminate(_Reason, S) ->
     kill(S).
 
 %% @doc Payloads hold prompts and pictures: none of them is printed.
--spec format_status(normal | terminate, list()) -> term().
-format_status(_, [_PDict, S]) ->
-    S#?MODULE{waiting = queue:new(), in_flight = #{}, boot = []}.
+-spec format_status(gen_server:format_status()) -> gen_server:format_status().
+format_status(Status) ->
+    baguette_engine_private:status(Status, fun(S) ->
+        S#?MODULE{waiting = queue:new(), in_flight = #{}, boot = []}
+    end).
 
 %% The OS process
 
@@ -189,15 +194,30 @@ start_process(#?MODULE{options = Options} = S) ->
     end.
 
 died(Status, S) ->
-    #?MODULE{options = #{kind := Kind}, in_flight = InFlight, port = Port} = S,
+    #?MODULE{options = #{kind := Kind}, port = Port} = S,
     ?LOG_WARNING(#{what => worker_died, kind => Kind, exit_status => Status}, ?LOG),
     catch port_close(Port),
-    Calls = [Call || #call{} = Call <- maps:values(InFlight)],
-    lists:foreach(fun(Call) -> answer(Call, {error, {died, #{exit_status => Status}}}) end, Calls),
     ok = tell(S, down),
-    again(counted(Status, S#?MODULE{
-        port = undefined, os_pid = undefined, in_flight = #{}, deaths = S#?MODULE.deaths + 1
-    })).
+    again(counted(Status, forsake(Status, S#?MODULE{
+        port = undefined, os_pid = undefined, deaths = S#?MODULE.deaths + 1
+    }))).
+
+%% The process computes in order, so it died of the first call in flight; the rest had not begun.
+forsake(Status, #?MODULE{owner = Owner, in_flight = InFlight, waiting = Waiting} = S) ->
+    InOrder = [Call || {_, #call{} = Call} <- lists:sort(maps:to_list(InFlight))],
+    {First, Rest} = lists:split(min(1, length(InOrder)), InOrder),
+    Died = {error, {died, #{exit_status => Status}}},
+    lists:foreach(fun(Call) -> answer(Call, Died) end, [C || C <- First, C#call.to =/= Owner]),
+    Left = [Call || Call <- Rest ++ queue:to_list(Waiting), Call#call.to =/= Owner],
+    S1 = S#?MODULE{in_flight = #{}, waiting = queue:from_list(Left)},
+    case S#?MODULE.options of
+        #{kind := expert} -> refuse_all({not_held, #{}}, S1);
+        #{kind := pipeline} -> S1
+    end.
+
+refuse_all(Reason, #?MODULE{waiting = Waiting} = S) ->
+    lists:foreach(fun(Call) -> answer(Call, {error, Reason}) end, queue:to_list(Waiting)),
+    S#?MODULE{waiting = queue:new()}.
 
 %% A process that dies before it was up has told nobody why: after a few of them this one does.
 counted(_Status, #?MODULE{boot = []} = S) ->
@@ -211,7 +231,7 @@ counted(_Status, #?MODULE{failed_starts = Before} = S) ->
 
 failed(Reason, S) ->
     ok = tell(S, {failed, Reason}),
-    S#?MODULE{failure = Reason}.
+    refuse_all(Reason, S#?MODULE{failure = Reason}).
 
 again(#?MODULE{started_ms = Started, backoff_ms = Backoff} = S) ->
     Now = case now_ms() - Started > ?HEALTHY_MS of

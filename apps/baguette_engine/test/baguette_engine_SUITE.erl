@@ -10,6 +10,8 @@
     options_are_refused_by_name/1,
     a_killed_worker_changes_no_pixel/1,
     a_crashed_process_of_ours_changes_no_pixel/1,
+    a_result_is_there_when_it_is_finished/1,
+    nobodys_status_shows_the_prompt/1,
     a_cancelled_generation_delivers_nothing_more/1,
     who_waits_is_drawn_in_turn_and_who_comes_too_late_is_refused/1,
     a_restarted_admission_knows_whom_it_had/1,
@@ -27,6 +29,8 @@ all() ->
         options_are_refused_by_name,
         a_killed_worker_changes_no_pixel,
         a_crashed_process_of_ours_changes_no_pixel,
+        a_result_is_there_when_it_is_finished,
+        nobodys_status_shows_the_prompt,
         a_cancelled_generation_delivers_nothing_more,
         who_waits_is_drawn_in_turn_and_who_comes_too_late_is_refused,
         a_restarted_admission_knows_whom_it_had,
@@ -66,7 +70,7 @@ a_prompt_becomes_pictures(_Config) ->
     ?assertEqual(?STEPS, length(Routing)),
     ?assertEqual(#{node() => length(Calls)}, Who),
     ?assert(lists:all(fun(#{ms := Ms, compute_ms := Compute}) -> Ms >= Compute end, Calls)),
-    ?assertEqual(pixels(Second), pixels(draw(#{seed => 6}))).
+    ?assertEqual([pixels(Second)], pixels(draw(#{seed => 6}))).
 
 options_are_refused_by_name(_Config) ->
     Refused = fun(Options) ->
@@ -77,28 +81,56 @@ options_are_refused_by_name(_Config) ->
     ?assertMatch({prompt, _}, Refused(#{prompt => <<>>})),
     ?assertMatch({colour, _}, Refused(#{prompt => ?PROMPT, colour => red})).
 
+%% Several images ask every expert: more calls are with the worker than it may have in hand.
 a_killed_worker_changes_no_pixel(_Config) ->
-    Undisturbed = pixels(draw(#{seed => 1})),
+    Request = #{seed => 1, n => 4, top_k => full},
+    Undisturbed = pixels(draw(Request)),
     [
         begin
-            {ok, Id} = begun(#{seed => 1}),
+            {ok, Id} = begun(Request),
             [Os] = [Os || #{kind := K, os_pid := Os} <- baguette_engine:workers(), K =:= Kind],
             [] = os:cmd("kill -KILL " ++ integer_to_list(Os)),
             ?assertEqual(Undisturbed, pixels(baguette_engine:await(Id, infinity)))
         end
-     || Kind <- [expert, pipeline]
+     || Kind <- [expert, pipeline, expert, pipeline]
     ].
 
+%% Often, because what it was doing when it was killed is chance.
 a_crashed_process_of_ours_changes_no_pixel(_Config) ->
     Undisturbed = pixels(draw(#{seed => 2})),
     [
         begin
+            until(fun ready/0),
             {ok, Id} = begun(#{seed => 2}),
             exit(whereis(Name), kill),
             ?assertEqual(Undisturbed, pixels(baguette_engine:await(Id, infinity)))
         end
-     || Name <- [baguette_engine_expert, baguette_engine_pipeline, baguette_engine_admission]
+     || Name <- [baguette_engine_expert, baguette_engine_admission] ++
+            lists:duplicate(5, baguette_engine_pipeline)
     ].
+
+a_result_is_there_when_it_is_finished(_Config) ->
+    {ok, Id} = begun(#{steps => 250}),
+    ?assertMatch({error, {still_running, #{step := _}}}, baguette_engine:result(Id)),
+    ?assertMatch({error, {still_running, #{}}}, baguette_engine:await(Id, 1)),
+    ok = baguette_engine:cancel(Id),
+    ?assertMatch({error, {cancelled, _}}, baguette_engine:await(Id, infinity)),
+    {ok, Next} = submit(#{steps => 1}),
+    {ok, Result} = baguette_engine:await(Next, infinity),
+    ?assertEqual({ok, Result}, baguette_engine:result(Next)).
+
+nobodys_status_shows_the_prompt(_Config) ->
+    {ok, Id} = begun(#{steps => 250}),
+    {ok, Generation} = baguette_engine_admission:lookup(Id),
+    Names = [baguette_engine_admission, baguette_engine_pipeline, baguette_engine_expert],
+    {links, Links} = process_info(whereis(baguette_engine_pipeline), links),
+    Owners = [Pid || Pid <- Links, is_pid(Pid), Pid =/= whereis(baguette_engine_sup)],
+    ?assertMatch([_], Owners),
+    [
+        ?assertEqual(nomatch, string:find(io_lib:format("~0tp", [sys:get_status(P)]), ?PROMPT))
+     || P <- [Generation | Names] ++ Owners
+    ],
+    ok = baguette_engine:cancel(Id).
 
 a_cancelled_generation_delivers_nothing_more(_Config) ->
     {ok, Id} = begun(#{steps => 250}),
@@ -172,7 +204,7 @@ mailbox() ->
     after 0 -> []
     end.
 
-pixels({ok, #{images := [Image]}}) -> pixels(Image);
+pixels({ok, #{images := Images}}) -> [pixels(Image) || Image <- Images];
 pixels(#{pixels_sha256 := Hash}) -> Hash.
 
 listed() ->

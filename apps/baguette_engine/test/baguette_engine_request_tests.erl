@@ -54,7 +54,8 @@ refusals_name_the_field_and_the_range_test_() ->
             {top_k, 4, <<"1..3 or full">>},
             {top_k, 0, <<"1..3 or full">>},
             {deterministic, 1, <<"true or false">>},
-            {negative_prompt, <<255>>, <<"text in UTF-8">>}
+            {negative_prompt, <<255>>, <<"text in UTF-8">>},
+            {negative_prompt, [no, text], <<"text in UTF-8">>}
         ]
     ].
 

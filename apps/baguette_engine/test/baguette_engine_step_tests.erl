@@ -155,6 +155,15 @@ a_late_call_that_nobody_else_could_answer_is_waited_for_test() ->
     W2 = on({answered, No, {ok, velocities(0, [0])}}, W1),
     ?assertMatch({call, advance, _}, last(W2)).
 
+two_holders_slower_than_the_floor_are_given_time_test() ->
+    W = asking([[0]], #{0 => [a, b]}),
+    ?assertMatch({call, advance, _}, drawn(6 * ?FLOOR_MS * 1000, 10, W)).
+
+a_call_of_many_images_is_given_more_time_test() ->
+    W0 = asking([[0], [0], [0]], #{0 => [a, b]}),
+    ?assertEqual([], effects(on(tick, after_us(2 * ?LATE_US, W0)))),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(3 * ?LATE_US, W0)))).
+
 what_cannot_be_helped_fails_at_once_test_() ->
     [
         ?_assertMatch(
@@ -181,6 +190,28 @@ a_dead_pipeline_worker_is_asked_the_same_again_test() ->
     ?assertEqual({call, advance, Payload}, last(W1)),
     W3 = on({called, {error, {died, #{}}}}, on({called, {error, {died, #{}}}}, W1)),
     ?assertMatch([{failed, {pipeline_died, #{during := advance, deaths := 3}}}], effects(W3)).
+
+a_pipeline_server_that_is_restarted_costs_no_death_test() ->
+    W0 = answer_all(asking([[0]])),
+    Call = last(W0),
+    NotRunning = fun(W) -> on({called, {error, {not_running, #{}}}}, W) end,
+    Again = fun(_, W) -> on(tick, after_us(250000, NotRunning(W))) end,
+    W1 = NotRunning(W0),
+    ?assertEqual([{publish, {waiting, #{reason => pipeline_restarting, during => advance}}}],
+        effects(W1)),
+    ?assertEqual([Call], effects(lists:foldl(Again, W0, lists:seq(1, 5)))).
+
+a_late_pipeline_call_is_told_ever_less_often_test() ->
+    W0 = on(begin_now, world()),
+    Ticks = fun(N, W) -> on(tick, after_us(N * ?FLOOR_MS * 1000, W)) end,
+    Late = [#{reason => pipeline_late, during => encode}],
+    W1 = Ticks(1, W0),
+    ?assertEqual(Late, published(waiting, W1)),
+    ?assertEqual([], effects(on(tick, after_us(?FLOOR_MS * 900, W1)))),
+    W2 = Ticks(1, W1),
+    ?assertEqual(Late, published(waiting, W2)),
+    ?assertEqual([], effects(Ticks(1, W2))),
+    ?assertEqual(Late, published(waiting, Ticks(2, W2))).
 
 an_error_of_the_pipeline_worker_fails_it_test() ->
     W = on({called, {error, {bad_input, #{message => <<"m">>}}}}, on(begin_now, world())),
@@ -255,6 +286,19 @@ answer_all(Asks, W) ->
         W,
         Asks
     ).
+
+%% What follows when the call just made takes so long, and so does every call made instead of it.
+drawn(Slow, Tries, #{now := Now} = W) ->
+    [Ask] = asks(W),
+    drawn(Slow, Tries, Now + Slow, Ask, W).
+
+drawn(Slow, Tries, AnsweredAt, {No, _, _, #{rows := Rows}} = Ask, W0) ->
+    #{now := Now} = W = on(tick, after_us(250000, W0)),
+    case asks(W) of
+        [_] when Tries > 0 -> drawn(Slow, Tries - 1, W);
+        [] when Now < AnsweredAt -> drawn(Slow, Tries, AnsweredAt, Ask, W);
+        [] -> last(on({answered, No, {ok, velocities(0, Rows)}}, W))
+    end.
 
 %% The first of the asks just made ends in an error.
 fail_next(Error, W) ->

@@ -12,7 +12,9 @@ worker_test_() ->
     Cases = [
         fun a_call_is_answered_under_its_reference/0,
         fun boot_calls_come_first_and_the_owner_is_told/0,
-        fun a_killed_process_fails_what_it_had_and_keeps_what_waits/0,
+        fun a_killed_expert_process_hands_back_what_it_had/0,
+        fun a_killed_pipeline_process_leaves_what_it_had_not_begun_to_the_next/0,
+        fun the_owners_own_calls_go_with_the_process/0,
         fun a_cancelled_call_is_not_answered/0,
         fun stopping_leaves_no_process/0,
         fun the_process_goes_with_its_owners_owner/0,
@@ -48,19 +50,40 @@ boot_calls_come_first_and_the_owner_is_told() ->
     ?assertMatch(#{state := ready, deaths := 0}, overview(Worker)),
     ok = baguette_engine_worker:stop(Worker).
 
-a_killed_process_fails_what_it_had_and_keeps_what_waits() ->
+a_killed_expert_process_hands_back_what_it_had() ->
     Worker = start([]),
     {ok, _} = answer(call(Worker, ?STATS)),
-    #{os_pid := Before} = overview(Worker),
-    [First, Second | Waiting] = [call(Worker, Call) || Call <- [warm(), ?STATS, ?STATS, ?STATS]],
-    #{in_flight := 2, waiting := 2} = overview(Worker),
-    kill(Before),
+    [First | Rest] = [call(Worker, Call) || Call <- [warm(), ?STATS, ?STATS, ?STATS]],
+    killed(Worker),
     ?assertMatch({error, {died, _}}, answer(First)),
-    ?assertMatch({error, {died, _}}, answer(Second)),
+    [?assertMatch({error, {not_held, _}}, answer(Ref)) || Ref <- Rest],
     ?assertEqual(down, told(Worker)),
-    Later = [Os || {ok, #{<<"os_pid">> := Os}} <- [answer(Ref) || Ref <- Waiting]],
-    ?assertMatch([Os, Os] when Os =/= Before, Later),
-    ?assertMatch(#{deaths := 1}, overview(Worker)),
+    {ok, _} = answer(call(Worker, ?STATS)),
+    ?assertMatch(#{deaths := 1, state := ready}, overview(Worker)),
+    ok = baguette_engine_worker:stop(Worker).
+
+a_killed_pipeline_process_leaves_what_it_had_not_begun_to_the_next() ->
+    Worker = start(pipeline, python(), []),
+    {ok, _} = answer(call(Worker, ?STATS)),
+    %% Imports transformers before it finds no model.
+    Slow = {load, baguette_engine_msgpack:encode(#{
+        threads => 1, model_dir => {text, <<"/nowhere">>}
+    })},
+    [First | Rest] = [call(Worker, Call) || Call <- [Slow, ?STATS, ?STATS, ?STATS]],
+    Before = killed(Worker),
+    ?assertMatch({error, {died, _}}, answer(First)),
+    Later = [Os || {ok, #{<<"os_pid">> := Os}} <- [answer(Ref) || Ref <- Rest]],
+    ?assertMatch([Os, Os, Os] when Os =/= Before, Later),
+    ok = baguette_engine_worker:stop(Worker).
+
+the_owners_own_calls_go_with_the_process() ->
+    Worker = start([]),
+    {ok, _} = answer(call(Worker, ?STATS)),
+    Refs = [call(Worker, self(), Call) || Call <- [warm(), ?STATS, ?STATS]],
+    _ = killed(Worker),
+    ?assertEqual(down, told(Worker)),
+    {ok, _} = answer(call(Worker, ?STATS)),
+    ?assertEqual([none, none, none], [answered(Ref) || Ref <- Refs]),
     ok = baguette_engine_worker:stop(Worker).
 
 a_cancelled_call_is_not_answered() ->
@@ -105,7 +128,7 @@ a_failed_boot_call_says_why_and_is_tried_again() ->
     ok = baguette_engine_worker:stop(Worker).
 
 dead_at_every_start_is_told_after_three() ->
-    Worker = start("/bin/false", [?STATS]),
+    Worker = start(expert, "/bin/false", [?STATS]),
     [down, down, down] = [told(Worker) || _ <- lists:seq(1, 3)],
     Reason = {worker_not_started, #{worker => expert, exit_status => 1, times => 3}},
     ?assertEqual({failed, Reason}, told(Worker)),
@@ -113,27 +136,40 @@ dead_at_every_start_is_told_after_three() ->
     ok = baguette_engine_worker:stop(Worker).
 
 a_python_that_is_not_there_is_told_at_once() ->
-    Worker = start("/nowhere/python", [?STATS]),
+    Worker = start(expert, "/nowhere/python", [?STATS]),
     ?assertMatch({failed, {python_not_started, #{python := "/nowhere/python"}}}, told(Worker)),
     ok = baguette_engine_worker:stop(Worker).
 
 %% --- helpers
 
 start(Boot) ->
-    start(baguette_engine_checkout:path([".venv", "bin", "python"]), Boot).
+    start(expert, python(), Boot).
 
-start(Python, Boot) ->
+start(Kind, Python, Boot) ->
     {ok, Worker} = baguette_engine_worker:start_link(#{
-        kind => expert, python => Python, env => [], boot => Boot
+        kind => Kind, python => Python, env => [], boot => Boot
     }),
     Worker.
+
+python() -> baguette_engine_checkout:path([".venv", "bin", "python"]).
+
+%% Once it has frames in its hands.
+killed(Worker) ->
+    #{os_pid := Os, in_flight := 2} = overview(Worker),
+    signal(Os, "KILL"),
+    Os.
 
 warm() ->
     {warm, baguette_engine_msgpack:encode(#{threads => 1})}.
 
+%% A call of somebody else than the worker's owner, which is the test itself.
 call(Worker, Call) ->
+    Test = self(),
+    call(Worker, spawn(fun() -> receive Answer -> Test ! Answer end end), Call).
+
+call(Worker, To, Call) ->
     Ref = make_ref(),
-    ok = baguette_engine_worker:request(Worker, Ref, self(), Call),
+    ok = baguette_engine_worker:request(Worker, Ref, To, Call),
     Ref.
 
 overview(Worker) ->
@@ -157,8 +193,6 @@ told(Worker) ->
         {baguette_engine_worker, Worker, What} -> What
     after ?WAIT_MS -> error(not_told)
     end.
-
-kill(Os) -> signal(Os, "KILL").
 
 signal(Os, Name) ->
     [] = os:cmd("kill -" ++ Name ++ " " ++ integer_to_list(Os)),

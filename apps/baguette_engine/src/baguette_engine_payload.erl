@@ -1,0 +1,57 @@
+%% @doc What the workers are told in each call of a generation, before it is packed. Pure; called by
+%% baguette_engine_step. The twin of the entry points' docstrings in python_worker/baguette/worker;
+%% docs/internals/port.md lists them. Text is {text, Binary}: msgpack tells it from bytes.
+-module(baguette_engine_payload).
+
+-export([encode/1, start/1, ask/5, advance/3, decode/2]).
+
+-type request() :: baguette_engine_request:request().
+
+-spec encode(request()) -> map().
+encode(#{prompt := Prompt, negative_prompt := Negative}) ->
+    #{prompt => {text, Prompt}, negative_prompt => {text, Negative}}.
+
+-spec start(request()) -> map().
+start(Request) ->
+    (steps(Request))#{seeds => baguette_engine_result:seeds(Request)}.
+
+%% @doc A row for each image that chose the expert. `T' and `Encoded' are the pipeline worker's own
+%% answers; of its contexts only those go along whose hashes the holder asked for.
+-spec ask(binary(), [Image], T :: map(), {Encoded :: map(), Hashes :: [binary()]}, request()) ->
+    map()
+when
+    Image :: baguette_engine_image:image().
+ask(Component, Images, T, {Encoded, Hashes}, Request) ->
+    #{<<"context">> := Context, <<"null">> := Null} = Encoded,
+    #{<<"hash">> := ContextHash} = Context,
+    #{<<"hash">> := NullHash} = Null,
+    Common = T#{
+        <<"context">> => {text, ContextHash},
+        <<"null">> => {text, NullHash},
+        <<"scale">> => maps:get(guidance_scale, Request)
+    },
+    #{
+        component => {text, Component},
+        canonical => maps:get(deterministic, Request),
+        rows => [baguette_engine_image:row(Common, Image) || Image <- Images],
+        contexts => [
+            #{hash => {text, Hash}, tensor => Tensor}
+         || #{<<"hash">> := Hash, <<"tensor">> := Tensor} <- [Context, Null],
+            lists:member(Hash, Hashes)
+        ]
+    }.
+
+%% @doc `Step' counts from 0.
+-spec advance(non_neg_integer(), [baguette_engine_image:image()], request()) -> map().
+advance(Step, Images, Request) ->
+    Answered = [baguette_engine_image:answered(Image) || Image <- Images],
+    (steps(Request))#{step => Step, images => Answered}.
+
+%% @doc `Moved' are the images of the last `advance'.
+-spec decode([map()], request()) -> map().
+decode(Moved, Request) ->
+    Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
+    #{latents => Latents, text => baguette_engine_result:texts(Request)}.
+
+steps(#{steps := Steps, top_k := full}) -> #{steps => Steps, top_k => nil};
+steps(#{steps := Steps, top_k := TopK}) -> #{steps => Steps, top_k => TopK}.
