@@ -33,7 +33,7 @@ from local_cluster.waiting import CONNECT_SECONDS, become_ready, interruptible, 
 
 OUTPUT = ROOT / "out" / "bench.json"
 STEPS = 30
-ROUNDS = 9
+ROUNDS = 15
 LEAST_ROUNDS = 5
 WARM_UP = 3
 BOUND = 1.3

@@ -79,7 +79,7 @@ def test_a_directory_without_a_model_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["picture.jpg", "folder.png"])
 def test_an_impossible_picture_path_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(BadOption, match="^OUT "):
+    with pytest.raises(BadOption, match=r"^OUT "):
         check_out(tmp_path / name)
 
 

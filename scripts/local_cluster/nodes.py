@@ -212,6 +212,7 @@ def _command(port: int) -> list[str]:
         *erl(),
         "-noinput",
         *("-erl_epmd_port", str(port)),
+        *("+S", "1:1"),  # there are more nodes here than cores
         *("-args_file", str(ROOT / "config" / "vm.args")),
         *("-config", str(ROOT / "config" / "sys")),
     ]
