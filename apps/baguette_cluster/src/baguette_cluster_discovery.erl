@@ -8,7 +8,7 @@
 -include_lib("kernel/include/logger.hrl").
 
 -export([start_link/1, known/0, has_answered/0, last_error/0]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(TABLE, ?MODULE).
 -define(LOG_META, #{domain => [baguette, cluster]}).
@@ -48,9 +48,14 @@ last_error() ->
         _ -> none
     end.
 
--spec init(baguette_cluster_settings:settings()) -> {ok, state()}.
+-spec init(baguette_cluster_settings:settings()) -> {ok, state(), {continue, find}}.
 init(Settings) ->
-    {ok, find(#?MODULE{settings = Settings})}.
+    {ok, #?MODULE{settings = Settings}, {continue, find}}.
+
+%% A finder that has to wait for a program must not hold up the start of the room.
+-spec handle_continue(find, state()) -> {noreply, state()}.
+handle_continue(find, S) ->
+    {noreply, find(S)}.
 
 -spec handle_call(term(), gen_server:from(), state()) -> {reply, {error, unknown_call}, state()}.
 handle_call(Unknown, _From, S) ->

@@ -9,6 +9,10 @@
 -type settings() :: #{
     finder := module(),                 % a baguette_cluster_discovery callback module
     peers := [string()],                % IPv4 addresses, for the static finder
+    tailscale := file:filename(),       % for the tailscale finder: the CLI
+    tailscale_ms := pos_integer(),      % how long it may take to answer
+    tailscale_tag := string(),          % peers with this tag ...
+    tailscale_host_prefix := string(),  % ... or, where nobody has it, with such a host name
     address := string() | undefined,    % our own; undefined on a node without distribution
     beat_ms := pos_integer(),           % how often our report goes out
     suspect_ms := pos_integer(),        % silence after which a linked node is not asked
@@ -25,6 +29,10 @@ defaults() ->
     #{
         finder => baguette_cluster_discovery_static,
         peers => [],
+        tailscale => "tailscale",
+        tailscale_ms => 4000,
+        tailscale_tag => "tag:baguette",
+        tailscale_host_prefix => "baguette",
         address => undefined,
         beat_ms => 500,
         suspect_ms => 2000,
@@ -58,6 +66,11 @@ one(finder, Value) -> must(is_atom(Value), finder, "must be a module");
 one(component_module, Value) -> must(is_atom(Value), component_module, "must be a module");
 one(address, undefined) -> ok;
 one(address, Value) -> must(is_address(Value), address, "must be an IPv4 address");
+one(tailscale_ms, Value) -> within(tailscale_ms, Value, 10, 60000);
+one(Key, Value) when
+    Key =:= tailscale; Key =:= tailscale_tag; Key =:= tailscale_host_prefix
+->
+    must(is_text(Value), Key, "must be text");
 one(beat_ms, Value) -> within(beat_ms, Value, 10, 60000);
 one(suspect_ms, Value) -> within(suspect_ms, Value, 10, 600000);
 one(gone_ms, Value) -> within(gone_ms, Value, 10, 3600000);
@@ -75,6 +88,9 @@ within(Key, _Value, Low, High) ->
 
 must(true, _Key, _Why) -> ok;
 must(false, Key, Why) -> {Key, Why}.
+
+is_text(Value) ->
+    Value =/= [] andalso io_lib:printable_unicode_list(Value).
 
 is_address(Value) ->
     baguette_cluster_node_name:is_address(Value).

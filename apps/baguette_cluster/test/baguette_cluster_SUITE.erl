@@ -17,7 +17,8 @@
     what_crashes_here_three_times_is_held_elsewhere/1,
     what_nobody_else_could_hold_stays_however_often_it_crashes/1,
     the_tables_outlive_their_writers/1,
-    strange_messages_and_control_nodes_change_nothing/1
+    strange_messages_and_control_nodes_change_nothing/1,
+    a_tailscale_that_fails_is_not_an_empty_tailnet/1
 ]).
 
 -define(PORT, "9177").
@@ -39,7 +40,8 @@ all() ->
         what_crashes_here_three_times_is_held_elsewhere,
         what_nobody_else_could_hold_stays_however_often_it_crashes,
         the_tables_outlive_their_writers,
-        strange_messages_and_control_nodes_change_nothing
+        strange_messages_and_control_nodes_change_nothing,
+        a_tailscale_that_fails_is_not_an_empty_tailnet
     ].
 
 init_per_testcase(_Case, Config) ->
@@ -201,6 +203,35 @@ strange_messages_and_control_nodes_change_nothing(Config) ->
     ?assertEqual([host(2), host(3)], [N || #{node := N} <- ask(A, nodes, [])]),
     ?assertEqual(Pid, peer:call(A, erlang, whereis, [baguette_cluster_gossip])),
     ?assertEqual(ok, ask(A, health, [])).
+
+a_tailscale_that_fails_is_not_an_empty_tailnet(Config) ->
+    Cli = filename:join(proplists:get_value(priv_dir, Config), "tailscale"),
+    Says = fun(Does) ->
+        %% Renamed into place: the node may run it at any moment.
+        ok = file:write_file(Cli ++ ".new", ["#!/bin/sh\n", Does, "\n"]),
+        ok = file:change_mode(Cli ++ ".new", 8#755),
+        ok = file:rename(Cli ++ ".new", Cli)
+    end,
+    Machine = fun(Address) -> #{'HostName' => baguette, 'TailscaleIPs' => [Address]} end,
+    Status = fun(Peers) ->
+        Self = Machine(<<"100.64.0.1">>),
+        Said = #{'BackendState' => 'Running', 'Self' => Self, 'Peer' => Peers},
+        ["echo '", jiffy:encode(Said), "'"]
+    end,
+    ok = Says(Status(#{k => Machine(<<"100.64.0.2">>)})),
+    Node = boot("baguette", 2, [], Config),
+    Finder = baguette_cluster_discovery_tailscale,
+    Env = [{finder, Finder}, {tailscale, Cli}, {find_ms, 50}, {component_module, undefined}],
+    [ok = peer:call(Node, application, set_env, [baguette_cluster, K, V]) || {K, V} <- Env],
+    {ok, _} = peer:call(Node, application, ensure_all_started, [baguette_cluster]),
+    Known = fun() -> peer:call(Node, baguette_cluster_discovery, known, []) end,
+    until(fun() -> Known() =:= ['baguette@100.64.0.2'] end),
+    ok = Says("exit 1"),
+    Failed = {error, {tailscale_exit, 1}},
+    until(fun() -> Failed =:= peer:call(Node, baguette_cluster_discovery, last_error, []) end),
+    ?assertEqual(['baguette@100.64.0.2'], Known()),
+    ok = Says(Status(null)),
+    until(fun() -> Known() =:= [] end).
 
 %% Nodes ----------------------------------------------------------------------------------------
 

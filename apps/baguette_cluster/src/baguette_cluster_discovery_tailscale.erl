@@ -1,0 +1,40 @@
+%% @doc The finder of a tailnet: asks the local tailscale CLI who else is there. No key of the
+%% control plane is needed, and none is read.
+-module(baguette_cluster_discovery_tailscale).
+
+-behaviour(baguette_cluster_discovery).
+
+-export([find/1, status/1]).
+
+-export_type([reason/0]).
+
+%% 200 peers are about 400 KB.
+-define(MAX_BYTES, 16 bsl 20).
+
+-type reason() ::
+    baguette_cluster_tailscale:reason()
+    %% the CLI itself
+    | {tailscale_cli, baguette_cluster_command:error()}
+    %% it could not reach its daemon, most likely
+    | {tailscale_exit, pos_integer()}.
+
+-spec find(baguette_cluster_settings:settings()) -> {ok, [string()]} | {error, reason()}.
+find(#{tailscale_tag := Tag, tailscale_host_prefix := Prefix} = Settings) ->
+    case status(Settings) of
+        {ok, #{peers := Peers}} ->
+            Filter = #{tag => Tag, host_prefix => Prefix},
+            {ok, baguette_cluster_tailscale:select(Peers, Filter)};
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc The tailnet as this machine sees it.
+-spec status(baguette_cluster_settings:settings()) ->
+    {ok, baguette_cluster_tailscale:status()} | {error, reason()}.
+status(#{tailscale := Cli, tailscale_ms := Ms}) ->
+    Bounds = #{ms => Ms, bytes => ?MAX_BYTES},
+    case baguette_cluster_command:run(Cli, ["status", "--json"], Bounds) of
+        {ok, {0, Output}} -> baguette_cluster_tailscale:parse(Output);
+        {ok, {Status, _}} -> {error, {tailscale_exit, Status}};
+        {error, Why} -> {error, {tailscale_cli, Why}}
+    end.
