@@ -4,6 +4,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(baguette_engine_fixture, [until/1]).
+
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
 -export([
     a_prompt_becomes_pictures/1,
@@ -38,27 +40,11 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    Model = filename:join(proplists:get_value(priv_dir, Config), "tiny"),
-    Python = baguette_engine_checkout:path([".venv", "bin", "python"]),
-    Log = Model ++ ".log",
-    Build = [Python, " -m baguette.families.paris.tiny ", Model, " > ", Log, " 2>&1 || cat ", Log],
-    [] = os:cmd(lists:flatten(Build)),
-    ok = logger:set_primary_config(level, error),
-    [ok = application:load(App) || App <- [baguette_cluster, baguette_engine]],
-    Component = baguette_engine_component,
-    ok = application:set_env(baguette_cluster, component_module, Component),
-    Settings = #{
-        model_dir => Model, python => Python, pipeline => eager, max_running => 1, max_waiting => 1
-    },
-    maps:foreach(fun(K, V) -> ok = application:set_env(baguette_engine, K, V) end, Settings),
-    {ok, _} = application:ensure_all_started(baguette_engine),
-    until(fun ready/0),
+    ok = baguette_engine_fixture:start(proplists:get_value(priv_dir, Config)),
     Config.
 
 end_per_suite(_Config) ->
-    Workers = [Os || #{os_pid := Os} <- baguette_engine:workers(), is_integer(Os)],
-    [ok = application:stop(App) || App <- [baguette_engine, baguette_cluster]],
-    [until(fun() -> not runs(Os) end) || Os <- Workers].
+    baguette_engine_fixture:stop().
 
 %% Cases ----------------------------------------------------------------------------------------
 
@@ -100,7 +86,7 @@ a_crashed_process_of_ours_changes_no_pixel(_Config) ->
     Undisturbed = pixels(draw(#{seed => 2})),
     [
         begin
-            until(fun ready/0),
+            until(fun baguette_engine_fixture:ready/0),
             {ok, Id} = begun(#{seed => 2}),
             exit(whereis(Name), kill),
             ?assertEqual(Undisturbed, pixels(baguette_engine:await(Id, infinity)))
@@ -209,22 +195,3 @@ pixels(#{pixels_sha256 := Hash}) -> Hash.
 
 listed() ->
     [{Id, State} || #{id := Id, state := State} <- baguette_engine:generations()].
-
-ready() ->
-    baguette_engine:health() =:= ok andalso baguette_engine:experts() =/= [] andalso
-        [] =:= [W || #{state := State} = W <- baguette_engine:workers(), State =/= ready].
-
-runs(Os) ->
-    case file:read_file("/proc/" ++ integer_to_list(Os) ++ "/stat") of
-        {ok, Stat} -> binary:match(Stat, <<") Z ">>) =:= nomatch;
-        {error, _} -> false
-    end.
-
-until(Holds) -> until(Holds, erlang:monotonic_time(millisecond) + 60000).
-
-until(Holds, Deadline) ->
-    case {Holds(), erlang:monotonic_time(millisecond) < Deadline} of
-        {true, _} -> ok;
-        {false, true} -> receive after 25 -> until(Holds, Deadline) end;
-        {false, false} -> error({never_came_true, Holds})
-    end.
