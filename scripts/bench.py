@@ -23,13 +23,13 @@ from statistics import median
 from typing import Any
 
 from baguette.files import check_writable
-from local_cluster.control import Control
-from local_cluster.nodes import DEFAULT_PORT, Cluster, Launch, claim, start
-from local_cluster.options import ROOT, BadOption, Model, Options
-from local_cluster.picture import write_record
-from local_cluster.processes import Refused, no_file
-from local_cluster.progress import Progress
-from local_cluster.waiting import CONNECT_SECONDS, become_ready, interruptible, uninterrupted
+from launcher.control import Control
+from launcher.nodes import DEFAULT_PORT, Cluster, Launch, claim, start
+from launcher.options import ROOT, BadOption, Model, Options
+from launcher.picture import write_record
+from launcher.processes import Refused, no_file
+from launcher.progress import Progress
+from launcher.waiting import CONNECT_SECONDS, become_ready, interruptible, uninterrupted
 
 OUTPUT = ROOT / "out" / "bench.json"
 STEPS = 30
@@ -182,9 +182,9 @@ def running(options: Options, nodes: int, progress: Progress) -> Iterator[Contro
     with claim(cluster.port, nodes):
         try:
             start(cluster, Launch(nodes, options.model_dir, guard[0]))
-            with Control(cluster) as control:
+            with Control(cluster.target()) as control:
                 control.connect(CONNECT_SECONDS)
-                become_ready(control, nodes, progress)
+                become_ready(cluster, control, nodes, progress)
                 yield control
         finally:
             progress.close()

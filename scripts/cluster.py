@@ -17,9 +17,9 @@ import io
 import os
 import sys
 
-from local_cluster import commands
-from local_cluster.options import BadOption, Options
-from local_cluster.processes import Refused, no_file
+from launcher import commands
+from launcher.options import BadOption, Options
+from launcher.processes import Refused, no_file
 
 EXAMPLES = """examples:
   PROMPT="a red circle on a blue background" SEED=7 .venv/bin/python scripts/%(prog)s demo

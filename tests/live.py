@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from local_cluster import nodes
-from local_cluster.control import Control, Event
-from local_cluster.nodes import Cluster, Launch, address, claim, node_name, start
-from local_cluster.processes import Process, wait_gone
-from local_cluster.progress import Progress
-from local_cluster.waiting import CONNECT_SECONDS, become_ready
+from launcher import nodes
+from launcher.control import Control, Event
+from launcher.nodes import Cluster, Launch, address, claim, node_name, start
+from launcher.processes import Process, wait_gone
+from launcher.progress import Progress
+from launcher.waiting import CONNECT_SECONDS, become_ready
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = "BAGUETTE_TEST"
@@ -37,8 +37,8 @@ LAUNCHER = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from local_cluster import commands, demo, nodes
-from local_cluster.options import Options
+from launcher import commands, demo, nodes
+from launcher.options import Options
 nodes.RUN = Path(sys.argv[2])
 demo.RECORD = nodes.RUN / "demo.json"
 sys.exit(commands.COMMANDS[sys.argv[3]](Options.read(os.environ)))
@@ -135,7 +135,7 @@ class Live:
 
     def ready(self) -> None:
         """Until every node still wanted is linked and every expert has a holder."""
-        become_ready(self.control, self.count, Progress())
+        become_ready(self.cluster, self.control, self.count, Progress())
 
     def submit(self, request: Request) -> Drawing:
         """Ask for a picture; returns when the engine has taken it."""
@@ -187,7 +187,7 @@ def live(run: Path, model_dir: Path, count: int, tag: str) -> Iterator[Live]:
         try:
             with claim(cluster.port, count):
                 start(cluster, Launch(count, model_dir, guard[0]))
-                with Control(cluster) as control:
+                with Control(cluster.target()) as control:
                     control.connect(CONNECT_SECONDS)
                     whole = Live(cluster, control, count)
                     whole.ready()

@@ -12,10 +12,10 @@ from statistics import median
 import bench
 import pytest
 
+from launcher import nodes
+from launcher.options import Options
+from launcher.waiting import SIGNALS
 from live import TAG, free_port, leftovers
-from local_cluster import nodes
-from local_cluster.options import Options
-from local_cluster.waiting import SIGNALS
 
 CLUSTER = "cluster"
 

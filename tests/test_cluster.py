@@ -9,8 +9,8 @@ import pytest
 
 from agreement import first_asked, reference, same
 from baguette.pipeline import Pipeline
+from launcher.processes import Refused
 from live import PATIENCE, Live, node_name
-from local_cluster.processes import Refused
 
 PROMPT = "a red circle on a blue background"
 STEPS = 12

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from local_cluster.nodes import Atom, term
-from local_cluster.options import BadOption, Model, Options, check_out
-from local_cluster.processes import Process, end, wait_gone
+from launcher.erlang import Atom, term
+from launcher.options import BadOption, Model, Options, check_out
+from launcher.processes import Process, end, wait_gone
 
 MODEL = Model("toy", num_experts=3, defaults={"steps": 5, "top_k": 2}, example_prompt="a toy")
 

@@ -6,23 +6,23 @@ import os
 import sys
 from collections.abc import Callable
 
-from local_cluster.control import Control, flags
-from local_cluster.demo import STOP_PATIENCE, demo
-from local_cluster.nodes import (
+from launcher.control import Control
+from launcher.demo import STOP_PATIENCE, demo
+from launcher.erlang import control_flags, environment
+from launcher.nodes import (
     DEFAULT_PORT,
     Cluster,
     Launch,
     address,
     claim,
-    environment,
     node_name,
     running,
     start,
 )
-from local_cluster.options import Model, Options
-from local_cluster.processes import Refused
-from local_cluster.progress import Progress
-from local_cluster.waiting import CONNECT_SECONDS, become_ready, interruptible, uninterrupted
+from launcher.options import Model, Options
+from launcher.processes import Refused
+from launcher.progress import Progress
+from launcher.waiting import CONNECT_SECONDS, become_ready, interruptible, uninterrupted
 
 STATUS_SECONDS = 5.0
 DOWN_PATIENCE = 8.0
@@ -38,9 +38,9 @@ def up(options: Options) -> int:
     with claim(cluster.port, nodes, cluster.web_port):
         try:
             start(cluster, Launch(nodes, options.model_dir, web_port=cluster.web_port))
-            with Control(cluster) as control:
+            with Control(cluster.target()) as control:
                 control.connect(CONNECT_SECONDS)
-                become_ready(control, nodes, progress)
+                become_ready(cluster, control, nodes, progress)
         except BaseException:
             progress.close()
             with uninterrupted():
@@ -70,7 +70,7 @@ def down(options: Options) -> int:
 def status(options: Options) -> int:
     """Print the cluster as its first living node sees it."""
     cluster = _running(options)
-    with Control(cluster) as control:
+    with Control(cluster.target()) as control:
         control.connect(STATUS_SECONDS)
         control.ask("status")
         print(control.answer("text")["text"], end="")
@@ -85,14 +85,14 @@ def shell(options: Options) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refused("`make shell` needs a terminal: without one the shell would be a local one")
     cluster = _running(options)
-    node = node_name(cluster.first_alive())
+    target = cluster.target()
     print(
-        f"Attached to {node}. baguette:help(). says what can be done; q(). leaves the "
+        f"Attached to {target.node}. baguette:help(). says what can be done; q(). leaves the "
         "shell, the node goes on.",
         flush=True,
     )
-    command = flags(cluster, "shell")
-    os.execve(command[0], [*command, "-remsh", node], _terminal(environment(cluster.run)))
+    command = control_flags(target, "shell")
+    os.execve(command[0], [*command, "-remsh", target.node], _terminal(environment(target.run)))
 
 
 def _terminal(env: dict[str, str]) -> dict[str, str]:

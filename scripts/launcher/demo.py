@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from local_cluster import picture
-from local_cluster.control import Control
-from local_cluster.nodes import DEFAULT_PORT, Cluster, Launch, claim, seconds_since, start
-from local_cluster.options import ROOT, Model, Options, check_out
-from local_cluster.processes import Refused
-from local_cluster.progress import Progress
-from local_cluster.waiting import CONNECT_SECONDS, become_ready, interruptible, uninterrupted
+from launcher import picture
+from launcher.control import Control
+from launcher.nodes import DEFAULT_PORT, Cluster, Launch, claim, seconds_since, start
+from launcher.options import ROOT, Model, Options, check_out
+from launcher.processes import Refused
+from launcher.progress import Progress
+from launcher.waiting import CONNECT_SECONDS, become_ready, interruptible, uninterrupted
 
 STOP_PATIENCE = 4.0
 RECORD = ROOT / "out" / "demo.json"
@@ -71,9 +71,9 @@ def _draw(
     """Start the nodes, wait until the cluster can draw, draw; also the seconds of each phase."""
     begun = time.monotonic()
     start(cluster, launch)
-    with Control(cluster) as control:
+    with Control(cluster.target()) as control:
         control.connect(CONNECT_SECONDS)
-        become_ready(control, launch.nodes, progress)
+        become_ready(cluster, control, launch.nodes, progress)
         ready = seconds_since(begun)
         begun = time.monotonic()
         result = _follow(control, request, progress)

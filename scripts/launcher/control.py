@@ -8,7 +8,6 @@ asked for is cancelled with it.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
 import threading
@@ -16,41 +15,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from local_cluster.nodes import Atom, Cluster, environment, erl, last_words, node_name, term
-from local_cluster.options import ROOT
-from local_cluster.processes import Process, Refused, end
+from launcher.erlang import Atom, Target, control_flags, environment, last_words, term
+from launcher.options import ROOT
+from launcher.processes import Process, Refused, end
 
 Event = dict[str, Any]
-NET_TICKTIME = "8"  # as in config/vm.args; a shell must connect by itself, so not all of that file
-
-
-def flags(cluster: Cluster, name: str) -> list[str]:
-    """The command line of a node that is no member: hidden, not listening, on loopback."""
-    return [
-        *erl(),
-        *("-name", f"{name}-{os.getpid()}@127.0.0.1"),
-        *("-hidden", "-dist_listen", "false"),
-        *("-start_epmd", "false", "-erl_epmd_port", str(cluster.port)),
-        *("-kernel", "prevent_overlapping_partitions", "false", "-connect_all", "false"),
-        *("-kernel", "net_ticktime", NET_TICKTIME),
-    ]
 
 
 class Control:
-    """A context manager around one control node that talks to the cluster's first living node."""
+    """A context manager around one control node that talks to one node of a cluster."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self, target: Target) -> None:
         self.events: queue.Queue[Event | None] = queue.Queue()
-        self.log: Path = cluster.run / "control.log"
-        config = cluster.run / "control.config"
-        config.write_text(
-            term([_kernel(), _face(node_name(cluster.first_alive()))]) + ".\n", encoding="ascii"
-        )
+        self.log: Path = target.run / "control.log"
+        config = target.run / "control.config"
+        config.write_text(term([_kernel(), _face(target.node)]) + ".\n", encoding="ascii")
         with self.log.open("wb") as log:
             self.popen = subprocess.Popen(
                 [
-                    *flags(cluster, "ctl"),
+                    *control_flags(target, "ctl"),
                     "-noinput",
                     *("-config", str(config.with_suffix(""))),
                     *("-eval", "ok = application:load(baguette), baguette_control:start()"),
@@ -58,7 +41,7 @@ class Control:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment(cluster.run),
+                env=environment(target.run),
                 cwd=ROOT,
                 start_new_session=True,
             )

@@ -7,24 +7,25 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from local_cluster.control import Control, Event
-from local_cluster.nodes import check_alive, last_words
-from local_cluster.processes import Refused
-from local_cluster.progress import Progress
+from launcher.control import Control, Event
+from launcher.erlang import last_words
+from launcher.nodes import Cluster, check_alive
+from launcher.processes import Refused
+from launcher.progress import Progress
 
 CONNECT_SECONDS = 60.0
 READY_SECONDS = 180.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def become_ready(control: Control, nodes: int, progress: Progress) -> None:
+def become_ready(cluster: Cluster, control: Control, nodes: int, progress: Progress) -> None:
     """Until all nodes are linked and every expert has a holder; says at once when a node dies."""
     control.ask("ready", nodes=nodes, deadline_ms=int(READY_SECONDS * 1000))
     missing = "the nodes"
-    for event in _readiness(control):
-        check_alive(control.cluster)
+    for event in _readiness(cluster, control):
+        check_alive(cluster)
         if event["event"] == "quiet":
-            progress.waiting(f"waiting for {missing} (logs: {control.cluster.run})")
+            progress.waiting(f"waiting for {missing} (logs: {cluster.run})")
             continue
         missing = _missing(event, nodes)
         if event["event"] == "readiness" and event["nodes"] < nodes:
@@ -36,12 +37,12 @@ def become_ready(control: Control, nodes: int, progress: Progress) -> None:
     progress.phase("loading experts", event["ready"], event["experts"], stays=True)
 
 
-def _readiness(control: Control) -> Iterator[Event]:
+def _readiness(cluster: Cluster, control: Control) -> Iterator[Event]:
     """What the requesting node tells; a refusal comes with the end of that node's log."""
     try:
         yield from control.answers("ready")
     except Refused as refusal:
-        log = control.cluster.log(0)
+        log = cluster.log(0)
         raise Refused(f"{refusal}\nIts last lines (all: {log}):\n{last_words(log, 12)}") from None
 
 

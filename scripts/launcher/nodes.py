@@ -19,12 +19,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from local_cluster.options import ROOT
-from local_cluster.processes import Process, Refused, end
+from launcher.erlang import (
+    RUN,
+    Atom,
+    Target,
+    child_environment,
+    environment,
+    last_words,
+    member_flags,
+    write_config,
+    write_cookie,
+)
+from launcher.options import ROOT
+from launcher.processes import Process, Refused, end
 
 DEFAULT_PORT = 9100
 WEB_PORT_BELOW = 1000  # the nodes' HTTP port is so much below the port of the distribution
-RUN = ROOT / "run"
 
 
 def address(index: int) -> str:
@@ -67,6 +77,11 @@ class Cluster:
     def first_alive(self) -> int:
         """The index of the node to talk to: the requester, while it lives."""
         return next((i for i, node in enumerate(self.nodes) if node.alive()), 0)
+
+    def target(self) -> Target:
+        """The node to talk to."""
+        first = self.first_alive()
+        return Target(node_name(first), self.port, self.run, self.log(first))
 
     def save(self) -> None:
         """Written whole after every start, so that no node is ever unknown to `down`."""
@@ -179,19 +194,15 @@ class Launch:
 
 def start(cluster: Cluster, launch: Launch) -> None:
     """Start every node at once; the first one is the requester."""
-    _write_cookie(cluster.run)
-    command = _command(cluster.port)
+    write_cookie(cluster.run, secrets.token_hex(32))
     for index in range(launch.nodes):
         config = cluster.run / f"node{index + 1}.config"
-        config.write_text(_config(index, launch), encoding="utf-8")
+        write_config(config, _settings(index, launch))
         with cluster.log(index).open("wb") as log:
             popen = subprocess.Popen(
                 [
-                    *command,
-                    *("-name", node_name(index)),
-                    *("-config", str(config.with_suffix(""))),
-                    *("-kernel", "inet_dist_use_interface", _tuple(address(index))),
-                    *("-run", "baguette_app", "boot"),
+                    *member_flags(address(index), cluster.port, [config]),
+                    *("+S", "1:1"),  # there are more nodes here than cores
                 ],
                 stdin=subprocess.DEVNULL if launch.guard is None else launch.guard,
                 stdout=log,
@@ -206,54 +217,11 @@ def start(cluster: Cluster, launch: Launch) -> None:
             cluster.save()
 
 
-def _command(port: int) -> list[str]:
-    """What is common to all command lines of a cluster."""
-    return [
-        *erl(),
-        "-noinput",
-        *("-erl_epmd_port", str(port)),
-        *("+S", "1:1"),  # there are more nodes here than cores
-        *("-args_file", str(ROOT / "config" / "vm.args")),
-        *("-config", str(ROOT / "config" / "sys")),
-    ]
-
-
-def erl() -> list[str]:
-    """The Erlang emulator with our applications in its path."""
-    found = shutil.which("erl")
-    if found is None:
-        raise Refused("erl is not installed: run `make setup`")
-    ebins = sorted(str(path) for path in (ROOT / "_build" / "default" / "lib").glob("*/ebin"))
-    if not ebins:
-        raise Refused("nothing is compiled yet: run `make build`")
-    return [found, "-pa", *ebins]
-
-
-def environment(run: Path) -> dict[str, str]:
-    """A BEAM's environment: the cookie is found through it, and nobody's Erlang flags are."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("ERL_") and k != "PROMPT"}
-    env["HOME"] = str(run)
-    env["XDG_CONFIG_HOME"] = str(run / "xdg")
-    env["LC_ALL"] = "C.UTF-8"
-    env["ERL_CRASH_DUMP"] = str(run / "erl_crash.dump")
-    env["ERL_CRASH_DUMP_SECONDS"] = "5"
-    return env
-
-
-def _write_cookie(run: Path) -> None:
-    path = run / "xdg" / "erlang" / ".erlang.cookie"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o400)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(secrets.token_hex(32))
-
-
-def _config(index: int, launch: Launch) -> str:
-    """One node's own settings as Erlang terms, read after config/sys.config."""
+def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
+    """One node's own settings, read after config/sys.config."""
     # One file for all clusters of this checkout: they share the machine's cores.
     cores = ("BAGUETTE_CORES", str(RUN / "cores"))
-    settings: dict[str, dict[str, Any]] = {
+    return {
         "baguette_cluster": {"peers": [address(i) for i in range(launch.nodes)]},
         "baguette_engine": {
             "model_dir": str(launch.model_dir),
@@ -268,44 +236,6 @@ def _config(index: int, launch: Launch) -> str:
         },
         "baguette_web": {"port": launch.web_port or Atom("undefined")},
     }
-    apps = [(Atom(app), [(Atom(k), v) for k, v in s.items()]) for app, s in settings.items()]
-    return f"%% coding: utf-8\n{term(apps)}.\n"
-
-
-def child_environment() -> list[tuple[str, Any]]:
-    """What workers get instead of the node's own HOME and locale, and how their threads wait."""
-    own = [(name, os.environ.get(name)) for name in ("HOME", "XDG_CONFIG_HOME", "LC_ALL")]
-    threads = [("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")]
-    offline = [("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")]
-    return [(n, Atom("false") if v is None else v) for n, v in [*own, *threads, *offline]]
-
-
-class Atom(str):
-    """An Erlang atom of ours: plain lower-case words."""
-
-
-def term(value: Any) -> str:
-    """Erlang source of a value: numbers, atoms, strings (lists of characters), tuples and lists."""
-    if isinstance(value, Atom | int):
-        return str(value)
-    if isinstance(value, str):
-        return "[" + ",".join(str(ord(char)) for char in value) + "]"
-    if isinstance(value, tuple):
-        return "{" + ",".join(term(item) for item in value) + "}"
-    return "[" + ",".join(term(item) for item in value) + "]"
-
-
-def _tuple(host: str) -> str:
-    return "{" + host.replace(".", ",") + "}"
-
-
-def last_words(log: Path, lines: int = 4) -> str:
-    """The end of a node's log: what a person needs when the node is gone."""
-    try:
-        text = log.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "(no log)"
-    return "\n".join(line[:300] for line in text.splitlines()[-lines:]) or "(an empty log)"
 
 
 def check_alive(cluster: Cluster) -> None:
