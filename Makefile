@@ -21,11 +21,12 @@ export $(1)
 endif
 endef
 OPTIONS := PROMPT N STEPS GUIDANCE TOPK SEED NODES OUT PORT MODEL
+OPTIONS += PEERS ADDRESS SECRET SECRET_FILE TAILSCALE FOREGROUND
 $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 
 # The parts share build directories and addresses.
 .NOTPARALLEL:
-.PHONY: help setup build demo up status down shell bench weights \
+.PHONY: help setup build demo up status down shell doctor join leave invite bench weights \
 	test test-erlang test-python test-cluster check check-erlang check-style check-python \
 	check-shell dialyzer fmt train-mini clean
 
@@ -33,6 +34,9 @@ help: ## list these targets
 	@echo 'make TARGET [NAME=value ...]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 	@echo 'demo and up take NODES PORT MODEL; demo also PROMPT N STEPS GUIDANCE TOPK SEED OUT:'
+	@echo 'join, doctor, leave, invite, status and shell take ADDRESS PORT; join also PEERS MODEL:'
+	@echo '  make join                      make join PEERS=192.168.1.20,192.168.1.21'
+	@echo 'for example:'
 	@echo '  make demo PROMPT="a red circle on a blue background" SEED=7 NODES=4'
 
 setup: ## install what is missing: Erlang packages, .venv, pinned Python packages
@@ -63,6 +67,22 @@ shell: build ## an Erlang shell on a running node (q(). leaves it, the node goes
 
 down: ## stop what `make up` started
 	@[ -x $(PY) ] || { echo 'nothing is running here'; exit 0; }; $(PY) scripts/cluster.py down
+
+# --- this machine as a node of a cluster ---------------------------------------------------------
+
+doctor: build ## check whether this machine can join a cluster, and say what to type where not
+	@$(PY) scripts/node.py doctor
+
+join: build ## join the cluster of this tailnet, or that of PEERS=host1,host2
+	@$(PY) scripts/node.py join
+
+leave: build ## finish what others asked of this node, tell them, and end it
+	@$(PY) scripts/node.py leave
+
+invite: build ## print the line that brings the next machine into this cluster
+	@$(PY) scripts/node.py invite
+
+# --- measuring and training ----------------------------------------------------------------------
 
 bench: build ## cluster against the single-process pipeline, milliseconds per step
 	@$(PY) scripts/bench.py

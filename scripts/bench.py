@@ -23,11 +23,12 @@ from statistics import median
 from typing import Any
 
 from baguette.files import check_writable
+from launcher import command_line
 from launcher.control import Control
 from launcher.nodes import DEFAULT_PORT, Cluster, Launch, claim, start
 from launcher.options import ROOT, BadOption, Model, Options
 from launcher.picture import write_record
-from launcher.processes import Refused, no_file
+from launcher.processes import Refused
 from launcher.progress import Progress
 from launcher.waiting import CONNECT_SECONDS, become_ready, interruptible, uninterrupted
 
@@ -99,23 +100,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds (default {ROUNDS})")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the record goes")
     args = parser.parse_args()
-    try:
-        if args.rounds < LEAST_ROUNDS:
-            raise BadOption(f"--rounds got {args.rounds} but expected at least {LEAST_ROUNDS}")
-        check_writable(args.output)
-        return bench(Options.read(os.environ), args.rounds, args.output)
-    except BadOption as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Refused as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(no_file(error), file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    return command_line.run(lambda: _checked(args.rounds, args.output))
+
+
+def _checked(rounds: int, output: Path) -> int:
+    if rounds < LEAST_ROUNDS:
+        raise BadOption(f"--rounds got {rounds} but expected at least {LEAST_ROUNDS}")
+    check_writable(output)
+    return bench(Options.read(os.environ), rounds, output)
 
 
 def bench(options: Options, rounds: int, output: Path) -> int:

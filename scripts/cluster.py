@@ -8,18 +8,18 @@ and is on no command line:
     STEPS   denoising steps                         MODEL  model directory (weights/paris-mini)
     GUIDANCE  guidance scale                        OUT    picture (out/demo.png)
     TOPK    experts per step, or full               SEED   seed of the first image
+    ADDRESS  which joined node to speak with (status, shell), where there are several
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 
 from launcher import commands
-from launcher.options import BadOption, Options
-from launcher.processes import Refused, no_file
+from launcher.command_line import run
+from launcher.options import Options
 
 EXAMPLES = """examples:
   PROMPT="a red circle on a blue background" SEED=7 .venv/bin/python scripts/%(prog)s demo
@@ -39,29 +39,8 @@ def main() -> int:
         metavar="COMMAND",
         help=", ".join(commands.COMMANDS),
     )
-    for stream in (sys.stdout, sys.stderr):  # a terminal without Unicode gets question marks
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
     command = commands.COMMANDS[parser.parse_args().command]
-    try:
-        status = command(Options.read(os.environ))
-        sys.stdout.flush()
-        return status
-    except BadOption as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Refused as error:
-        print(error, file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever read our output has gone; nothing more can be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        print(no_file(error), file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    return run(lambda: command(Options.read(os.environ)))
 
 
 if __name__ == "__main__":

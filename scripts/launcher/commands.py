@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 
+from launcher import member
 from launcher.control import Control
 from launcher.demo import STOP_PATIENCE, demo
 from launcher.erlang import control_flags, environment
+from launcher.member import Member
 from launcher.nodes import (
     DEFAULT_PORT,
     Cluster,
@@ -56,9 +58,9 @@ def down(options: Options) -> int:
     """Stop what `up` started, and make sure that nothing of it is left."""
     cluster = running(options.port)
     if cluster is None:
-        print(
-            "nothing is running here" + ("" if options.port is None else f" on port {options.port}")
-        )
+        where = "" if options.port is None else f" on port {options.port}"
+        joined = "" if member.running() is None else "; `make leave` ends this machine's node"
+        print(f"no cluster is running here{where}{joined}")
         return 0
     count = len(cluster.alive())
     with uninterrupted():
@@ -68,24 +70,24 @@ def down(options: Options) -> int:
 
 
 def status(options: Options) -> int:
-    """Print the cluster as its first living node sees it."""
-    cluster = _running(options)
-    with Control(cluster.target()) as control:
+    """Print the cluster as a node here sees it."""
+    here = _here(options)
+    with Control(here.target()) as control:
         control.connect(STATUS_SECONDS)
         control.ask("status")
         print(control.answer("text")["text"], end="")
-    dead = [node_name(i) for i, node in enumerate(cluster.nodes) if not node.alive()]
-    if dead:
-        print(f"ended by themselves: {' '.join(dead)} (their logs are in {cluster.run})")
+    if isinstance(here, Cluster):
+        dead = [node_name(i) for i, node in enumerate(here.nodes) if not node.alive()]
+        if dead:
+            print(f"ended by themselves: {' '.join(dead)} (their logs are in {here.run})")
     return 0
 
 
 def shell(options: Options) -> int:
-    """Become an Erlang shell attached to the first node that lives; needs a terminal."""
+    """Become an Erlang shell attached to a node that lives here; needs a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refused("`make shell` needs a terminal: without one the shell would be a local one")
-    cluster = _running(options)
-    target = cluster.target()
+    target = _here(options).target()
     print(
         f"Attached to {target.node}. baguette:help(). says what can be done; q(). leaves the "
         "shell, the node goes on.",
@@ -101,11 +103,18 @@ def _terminal(env: dict[str, str]) -> dict[str, str]:
     return {**env, "LC_ALL": own} if own.upper().endswith(("UTF-8", "UTF8")) else env
 
 
-def _running(options: Options) -> Cluster:
-    cluster = running(options.port)
-    if cluster is None:
-        raise Refused("no cluster is running here: `make up` starts one")
-    return cluster
+def _here(options: Options) -> Cluster | Member:
+    """What runs on this machine: a cluster of its own, or its node of a larger one."""
+    cluster = None if options.address else running(options.port)
+    joined = None if options.port and not options.address else member.running(options.address)
+    if cluster is not None and joined is not None:
+        raise Refused(
+            f"a cluster on port {cluster.port} and the node at {joined.host} run here: say which "
+            f"with PORT={cluster.port} or ADDRESS={joined.host}"
+        )
+    if cluster is None and joined is None:
+        raise Refused("nothing is running here: `make up` starts a cluster, `make join` joins one")
+    return cluster or joined  # type: ignore[return-value]
 
 
 COMMANDS: dict[str, Callable[[Options], int]] = {

@@ -42,6 +42,7 @@ class Options:
     request: dict[str, Any]
     nodes: int | None
     port: int | None
+    address: str | None
     model_dir: Path
     out: Path
 
@@ -54,7 +55,7 @@ class Options:
         for field, high in (("n", MAX_IMAGES), ("steps", MAX_STEPS), ("seed", MAX_SEED)):
             if FIELDS[field] in env:
                 low = 0 if field == "seed" else 1
-                request[field] = _whole(FIELDS[field], env[FIELDS[field]], low, high)
+                request[field] = read_whole(FIELDS[field], env[FIELDS[field]], low, high)
         if "GUIDANCE" in env:
             request["guidance_scale"] = _number("GUIDANCE", env["GUIDANCE"], 1.0, MAX_GUIDANCE)
         if "TOPK" in env:
@@ -62,10 +63,11 @@ class Options:
             request["top_k"] = "full" if full else _integer("TOPK", env["TOPK"])
         return cls(
             request=request,
-            nodes=_whole("NODES", env["NODES"], 1, MAX_NODES) if "NODES" in env else None,
-            port=_whole("PORT", env["PORT"], 2024, 65535) if "PORT" in env else None,
-            model_dir=(ROOT / _path("MODEL", env.get("MODEL", "weights/paris-mini"))).resolve(),
-            out=(Path.cwd() / _path("OUT", env.get("OUT", "out/demo.png"))).resolve(),
+            nodes=read_whole("NODES", env["NODES"], 1, MAX_NODES) if "NODES" in env else None,
+            port=read_whole("PORT", env["PORT"], 2024, 65535) if "PORT" in env else None,
+            address=env.get("ADDRESS") or None,
+            model_dir=(ROOT / read_path("MODEL", env.get("MODEL", "weights/paris-mini"))).resolve(),
+            out=(Path.cwd() / read_path("OUT", env.get("OUT", "out/demo.png"))).resolve(),
         )
 
 
@@ -137,7 +139,8 @@ def _text(option: str, value: str) -> str:
     return value
 
 
-def _path(option: str, value: str) -> str:
+def read_path(option: str, value: str) -> str:
+    """Text that can name a file; BadOption when it is empty."""
     if not value.strip():
         raise BadOption(f"{option} is empty but expected a path; leave it out for the default")
     return _text(option, value)
@@ -149,7 +152,8 @@ def _integer(option: str, value: str, allowed: str = "a whole number or full") -
     return int(value)
 
 
-def _whole(option: str, value: str, low: int, high: int) -> int:
+def read_whole(option: str, value: str, low: int, high: int) -> int:
+    """A whole number in this range; BadOption names it."""
     number = _integer(option, value, f"a whole number in {low}..{high}")
     if not low <= number <= high:
         raise BadOption(f"{option} got {number} but expected {low}..{high}")

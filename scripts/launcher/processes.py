@@ -82,6 +82,16 @@ def _started(pid: int) -> int | None:
     return None if state in "ZX" else int(fields[18])
 
 
+def in_session(leader: int) -> list[Process]:
+    """Every process of the session that this process id leads, or led."""
+    found = []
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(int(entry)) == leader:
+                found.append(Process.of(int(entry)))
+    return [process for process in found if process is not None]
+
+
 def wait_gone(processes: Iterable[Process], seconds: float) -> list[Process]:
     """Those still alive after at most `seconds`."""
     until = time.monotonic() + seconds

@@ -6,9 +6,9 @@
 %% Drawing
 -export([generate/1, generate/2, result/1, generations/0, cancel/1]).
 %% Looking
--export([status/0, nodes/0, experts/0, help/0]).
+-export([status/0, report/0, nodes/0, experts/0, help/0]).
 %% For the control node (baguette_control)
--export([readiness/0, status_text/0]).
+-export([readiness/0, joining/0, status_text/0, report_text/0]).
 
 -export_type([options/0, result/0]).
 
@@ -67,6 +67,11 @@ cancel(Id) ->
 status() ->
     say(status_text()).
 
+%% @doc Prints this node's capability report: hardware, measured speed, links, what it holds.
+-spec report() -> ok.
+report() ->
+    say(report_text()).
+
 -spec nodes() -> [map()].
 nodes() ->
     baguette_cluster:nodes().
@@ -101,6 +106,78 @@ readiness() ->
         workers_failed => [Reason || #{state := {failed, Reason}} <- Workers],
         pipeline => lists:any(fun is_ready_pipeline/1, Workers)
     }.
+
+%% @doc How far this one node is from being READY: in the cluster, measured, holding its share.
+-spec joining() ->
+    #{
+        node := node(),
+        linked := [node()],
+        unreached := [map()],
+        inventory := term(),
+        agreed := boolean(),
+        planned := [binary()],
+        ready := [binary()],
+        measured := boolean(),
+        pipeline := boolean(),
+        workers_failed := [Reason :: term()]
+    }.
+joining() ->
+    #{agreed := Agreed, inventory := Inventory} = baguette_cluster:overview(),
+    Workers = baguette_engine:workers(),
+    #{
+        node => node(),
+        linked => [N || #{node := N, link := up, self := false} <- baguette_cluster:nodes()],
+        unreached => baguette_cluster:unreached(),
+        inventory => Inventory,
+        agreed => Agreed,
+        planned => [C || {C, Nodes} <- plan(), lists:member(node(), Nodes)],
+        ready => own_ready(),
+        measured => is_map_key(speed, own_facts()),
+        pipeline => lists:any(fun is_ready_pipeline/1, Workers),
+        workers_failed => [Reason || #{state := {failed, Reason}} <- Workers]
+    }.
+
+plan() -> lists:sort(maps:to_list(baguette_cluster:plan())).
+
+own_ready() ->
+    Components = lists:sort(maps:to_list(baguette_cluster:components())),
+    [C || {C, #{ready := Nodes}} <- Components, lists:member(node(), Nodes)].
+
+own_facts() ->
+    [#{report := #{extra := Facts}} | _] = baguette_cluster:nodes(),
+    Facts.
+
+-spec report_text() -> unicode:chardata().
+report_text() ->
+    Missing = [C || {C, #{ready := []}} <- maps:to_list(baguette_cluster:components())],
+    Facts = maps:with([hardware, speed, memory], own_facts()),
+    baguette_capability:box(Facts#{
+        peers => [
+            maps:merge(#{node => address(N)}, maps:with([rtt_us, mbit, path], Info))
+         || #{node := N, self := false, link := up} = Info <- baguette_cluster:nodes()
+        ],
+        holds => [name(C) || C <- own_ready()],
+        status => status_word(Missing, baguette_engine:health())
+    }).
+
+address(Node) -> list_to_binary(lists:last(string:split(atom_to_list(Node), "@"))).
+
+%% A component by the number of its expert, or by its own name where there is no model.
+name(Component) ->
+    case [E || #{expert := E, component := C} <- baguette_engine:experts(), C =:= Component] of
+        [Expert] -> [$E | integer_to_list(Expert)];
+        [] -> Component
+    end.
+
+status_word([], ok) ->
+    "READY";
+status_word(_, {degraded, Why}) ->
+    Missing = [name_of(E) || {no_holder, E} <- Why],
+    ["READY", [[", the cluster waits for ", lists:join(" ", Missing)] || Missing =/= []]];
+status_word(_, ok) ->
+    "READY".
+
+name_of(Expert) -> [$E | integer_to_list(Expert)].
 
 %% Every node that has it on disk has tried: waiting longer changes nothing.
 has_failed(Component) ->

@@ -9,6 +9,9 @@
 
 -include_lib("kernel/include/logger.hrl").
 
+%% EX_CONFIG of sysexits.h: a keeper need not start this again (scripts/launcher/keeper.py).
+-define(REFUSED, 78).
+
 -spec boot() -> ok | no_return().
 boot() ->
     %% As a release's boot file does: settings are there before the first room starts, because the
@@ -21,7 +24,7 @@ boot() ->
         {error, {App, Reason}} ->
             What = #{what => start_refused, app => App, reason => Reason},
             ?LOG_ERROR(What, #{domain => [baguette]}),
-            init:stop(1)
+            init:stop(?REFUSED)
     end.
 
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.

@@ -7,7 +7,10 @@
 %%
 %%   connect  deadline_ms             connected | failed
 %%   ready    deadline_ms, nodes      readiness ... ready | failed; nodes: how many must be up
+%%   join     deadline_ms             joining ... joined | failed; this one node is READY
 %%   status                           text
+%%   report                           text
+%%   leave    deadline_ms             leaving ... left | failed; the node ends
 %%   generate request, watch          accepted, state, step, ... done | failed
 %%   cancel   id                      the generation's own last event
 %%
@@ -29,9 +32,11 @@
     node :: node(), % the requester: every command goes to it
     buffer = <<>> :: binary(), % the line begun
     poll = none :: none | poll(), % what is being waited for
-    drawing = none :: none | {reference(), reference()} % events' tag, the relay's monitor
+    drawing = none :: none | {reference(), reference()}, % events' tag, its monitor
+    leaving = none :: none | {reference(), reference()} % likewise
 }).
--type poll() :: {connect | ready, Until :: integer(), Wanted :: non_neg_integer(), Last :: map()}.
+-type poll() ::
+    {connect | ready | join, Until :: integer(), Wanted :: non_neg_integer(), Last :: map()}.
 
 -spec start() -> ok.
 start() ->
@@ -77,6 +82,13 @@ handle_info({baguette_draw, Ref, {Name, Facts}}, #?MODULE{drawing = {Ref, _}} = 
 handle_info({'DOWN', Monitor, process, _, Why}, #?MODULE{drawing = {_, Monitor}} = State) ->
     Reason = {requester_died, #{why => Why}},
     {noreply, failed(Reason, State#?MODULE{drawing = none})};
+handle_info({baguette_leave, Ref, {leaving, Left}}, #?MODULE{leaving = {Ref, _}} = State) ->
+    {noreply, tell(leaving, Left, State)};
+handle_info({baguette_leave, Ref, {finished, Left}}, #?MODULE{leaving = {Ref, Monitor}} = State) ->
+    true = demonitor(Monitor, [flush]),
+    {noreply, tell(left, Left, State#?MODULE{leaving = none})};
+handle_info({'DOWN', Monitor, process, _, Why}, #?MODULE{leaving = {_, Monitor}} = State) ->
+    {noreply, failed({leave_failed, #{why => Why}}, State#?MODULE{leaving = none})};
 handle_info(_Other, State) ->
     {noreply, State}.
 
@@ -96,11 +108,19 @@ command(<<"connect">>, #{<<"deadline_ms">> := Ms}, State) ->
     poll({connect, now_ms() + Ms, 0, #{}}, State);
 command(<<"ready">>, #{<<"deadline_ms">> := Ms, <<"nodes">> := Nodes}, State) ->
     poll({ready, now_ms() + Ms, Nodes, #{}}, State);
-command(<<"status">>, _, #?MODULE{node = Node} = State) ->
-    case remote(Node, status_text, []) of
-        {ok, Text} -> tell(text, #{text => unicode:characters_to_binary(Text)}, State);
-        {error, Reason} -> failed(Reason, State)
-    end;
+command(<<"join">>, #{<<"deadline_ms">> := Ms}, State) ->
+    poll({join, now_ms() + Ms, 0, #{}}, State);
+command(<<"status">>, _, State) ->
+    text(status_text, State);
+command(<<"report">>, _, State) ->
+    text(report_text, State);
+command(<<"leave">>, #{<<"deadline_ms">> := Ms}, #?MODULE{leaving = none} = State) when
+    is_integer(Ms), Ms > 0
+->
+    Ref = make_ref(),
+    Args = [self(), Ref, Ms],
+    {_, Monitor} = spawn_monitor(State#?MODULE.node, baguette_leave, relay, Args),
+    State#?MODULE{leaving = {Ref, Monitor}};
 command(
     <<"generate">>,
     #{<<"request">> := Given, <<"watch">> := Watch},
@@ -121,6 +141,12 @@ command(<<"cancel">>, #{<<"id">> := Id}, #?MODULE{node = Node} = State) ->
 command(_, _, State) ->
     failed({bad_command, #{}}, State).
 
+text(Function, #?MODULE{node = Node} = State) ->
+    case remote(Node, Function, []) of
+        {ok, Text} -> tell(text, #{text => unicode:characters_to_binary(Text)}, State);
+        {error, Reason} -> failed(Reason, State)
+    end.
+
 %% --- waiting, looked at every POLL_MS
 
 poll(none, State) ->
@@ -135,6 +161,36 @@ poll({ready, Until, Nodes, Last} = Poll, #?MODULE{node = Node} = State) ->
         {ok, Last} -> again(Poll, Until, {not_ready, Last}, State);
         {ok, Facts} -> progressed(Facts, Nodes, Until, tell(readiness, Facts, State));
         {error, Reason} -> again(Poll, Until, Reason, State)
+    end;
+poll({join, Until, _, Last} = Poll, #?MODULE{node = Node} = State) ->
+    case remote(Node, joining, []) of
+        {ok, Last} -> again(Poll, Until, {not_joined, Last}, State);
+        {ok, Facts} -> joining(Facts, Until, tell(joining, Facts, State));
+        %% A node that fell is started again by its keeper: the deadline decides.
+        {error, Reason} -> again(Poll, Until, Reason, State)
+    end.
+
+%% Another secret than everybody here has: nothing to wait for.
+joining(#{unreached := [_ | _] = Unreached, linked := []} = Facts, Until, State) ->
+    case [Node || #{node := Node, why := wrong_secret} <- Unreached] of
+        [] -> joined(Facts, Until, State);
+        Nodes -> failed({wrong_secret, #{nodes => Nodes}}, State#?MODULE{poll = none})
+    end;
+joining(#{workers_failed := [Reason | _]}, _Until, State) ->
+    failed(Reason, State#?MODULE{poll = none});
+joining(Facts, Until, State) ->
+    joined(Facts, Until, State).
+
+joined(Facts, Until, State) ->
+    case Facts of
+        #{inventory := ok, agreed := true, measured := true, pipeline := true} ->
+            #{planned := Planned, ready := Ready} = Facts,
+            case Planned -- Ready of
+                [] -> tell(joined, Facts, State#?MODULE{poll = none});
+                _ -> again({join, Until, 0, Facts}, Until, {not_joined, Facts}, State)
+            end;
+        _ ->
+            again({join, Until, 0, Facts}, Until, {not_joined, Facts}, State)
     end.
 
 progressed(Facts, Nodes, Until, State) ->

@@ -11,7 +11,7 @@ help() ->
         "         baguette:generate(P, #{steps => 20, seed => 7, n => 4}).\n"
         "         options: n steps guidance_scale top_k (a number or full) seed negative_prompt\n"
         "                  deterministic out_dir; what is left out is the model's own default\n"
-        "Look:    baguette:status().  baguette:nodes().  baguette:experts().\n"
+        "Look:    baguette:status().  baguette:report().  baguette:nodes().  baguette:experts().\n"
         "         baguette:generations().  baguette:result(Id).\n"
         "Stop:    baguette:cancel(Id).   Leave an attached shell: q().   The node goes on.\n"
     >>.
@@ -43,6 +43,12 @@ sentences() ->
         cannot_load => {"No node could load every expert", "The nodes' logs say why."},
         python_not_started => {"Python could not be started", "Run make setup."},
         worker_not_started => {"A worker dies at every start", "The node's log says why."},
+        not_joined => {"This node is not READY yet", "Its log says more."},
+        wrong_secret => {
+            "These nodes have another secret", "Run make invite there, and the line it prints here."
+        },
+        leaving => {"This node is leaving the cluster", "Ask another one."},
+        leave_failed => {"The node could not leave in order", "Its log says why."},
         still_running => {"It is not finished", "baguette:generations() shows its step."},
         generation_lost => {"The generation's process crashed", "The node's log says why."},
         cancelled => {"The generation was cancelled", ""},

@@ -7,7 +7,7 @@
 -module(baguette_engine).
 
 %% Generations
--export([generate/1, await/2, result/1, watch/1, cancel/1, generations/0]).
+-export([generate/1, await/2, result/1, watch/1, cancel/1, generations/0, close/0]).
 %% The node
 -export([model/0, experts/0, workers/0, overview/0, health/0]).
 
@@ -15,7 +15,7 @@
 %% top_k (an integer or `full'), seed, deterministic; what is omitted comes from the model.
 -spec generate(map()) ->
     {ok, binary()}
-    | {error, baguette_engine_request:reason() | {overloaded | not_ready, map()}}.
+    | {error, baguette_engine_request:reason() | {overloaded | not_ready | leaving, map()}}.
 generate(Options) ->
     case baguette_engine_model:get() of
         {ok, #{experts := Experts} = Model} ->
@@ -57,6 +57,11 @@ generations() ->
      || {_Id, Pid, Started} <- baguette_engine_admission:list(),
         Overview <- overview_of(Pid)
     ].
+
+%% @doc Take no more requests: this node is about to leave. What was taken goes on.
+-spec close() -> ok.
+close() ->
+    baguette_engine_admission:close().
 
 %% @doc The model this node serves.
 -spec model() -> {ok, map()} | {error, {not_ready, map()}}.

@@ -7,17 +7,17 @@
 -module(baguette_engine_admission).
 -behaviour(gen_server).
 
--export([start_link/0, submit/2, finished/1, lookup/1, list/0, table/0]).
+-export([start_link/0, submit/2, close/0, finished/1, lookup/1, list/0, table/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
 
 -define(KEPT, 64).
-
 
 -record(?MODULE, {
     running = #{} :: #{pid() => true},
     waiting = queue:new() :: queue:queue(pid()),
     finished = queue:new() :: queue:queue(pid()),
-    ids = #{} :: #{pid() => binary()}
+    ids = #{} :: #{pid() => binary()},
+    closed = false :: boolean() % the node is leaving
 }).
 
 %% @doc Start the one admission of this node.
@@ -33,7 +33,7 @@ table() ->
 
 %% @doc Take a checked request in, or refuse it because too many wait.
 -spec submit(baguette_engine_request:request(), [binary()]) ->
-    {ok, binary()} | {error, {overloaded | not_ready, map()}}.
+    {ok, binary()} | {error, {overloaded | not_ready | leaving, map()}}.
 submit(Request, Experts) ->
     try
         gen_server:call(?MODULE, {submit, Request, Experts})
@@ -41,6 +41,11 @@ submit(Request, Experts) ->
         %% The exit's term holds the request, and with it the prompt: it goes no further.
         exit:{_, _} -> {error, {not_ready, #{reason => no_answer_at_the_door}}}
     end.
+
+%% @doc From now on every submit is refused with `leaving'.
+-spec close() -> ok.
+close() ->
+    gen_server:call(?MODULE, close).
 
 %% @doc A generation tells that it works no more.
 -spec finished(pid()) -> ok.
@@ -68,8 +73,14 @@ init([]) ->
     Waiting = queue:from_list([Pid || {Pid, _} <- Known]),
     {ok, admit(#?MODULE{ids = maps:from_list(Known), waiting = Waiting})}.
 
--spec handle_call({submit, baguette_engine_request:request(), [binary()]}, term(), #?MODULE{}) ->
-    {reply, {ok, binary()} | {error, {overloaded | not_ready, map()}}, #?MODULE{}}.
+-spec handle_call(
+    {submit, baguette_engine_request:request(), [binary()]} | close, term(), #?MODULE{}
+) ->
+    {reply, ok | {ok, binary()} | {error, {overloaded | not_ready | leaving, map()}}, #?MODULE{}}.
+handle_call(close, _From, S) ->
+    {reply, ok, S#?MODULE{closed = true}};
+handle_call({submit, _, _}, _From, #?MODULE{closed = true} = S) ->
+    {reply, {error, {leaving, #{}}}, S};
 handle_call({submit, Request, Experts}, _From, #?MODULE{waiting = Waiting, ids = Ids} = S) ->
     Full = map_size(S#?MODULE.running) >= baguette_engine_settings:get(max_running),
     case Full andalso queue:len(Waiting) >= baguette_engine_settings:get(max_waiting) of

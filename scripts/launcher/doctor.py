@@ -1,0 +1,215 @@
+"""Everything that must hold before a node can join, checked without starting one.
+
+`make doctor` prints it, `make join` does not begin without it. A check says what it found and,
+where something is wrong, what to type. What Erlang knows (the tailnet) is asked of Erlang
+(baguette_doctor.erl), what Python computes with is asked of the package's own `check` command, in
+a process of its own: a broken torch must not break the doctor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher.erlang import RUN, erl, term
+from launcher.join_options import TAILNET, JoinOptions, is_loopback, present_here, toward
+from launcher.options import ROOT, BadOption
+from launcher.processes import Refused
+from launcher.secret import Secret, secret_file
+
+ERLANG_SECONDS = 30.0
+PYTHON_SECONDS = 120.0
+CONNECT_SECONDS = 1.5
+INVITE = "run `make invite` on a machine of the cluster, and here the line that it prints"
+MARKS = {"ok": "✓", "warn": "!", "bad": "✗"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `todo`: what to type, where something is wrong."""
+
+    name: str
+    state: str  # ok, warn, bad
+    text: str
+    todo: str = ""
+
+    def line(self) -> str:
+        todo = f"\n    → {self.todo}" if self.todo else ""
+        return f"{MARKS[self.state]} {self.name:<22} {self.text}{todo}"
+
+
+@dataclass
+class Examination:
+    """What was found; `host` None where this machine has no address to join with."""
+
+    checks: list[Check] = field(default_factory=list)
+    host: str | None = None
+    peers: list[str] = field(default_factory=list)
+    answering: list[str] = field(default_factory=list)
+    tls: bool = False
+
+    @property
+    def bad(self) -> list[Check]:
+        return [check for check in self.checks if check.state == "bad"]
+
+    def add(self, name: str, state: str, text: str, todo: str = "") -> None:
+        self.checks.append(Check(name, state, text, todo))
+
+
+def examine(options: JoinOptions) -> Examination:
+    """Look at everything; nothing is started or changed."""
+    found = Examination()
+    if options.peers is None:
+        _tailnet(found, options.tailscale)
+    else:
+        _chosen(found, options)
+    if found.host is not None:
+        _port(found, found.host, options.port)
+        _others(found, options)
+    _secret(found)
+    _python(found, options.model_dir)
+    _writable(found)
+    return found
+
+
+def _tailnet(found: Examination, cli: str) -> None:
+    """Through the finder that the node will use."""
+    said = _ask_erlang(cli)
+    found.checks += [Check(**check) for check in said["checks"]]
+    found.host = said["own"]
+    found.peers = [peer for peer in said["peers"] if peer != said["own"]]
+
+
+def _ask_erlang(cli: str) -> dict[str, Any]:
+    command = [
+        *erl(),
+        "-noinput",
+        *("-baguette_cluster", "tailscale", term(cli)),
+        *("-eval", "baguette_doctor:main()"),
+    ]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ERL_")}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=ERLANG_SECONDS, env=env, check=True, cwd=ROOT
+        )
+        said: dict[str, Any] = json.loads(done.stdout)
+        return said
+    except (subprocess.SubprocessError, ValueError) as error:
+        raise Refused(f"Erlang could not be asked about the tailnet ({error})") from None
+
+
+def _chosen(found: Examination, options: JoinOptions) -> None:
+    """Without Tailscale: the person says where the others are, and maybe which interface."""
+    found.peers = list(options.peers or [])
+    try:
+        host = options.address or (toward(found.peers[0]) if found.peers else None)
+    except BadOption as error:
+        found.add("address", "bad", str(error), "ADDRESS=this machine's own address")
+        return
+    if host is None:
+        found.add("address", "bad", "no peer and no address was named", "ADDRESS=...")
+    elif not present_here(host):
+        found.add("address", "bad", f"{host} is no address of this machine", "ip -brief address")
+    else:
+        found.host, found.tls = host, not is_loopback(host)
+        found.peers = [peer for peer in found.peers if peer != host]
+        found.add("address", "ok", f"{host}, {_protection(host, found.tls)}")
+
+
+def _protection(host: str, tls: bool) -> str:
+    if not tls:
+        return "loopback: only nodes on this machine can join"
+    import ipaddress
+
+    more = " (with Tailscale running, leave PEERS and ADDRESS out)"
+    return "with TLS" + (more if ipaddress.ip_address(host) in TAILNET else "")
+
+
+def _port(found: Examination, host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+            found.add("port", "ok", f"{port} on {host} is free")
+        except OSError as error:
+            todo = f"ss -ltnp sport = {port}   (a port must be the same on all machines: PORT=...)"
+            found.add("port", "bad", f"{port} on {host} cannot be used: {error.strerror}", todo)
+
+
+def _others(found: Examination, options: JoinOptions) -> None:
+    """Who listens where a peer would."""
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        answers = pool.map(lambda peer: _answers(peer, options.port), found.peers)
+        found.answering = [p for p, yes in zip(found.peers, answers, strict=True) if yes]
+    text = f"{len(found.answering)} of {len(found.peers)} answer on port {options.port}"
+    if found.answering:
+        found.add("peers", "ok", f"{text}: {_some(found.answering)}")
+    elif options.peers:
+        todo = "start them (make join), or go on: they are tried again and again"
+        found.add("peers", "warn", text, todo)
+    else:
+        found.add("peers", "ok", f"{text}: this machine will be the first")
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _some(names: Iterable[str], most: int = 4) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+def _secret(found: Examination) -> None:
+    path = secret_file()
+    try:
+        Secret.read(path)
+        found.add("secret", "ok", f"{path}")
+    except FileNotFoundError:
+        if found.answering:
+            text = f"this machine has none, but {_some(found.answering)} run a cluster"
+            found.add("secret", "bad", text, INVITE)
+        else:
+            found.add("secret", "ok", "none yet: as the first machine this one makes it")
+    except Refused as refusal:
+        found.add("secret", "bad", str(refusal))
+    except OSError as error:
+        found.add("secret", "bad", f"{path}: {error.strerror}", INVITE)
+
+
+def _python(found: Examination, model_dir: Path) -> None:
+    """The package checks itself: interpreter, torch, device, weights and their hashes, disk."""
+    command = [str(ROOT / ".venv" / "bin" / "python"), "-m", "baguette", "check", "--json"]
+    try:
+        done = subprocess.run(
+            [*command, str(model_dir)], capture_output=True, timeout=PYTHON_SECONDS, check=False
+        )
+        said = json.loads(done.stdout)
+        found.checks += [Check(**check) for check in said["checks"]]
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
+        found.add("python", "bad", f"the package cannot be run ({error})", "make setup")
+
+
+def _writable(found: Examination) -> None:
+    try:
+        RUN.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        found.add("run directory", "bad", f"{RUN}: {error.strerror}", f"make {RUN.parent} yours")
+        return
+    if os.access(RUN, os.W_OK | os.X_OK):
+        found.add("run directory", "ok", str(RUN))
+    else:
+        found.add("run directory", "bad", f"{RUN} is not yours", f"sudo chown -R $USER {RUN}")

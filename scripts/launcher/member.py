@@ -1,0 +1,164 @@
+"""This machine's node of a cluster of several: its record, its settings, its run directory.
+
+`run/member-ADDRESS/` (mode 0700) holds the cookie, certificates where TLS is used, configuration,
+log and `member.json`: the keeper's process and what it takes to start the node again. One node an
+address, and mostly one a machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher import erlang
+from launcher.erlang import Atom, Target, child_environment, write_config, write_cookie
+from launcher.options import ROOT
+from launcher.processes import Process, Refused, end
+from launcher.secret import Secret
+
+_RECORD = "member.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How this machine is to join. `peers` None: found on the tailnet."""
+
+    host: str
+    port: int
+    model_dir: Path
+    peers: list[str] | None
+    tls: bool
+    tailscale: str
+    web_port: int | None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node that was started here, with its keeper: the process that starts it again."""
+
+    host: str
+    port: int
+    tls: bool
+    keeper: Process | None = None
+
+    @property
+    def run(self) -> Path:
+        return run_directory(self.host)
+
+    @property
+    def log(self) -> Path:
+        return self.run / "node.log"
+
+    @property
+    def tls_options(self) -> Path | None:
+        return self.run / "tls" / "distribution.config" if self.tls else None
+
+    def alive(self) -> bool:
+        return self.keeper is not None and self.keeper.alive()
+
+    def target(self) -> Target:
+        """What a control node needs to speak to it."""
+        return Target(f"baguette@{self.host}", self.port, self.run, self.log, self.tls_options)
+
+    def command(self) -> list[str]:
+        """The node's own command line."""
+        config = self.run / "node.config"
+        return erlang.member_flags(self.host, self.port, [config], self.tls_options)
+
+    def save(self) -> None:
+        """Written whole, by the keeper, once it is there."""
+        keeper = self.keeper and vars(self.keeper)
+        value = {"host": self.host, "port": self.port, "tls": self.tls, "keeper": keeper}
+        new = self.run / f"{_RECORD}.new"
+        new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        new.replace(self.run / _RECORD)
+
+    @classmethod
+    def load(cls, run: Path) -> Member | None:
+        """What was started in this run directory, dead or alive."""
+        try:
+            value = json.loads((run / _RECORD).read_text(encoding="utf-8"))
+            keeper = value["keeper"] and Process(**value["keeper"])
+            return cls(str(value["host"]), int(value["port"]), bool(value["tls"]), keeper)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Refused(f"{run / _RECORD} cannot be read ({error}); remove it by hand") from None
+
+    def stop(self, patience: float) -> None:
+        """End keeper, node and workers, in order first; Refused names what would not end."""
+        left = end([self.keeper], patience) if self.keeper is not None else []
+        if left:
+            ids = " ".join(str(process.pid) for process in left)
+            raise Refused(f"these processes would not end: {ids}; end them by hand (kill -9)")
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing secret stays behind; the log does."""
+        (self.run / _RECORD).unlink(missing_ok=True)
+        for name in ("xdg", "tls"):
+            shutil.rmtree(self.run / name, ignore_errors=True)
+
+
+def run_directory(host: str) -> Path:
+    """Everything about the node at this address."""
+    return erlang.RUN / f"member-{host}"
+
+
+def running(host: str | None = None) -> Member | None:
+    """The node kept here at `host`; without one, the only one there is."""
+    if erlang.RUN.exists() and not os.access(erlang.RUN, os.R_OK | os.X_OK):
+        raise Refused(f"{erlang.RUN} belongs to another user, and so does what runs here")
+    runs = [run_directory(host)] if host else sorted(erlang.RUN.glob("member-*"))
+    alive = [m for m in map(Member.load, runs) if m is not None and m.alive()]
+    if len(alive) > 1:
+        hosts = ", ".join(member.host for member in alive)
+        raise Refused(f"nodes are running here at {hosts}: say which with ADDRESS=...")
+    return alive[0] if alive else None
+
+
+def prepare(plan: Plan, secret: Secret) -> Member:
+    """Write what the node reads at its start."""
+    member = Member(plan.host, plan.port, plan.tls)
+    member.run.mkdir(parents=True, exist_ok=True)
+    erlang.RUN.chmod(0o700)
+    member.run.chmod(0o700)
+    write_cookie(member.run, secret.cookie())
+    if plan.tls:
+        from launcher.certificates import write_tls  # its library takes a while to import
+
+        write_tls(secret, plan.host, member.run / "tls")
+    write_config(member.run / "node.config", _settings(plan, member))
+    return member
+
+
+def _settings(plan: Plan, member: Member) -> dict[str, dict[str, Any]]:
+    """This node's own settings, read after config/sys.config."""
+    if plan.peers is None:
+        finder: dict[str, Any] = {
+            "finder": Atom("baguette_cluster_discovery_tailscale"),
+            "tailscale": plan.tailscale,
+        }
+    else:
+        finder = {"peers": plan.peers}
+    cores = ("BAGUETTE_CORES", str(erlang.RUN / "cores"))
+    return {
+        "baguette_cluster": finder,
+        "baguette_engine": {
+            "model_dir": str(plan.model_dir),
+            "python": str(ROOT / ".venv" / "bin" / "python"),
+            "pipeline": Atom("eager"),
+            "threads": 1,
+            "probe_file": str(erlang.RUN / "probes.json"),
+            "child_env": [*child_environment(), cores],
+        },
+        "baguette": {"out_dir": str(ROOT / "out"), "guard": Atom("stdin")},
+        "baguette_web": {
+            "address": plan.host if plan.host.startswith("127.") else "127.0.0.1",
+            "port": plan.web_port or Atom("undefined"),
+        },
+    }
