@@ -15,7 +15,7 @@ from typing import Any
 from launcher.options import ROOT
 from launcher.processes import Refused
 
-RUN = ROOT / "run"
+RUN = Path(os.environ.get("BAGUETTE_RUN") or ROOT / "run")
 NET_TICKTIME = "8"  # as in config/vm.args; a shell must connect by itself, so not all of that file
 
 
