@@ -108,6 +108,7 @@ handle_cast({finished, Pid}, #?MODULE{finished = Finished} = S) ->
 -spec handle_info({'DOWN', reference(), process, pid(), term()}, #?MODULE{}) ->
     {noreply, #?MODULE{}}.
 handle_info({'DOWN', _, process, Pid, _}, #?MODULE{ids = Ids} = S) ->
+    ok = baguette_engine_in_flight:forget(Pid),
     case maps:take(Pid, Ids) of
         {Id, Rest} ->
             true = ets:delete(?MODULE, Id),

@@ -204,6 +204,7 @@ decoded({error, _} = Error) ->
 step(Event, #?MODULE{step = Step0} = D0) ->
     {Step, Effects} = baguette_engine_step:event(Event, view(), Step0),
     D = lists:foldl(fun perform/2, D0#?MODULE{step = Step}, Effects),
+    ok = baguette_engine_in_flight:show([Node || {_, Node} <- maps:values(D#?MODULE.asks)]),
     case D#?MODULE.outcome of
         undefined -> {next_state, baguette_engine_step:phase(Step), D, []};
         Outcome -> finish(Outcome, D)
@@ -212,8 +213,9 @@ step(Event, #?MODULE{step = Step0} = D0) ->
 view() ->
     #{
         now_us => erlang:monotonic_time(microsecond),
-        holders => fun(Component) ->
-            [{Node, Key} || #{node := Node, key := Key} <- baguette_cluster:holders(Component)]
+        holders => fun(Component, Own) ->
+            Holders = baguette_cluster:holders(Component, baguette_engine_in_flight:with(Own)),
+            [{Node, Key} || #{node := Node, key := Key} <- Holders]
         end,
         why_missing => fun baguette_cluster:why_missing/1
     }.
@@ -227,6 +229,7 @@ perform({ask, No, Node, Component, Payload}, D0) ->
     #?MODULE{asks = Asks} = D = monitored(Node, D0),
     Ref = make_ref(),
     Bytes = baguette_engine_msgpack:encode(Payload),
+    ok = baguette_engine_usage:asked(Component),
     Asked = baguette_engine_remote_v1:ask(Node, Ref, Component, Bytes),
     _ = Asked =:= ok orelse (self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}),
     D#?MODULE{asks = Asks#{Ref => {No, Node}}};
@@ -255,6 +258,7 @@ finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
     maps:foreach(fun(Ref, {_, Node}) -> baguette_engine_remote_v1:forget(Node, Ref) end, Asks),
     _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
     ok = publish(Outcome, D),
+    ok = baguette_engine_in_flight:show([]),
     ok = baguette_engine_admission:finished(self()),
     Timers = [{{timeout, Name}, infinity, now} || Name <- [tick, deadline]],
     Replies = [{reply, From, reply(Outcome)} || From <- Awaiting],

@@ -44,8 +44,8 @@
     | {failed, {atom(), map()}}.
 -type view() :: #{
     now_us := integer(),
-    %% best first, each with the key (content hash, dtype) of what it holds
-    holders := fun((Component :: binary()) -> [{node(), Key :: binary()}]),
+    %% best first for one who has calls with these nodes; each with the key of what it holds
+    holders := fun((Component :: binary(), Own :: [node()]) -> [{node(), Key :: binary()}]),
     why_missing := fun((Component :: binary()) -> term())
 }.
 
@@ -253,8 +253,9 @@ ask(Expert, #{now_us := Now} = View, #?MODULE{keys = Keys, patience = Patience} 
     end.
 
 %% Those who hold what was asked before, when it was.
-holders(Expert, #{holders := Holders}, #?MODULE{keys = Keys} = S) ->
-    [H || {_, Key} = H <- Holders(component(Expert, S)), maps:get(Expert, Keys, Key) =:= Key].
+holders(Expert, #{holders := Holders}, #?MODULE{keys = Keys, asks = Asks} = S) ->
+    Own = [Node || #ask{node = Node} <- maps:values(Asks)],
+    [H || {_, Key} = H <- Holders(component(Expert, S), Own), maps:get(Expert, Keys, Key) =:= Key].
 
 ask_node(Expert, Node, Hashes, #{now_us := Now}, #?MODULE{next_no = No} = S) ->
     #?MODULE{t = T, encoded = Encoded, request = Request} = S,

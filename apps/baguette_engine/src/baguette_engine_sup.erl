@@ -1,4 +1,4 @@
-%% @doc The engine's processes. The table of generations is owned here and outlives its writer.
+%% @doc The engine's processes. Tables are owned here and outlive their writers.
 -module(baguette_engine_sup).
 -behaviour(supervisor).
 
@@ -12,6 +12,8 @@ start_link() ->
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     ok = baguette_engine_admission:table(),
+    ok = baguette_engine_in_flight:table(),
+    ok = baguette_engine_usage:table(),
     Children = [
         %% Workers first: they take seconds, and nothing below waits for them.
         #{
@@ -30,6 +32,7 @@ init([]) ->
             start => {baguette_engine_generation_sup, start_link, []},
             type => supervisor
         },
+        #{id => usage, start => {baguette_engine_usage, start_link, []}},
         #{id => admission, start => {baguette_engine_admission, start_link, []}}
     ],
     {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, Children}}.

@@ -119,6 +119,10 @@ the_only_holder_is_asked_again_after_a_while_test() ->
     ?assertEqual([], asks(on(tick, after_us(?PASSED_OVER_US div 2, W0)))),
     ?assertMatch([{_, a, _, _}], asks(on(tick, after_us(?PASSED_OVER_US, W0)))).
 
+two_experts_of_one_step_are_asked_of_two_nodes_where_both_hold_both_test() ->
+    W = asking([[0, 1]], #{0 => [a, b], 1 => [a, b]}),
+    ?assertEqual([a, b], lists:sort([Node || {_, Node, _, _} <- asks(W)])).
+
 news_of_holders_ends_the_passing_over_test() ->
     W0 = fail_next({died, #{}}, asking([[0]], #{0 => [a]})),
     ?assertMatch([{_, a, _, _}], asks(on(holders, W0))).
@@ -270,11 +274,16 @@ after_us(Us, #{now := Now} = W) -> W#{now := Now + Us}.
 on(Event, #{generation := S0, now := Now, holders := Holders} = W) ->
     View = #{
         now_us => Now,
-        holders => fun(Component) -> maps:get(Component, Holders, []) end,
+        holders => fun(Component, Own) -> idle_first(Own, maps:get(Component, Holders, [])) end,
         why_missing => fun(Component) -> {nobody, Component} end
     },
     {S, Effects} = baguette_engine_step:event(Event, View, S0),
     W#{generation := S, effects := Effects}.
+
+%% As the cluster ranks equal holders.
+idle_first(Own, Holders) ->
+    Ranked = [{length([N || N <- Own, N =:= Node]), Holder} || {Node, _} = Holder <- Holders],
+    [Holder || {_, Holder} <- lists:keysort(1, Ranked)].
 
 answer_all(W) -> answer_all(asks(W), W).
 
