@@ -135,10 +135,13 @@ model({ok, #{name := Name}}) -> ["Model ", Name, $\n];
 model({error, Reason}) -> ["No model: ", ?MODULE:error(Reason), $\n].
 
 nodes_table(#{nodes := Nodes, components := Components}) ->
-    table(["Node", "Link", "Ready", "Loading", "Last heard"], [
+    table(["Node", "Link", "Trip", "Mbit/s", "ms a call", "Ready", "Loading", "Last heard"], [
         [
             [short(Node), [" (this)" || maps:get(self, N, false)]],
             link_state(N),
+            ms(maps:get(rtt_us, N, 0)),
+            known(maps:get(mbit, N, 0)),
+            ms(call_us(N)),
             held(Node, ready, Components),
             held(Node, loading, Components),
             age(N)
@@ -148,7 +151,20 @@ nodes_table(#{nodes := Nodes, components := Components}) ->
 
 link_state(#{gone := true}) -> "gone";
 link_state(#{self := true}) -> "-";
+link_state(#{report := #{extra := #{leaving := true}}}) -> "leaving";
+link_state(#{link := up, path := relayed}) -> "relayed";
 link_state(#{link := Link}) -> atom_to_list(Link).
+
+%% 0: not measured yet.
+ms(0) -> "-";
+ms(Us) when Us < 99950 -> io_lib:format("~.1f", [Us / 1000]);
+ms(Us) -> integer_to_list((Us + 500) div 1000).
+
+known(0) -> "-";
+known(N) -> integer_to_list(N).
+
+call_us(#{report := #{extra := #{call_us := Us}}}) -> Us;
+call_us(_) -> 0.
 
 age(#{self := true}) -> "-";
 age(#{age_ms := Ms}) -> io_lib:format("~b ms", [Ms]);

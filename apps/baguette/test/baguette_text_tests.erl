@@ -53,8 +53,8 @@ status_shows_every_node_and_expert_test() ->
         ?assertMatch({match, _}, re:run(Text, Line, [unicode, multiline]), Line)
      || Line <- [
             "^Model toy$",
-            "^127.0.0.2 \\(this\\)  -     expert-0 +-$",
-            "^127.0.0.3         up +expert-1 +40 ms$",
+            "^127.0.0.2 \\(this\\)  -     -     -       2.1        expert-0 +-$",
+            "^127.0.0.3         up    12.3  940     -  +expert-1 +40 ms$",
             "^E0 +127.0.0.2 +- +2 nodes$",
             "^E1 +- +127.0.0.3 +1 node$",
             "^pipeline +ready +42",
@@ -71,8 +71,10 @@ status() ->
     #{
         model => {ok, #{name => <<"toy">>}},
         nodes => [
-            #{node => 'baguette@127.0.0.2', self => true, link => up, gone => false, age_ms => 0},
-            #{node => 'baguette@127.0.0.3', self => false, link => up, gone => false, age_ms => 40}
+            #{node => 'baguette@127.0.0.2', self => true, link => up, gone => false, age_ms => 0,
+                report => #{extra => #{call_us => 2100}}},
+            #{node => 'baguette@127.0.0.3', self => false, link => up, gone => false, age_ms => 40,
+                rtt_us => 12300, mbit => 940}
         ],
         components => #{
             <<"toy/expert-0">> => component(
