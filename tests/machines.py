@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ from live import PATIENCE, ROOT, TAG, leftovers
 
 NODE = ROOT / "scripts" / "node.py"
 NEEDED = ("ip", "wg", "wireguard-go")
+# Whether `network` can be had here.
+POSSIBLE = os.geteuid() == 0 and Path("/dev/net/tun").exists() and all(map(shutil.which, NEEDED))
 WG_PORT = 51820
 
 # What the line of `make invite` calls: the same command without the installation before it.

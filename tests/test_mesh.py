@@ -5,8 +5,6 @@ LAN; with a listener on the cable that must not understand a word.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -17,11 +15,10 @@ import pytest
 from agreement import reference
 from baguette.pipeline import Pipeline
 from live import PATIENCE
-from machines import NEEDED, Machine, network
+from machines import POSSIBLE, Machine, network
 
 PORT = 9100  # each machine has its own
 REQUEST = {"prompt": "a green star on a white background", "seed": 11, "steps": 8}
-POSSIBLE = os.geteuid() == 0 and Path("/dev/net/tun").exists() and all(map(shutil.which, NEEDED))
 
 if not POSSIBLE:
     pytest.skip("needs root, /dev/net/tun, ip, wg, wireguard-go", allow_module_level=True)
