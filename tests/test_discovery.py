@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -44,19 +43,19 @@ cat {home}/status-$((n % 5)).json
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one moment, or medians of some."""
+    """Of one moment, or the least of some: attempts to connect come and go."""
 
-    rss_kib: float
-    atoms: float
-    processes: float
-    ports: float
+    rss_kib: int
+    atoms: int
+    processes: int
+    ports: int
 
     @staticmethod
-    def median(several: list[Figures]) -> Figures:
-        return Figures(*(median(column) for column in zip(*map(_values, several), strict=True)))
+    def least(several: list[Figures]) -> Figures:
+        return Figures(*(min(column) for column in zip(*map(_values, several), strict=True)))
 
 
-def _values(figures: Figures) -> tuple[float, ...]:
+def _values(figures: Figures) -> tuple[int, ...]:
     return (figures.rss_kib, figures.atoms, figures.processes, figures.ports)
 
 
@@ -141,11 +140,11 @@ def _cycles(machine: Machine) -> int:
 
 
 def _figures(machine: Machine, node: subprocess.Popen[str], cycles: int) -> Figures:
-    """The node's figures at that cycle: medians of twenty lines after it."""
+    """The node's figures at that cycle: the least of forty lines after it."""
     until = time.monotonic() + 2 * PATIENCE
     several: list[Figures] = []
     assert node.stdout is not None
-    while len(several) < 20:
+    while len(several) < 40:
         line = node.stdout.readline()
         assert line, "the node ended"
         assert time.monotonic() < until, "the cycles do not go on"
@@ -155,7 +154,7 @@ def _figures(machine: Machine, node: subprocess.Popen[str], cycles: int) -> Figu
         said_ms, *figures = map(int, numbers)
         if _cycles(machine) >= cycles and said_ms > (time.time() - 1) * 1000:
             several.append(Figures(_rss_kib(node.pid), *figures))
-    return Figures.median(several)
+    return Figures.least(several)
 
 
 def _rss_kib(pid: int) -> int:
