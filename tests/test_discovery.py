@@ -69,12 +69,13 @@ def test_an_hour_of_discovery_leaves_a_node_as_it_was(tmp_path: Path) -> None:
         with _beam(machine, ADDRESSES[0]) as node:
             before = _figures(machine, node, WARM)
             comings = 0
-            while _cycles(machine) < WARM + CYCLES:  # the first peer is really there, now and then
+            while (
+                _cycles(machine) < WARM + CYCLES or comings < 5
+            ):  # the first peer is really there, now and then
                 with _beam(machine, ADDRESSES[1]) as peer:
                     _figures(machine, peer, _cycles(machine) + 10)
                 comings += 1
             after = _figures(machine, node, WARM + CYCLES)
-    assert comings >= 5
     for was, now in zip(_values(before), _values(after), strict=True):
         assert now <= was * (1 + ALLOWED), (before, after)
 
