@@ -4,13 +4,17 @@
 -module(baguette_cluster).
 
 %% Looking
--export([nodes/0, holders/1, components/0, plan/0, why_missing/1]).
--export([overview/0, health/0]).
+-export([nodes/0, holders/1, holders/2, components/0, plan/0, why_missing/1]).
+-export([unreached/0, overview/0, health/0]).
+%% Looking without the application: for a doctor
+-export([tailnet/1]).
 %% Following
 -export([watch/0]).
 %% Telling: for the application that holds the components
--export([component_state/2, publish/2]).
--export_type([event/0, node_info/0, component_info/0, missing/0]).
+-export([component_state/2, publish/2, busy/1]).
+%% Leaving
+-export([drain/0]).
+-export_type([event/0, node_info/0, component_info/0, missing/0, unreached/0]).
 
 -type component() :: baguette_cluster_component:component().
 %% What watchers get, each as {baguette_cluster, Event}. holders: the set of those who may be asked
@@ -26,7 +30,11 @@
     link := up | suspect | down,    % whom I may ask now
     gone := false,                  % who is gone is not listed
     incarnation := pos_integer(),
+    leaving := boolean(),           % it says that it is about to go: it is asked no more
+    name := binary(),               % what the finder calls the machine, or <<>>
     rtt_us := non_neg_integer(),    % 0 = not measured yet, or ourselves
+    mbit := non_neg_integer(),      % from here to there, Mbit/s; 0 likewise
+    path := direct | relayed | unknown,
     age_ms := non_neg_integer(),    % since its report last advanced
     report := map()                 % components, states, memory_mib, plan_hash, extra
 }.
@@ -36,6 +44,12 @@
     ready := [node()],
     loading := [node()],
     planned := [node()]
+}.
+-type unreached() :: #{
+    node := node(),
+    why := baguette_cluster_connector:why(),
+    since_ms := non_neg_integer(),  % so long it has been for this reason
+    name := binary()
 }.
 -type missing() ::
     {loading, [node()]}
@@ -50,21 +64,30 @@
 nodes() ->
     Now = erlang:monotonic_time(millisecond),
     Links = baguette_cluster_table:links(),
-    [node_info(Report, At, Now, Links) || {Report, At} <- baguette_cluster_table:reports()].
+    Names = baguette_cluster_discovery:facts(),
+    [node_info(R, At, Now, Links, Names) || {R, At} <- baguette_cluster_table:reports()].
 
-node_info(Report, At, Now, Links) ->
+node_info(Report, At, Now, Links, Names) ->
     Node = baguette_cluster_report:node(Report),
     {Incarnation, _} = baguette_cluster_report:identity(Report),
+    Link = maps:get(Node, Links, #{}),
     #{
         node => Node,
         self => At =:= self,
         link => link(Node, At, Links),
         gone => false,
+        leaving => baguette_cluster_report:leaving(Report),
+        name => name(Node, Names),
         incarnation => Incarnation,
-        rtt_us => maps:get(rtt_us, maps:get(Node, Links, #{}), 0),
+        rtt_us => maps:get(rtt_us, Link, 0),
+        mbit => maps:get(mbit, Link, 0),
+        path => maps:get(path, Link, unknown),
         age_ms => age(At, Now),
         report => baguette_cluster_report:to_map(Report)
     }.
+
+name(Node, Names) ->
+    maps:get(name, maps:get(Node, Names, #{}), <<>>).
 
 link(_Node, self, _Links) -> up;
 link(Node, _At, Links) -> maps:get(state, maps:get(Node, Links, #{}), down).
@@ -76,6 +99,14 @@ age(At, Now) -> max(0, Now - At).
 -spec holders(component()) -> [baguette_cluster_holders:holder()].
 holders(Component) ->
     baguette_cluster_table:holders(Component).
+
+%% @doc The same for somebody who has calls in flight already: each waits for those before it at its
+%% node, so `expected_us' counts them.
+-spec holders(component(), InFlight :: #{node() => non_neg_integer()}) ->
+    [baguette_cluster_holders:holder()].
+holders(Component, InFlight) ->
+    Holders = baguette_cluster_table:holders(Component),
+    baguette_cluster_holders:in_order(node(), Component, Holders, InFlight).
 
 %% @doc Every component that is on anybody's disk.
 -spec components() -> #{component() => component_info()}.
@@ -145,18 +176,57 @@ component_state(Component, State) when
 ->
     baguette_cluster_holdings:component_state(Component, State).
 
-%% @doc Puts a small fact into this node's report, under extra. `call_us`, a whole number of
-%% microseconds, is read by this room too: it orders holders/1.
+%% @doc Puts a small fact into this node's report, under extra. Two are read by this room too and
+%% order holders/1: `call_us`, a whole number of microseconds, and `queue`, how many calls wait.
 -spec publish(atom(), term()) -> ok | {error, {fact_too_large | too_many_facts, map()}}.
 publish(Key, Value) ->
     baguette_cluster_gossip:publish(Key, Value).
+
+%% @doc Whether this node's links are in use: throughput is not measured then. Said by one process.
+-spec busy(boolean()) -> ok.
+busy(Busy) ->
+    baguette_cluster_throughput:busy(Busy).
+
+%% @doc Says in our report that we are leaving, so that nobody asks us any more; back when every
+%% peer that can be asked has taken note, or after two seconds.
+-spec drain() -> ok.
+drain() ->
+    baguette_cluster_gossip:drain().
+
+%% @doc Peers we want a link to and have tried in vain.
+-spec unreached() -> [unreached()].
+unreached() ->
+    Now = erlang:monotonic_time(millisecond),
+    Names = baguette_cluster_discovery:facts(),
+    [
+        #{node => Node, why => Why, since_ms => max(0, Now - Since), name => name(Node, Names)}
+     || {Node, Why, Since} <- baguette_cluster_connector:unreached()
+    ].
+
+%% @doc The tailnet as this machine sees it, whether the application runs or not. Settings given
+%% here (tailscale, tailscale_ms) come before the defaults.
+-spec tailnet(#{atom() => term()} | none) ->
+    {ok, baguette_cluster_tailscale:status()}
+    | {error, baguette_cluster_discovery_tailscale:reason() | baguette_cluster_settings:bad()}.
+tailnet(none) ->
+    tailnet(#{});
+tailnet(Given) ->
+    case baguette_cluster_settings:check(maps:to_list(Given), node()) of
+        {ok, Settings} -> baguette_cluster_discovery_tailscale:status(Settings);
+        {error, _} = Error -> Error
+    end.
 
 -spec overview() -> map().
 overview() ->
     (baguette_cluster_holdings:overview())#{
         node => node(),
-        members => [maps:with([node, link, rtt_us, age_ms], Info) || Info <- ?MODULE:nodes()],
+        members => [
+            maps:with([node, name, link, leaving, rtt_us, mbit, path, age_ms], Info)
+         || Info <- ?MODULE:nodes()
+        ],
         known => baguette_cluster_discovery:known(),
+        unreached => unreached(),
+        gossip => baguette_cluster_table:counted(erlang:monotonic_time(millisecond)),
         components => components(),
         health => health()
     }.
@@ -170,6 +240,8 @@ health() ->
     #{inventory := Inventory} = baguette_cluster_holdings:overview(),
     Facts = [
         {peers_never_met, baguette_cluster_discovery:known() -- Members},
+        {unreached, [{N, Why} || #{node := N, why := Why} <- unreached()]},
+        {leaving, [N || #{node := N, leaving := true} <- Infos]},
         {links_down, [N || #{node := N, link := down} <- Infos]},
         {suspects, [N || #{node := N, link := suspect} <- Infos]},
         {components_without_holder, Missing},

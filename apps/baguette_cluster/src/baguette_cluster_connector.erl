@@ -1,22 +1,31 @@
 %% @doc The only process that connects to a peer; with dist_auto_connect never, nothing else does.
 %% Wants a link to everybody whom discovery names and everybody who is a member, and tries again
 %% with backoff where there is none. Each attempt is a process of its own with a deadline, so that
-%% a dead peer delays nobody else. Whether a link is up is told by baguette_cluster_gossip.
+%% a dead peer delays nobody else; one that failed finds out why (baguette_cluster_handshake).
+%% Whether a link is up is told by baguette_cluster_gossip. The table, owned by the supervisor, says
+%% of each peer that was tried in vain why and since when.
 -module(baguette_cluster_connector).
 
 -behaviour(gen_server).
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/1, look/0, wait_ms/1]).
+-export([start_link/1, look/0, unreached/0, wait_ms/1]).
+-export_type([why/0]).
 %% The attempt's own process
--export([connect/1]).
+-export([connect/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
+-define(TABLE, ?MODULE).
 -define(LOG_META, #{domain => [baguette, cluster]}).
 -define(FIRST_WAIT_MS, 200).
 -define(LONGEST_WAIT_MS, 5000).
--define(ATTEMPT_MS, 8000).      % the kernel's own set-up time is 7 s
+-define(ATTEMPT_MS, 12000).     % the kernel's own set-up time is 7 s
+-define(WHY_MS, 3000).          % to find out why it failed
+-define(WHY_EVERY, 4).          % after the first two, so many failures until it is looked at again
+
+%% not_tried: this node has no fixed port, or no readable TLS options, to dial with.
+-type why() :: baguette_cluster_handshake:why() | not_tried.
 
 -record(peer, {
     failures = 0 :: non_neg_integer(),
@@ -37,6 +46,11 @@ start_link(_Settings) ->
 -spec look() -> ok.
 look() ->
     gen_server:cast(?MODULE, look).
+
+%% @doc Whom we want a link to and have tried in vain, why, and since when (monotonic).
+-spec unreached() -> [{node(), why(), SinceMs :: integer()}].
+unreached() ->
+    lists:sort(ets:tab2list(?TABLE)).
 
 %% @doc How long to wait after so many failures in a row.
 -spec wait_ms(non_neg_integer()) -> pos_integer().
@@ -98,6 +112,7 @@ handle_info(Unknown, S) ->
 connect_due(#?MODULE{peers = Before} = S) ->
     Now = erlang:monotonic_time(millisecond),
     Peers = maps:from_list([{N, maps:get(N, Before, #peer{due_ms = Now})} || N <- wanted()]),
+    _ = [ets:delete(?TABLE, N) || {N, _, _} <- unreached(), not is_map_key(N, Peers)],
     Tried = maps:map(fun(Node, Peer) -> attempt(Node, Peer, Now) end, Peers),
     set_timer(Now, S#?MODULE{peers = Tried}).
 
@@ -105,28 +120,50 @@ wanted() ->
     Members = [baguette_cluster_report:node(R) || {R, _} <- baguette_cluster_table:reports()],
     lists:usort(baguette_cluster_discovery:known() ++ Members) -- [node() | nodes()].
 
-attempt(Node, #peer{attempt = undefined, due_ms = Due} = Peer, Now) when Due =< Now ->
-    {Pid, Ref} = spawn_monitor(?MODULE, connect, [Node]),
+attempt(Node, #peer{attempt = undefined, due_ms = Due, failures = F} = Peer, Now) when Due =< Now ->
+    {Pid, Ref} = spawn_monitor(?MODULE, connect, [Node, F < 2 orelse F rem ?WHY_EVERY =:= 0]),
     _ = erlang:send_after(?ATTEMPT_MS, self(), {attempt_over, Node, Pid}),
     Peer#peer{attempt = {Pid, Ref}};
 attempt(_Node, Peer, _Now) ->
     Peer.
 
-%% @doc One attempt: ends with its answer as the reason.
--spec connect(node()) -> no_return().
-connect(Node) ->
-    exit({connected, net_kernel:connect_node(Node)}).
+%% @doc One attempt: ends with its answer as the reason. The peer logs every handshake that fails
+%% for the secret, so we do not look for the reason each time.
+-spec connect(node(), boolean()) -> no_return().
+connect(Node, LookWhy) ->
+    case net_kernel:connect_node(Node) of
+        true -> exit(connected);
+        _ when LookWhy -> exit({failed, why(Node, baguette_cluster_handshake:own())});
+        _ -> exit({failed, as_before})
+    end.
 
-ended(Node, Peer, {connected, true}, #?MODULE{peers = Peers} = S) ->
+why(Node, {ok, Own}) -> baguette_cluster_handshake:why(Node, Own#{ms => ?WHY_MS});
+why(_Node, {error, _}) -> not_tried.
+
+ended(Node, Peer, connected, #?MODULE{peers = Peers} = S) ->
+    true = ets:delete(?TABLE, Node),
     S#?MODULE{peers = Peers#{Node := Peer#peer{attempt = undefined, due_ms = later(0)}}};
-ended(Node, #peer{failures = Failures} = Peer, _Why, #?MODULE{peers = Peers} = S) ->
-    %% The kernel says no more than false: a wrong cookie is named in the other node's log only.
-    Failures =:= 3 andalso ?LOG_NOTICE(#{what => no_connection_yet, peer => Node}, ?LOG_META),
+ended(Node, #peer{failures = Failures} = Peer, Why, #?MODULE{peers = Peers} = S) ->
+    %% Linked meanwhile, by an attempt from over there: then that is no failure.
+    Before = ets:lookup(?TABLE, Node),
+    _ = lists:member(Node, nodes()) orelse note(Node, Before, reason(Why)),
     S#?MODULE{
         peers = Peers#{Node := Peer#peer{
             attempt = undefined, failures = Failures + 1, due_ms = later(Failures)
         }}
     }.
+
+reason({failed, Why}) -> Why;
+reason(killed) -> timeout;
+reason(_Crashed) -> not_tried.
+
+note(_Node, _Before, as_before) -> ok;
+note(Node, [{Node, Why, _}], Why) -> ok;
+note(Node, _Before, Why) ->
+    Level = case Why of wrong_secret -> warning; _ -> notice end,
+    ?LOG(Level, #{what => no_connection, peer => Node, why => Why}, ?LOG_META),
+    true = ets:insert(?TABLE, {Node, Why, erlang:monotonic_time(millisecond)}),
+    ok.
 
 later(Failures) ->
     erlang:monotonic_time(millisecond) + wait_ms(Failures).

@@ -1,22 +1,31 @@
 %% @doc Asks a finder for the addresses of peers, again and again, and keeps what is known when the
-%% finder fails: an error is not an empty cluster. Knows addresses only; whether anybody answers
-%% there is baguette_cluster_connector's to find out. Without it, those who know each other stay.
+%% finder fails: an error is not an empty cluster. Knows addresses, and what the finder happens to
+%% know of the peer there; whether anybody answers is baguette_cluster_connector's to find out.
+%% Without it, those who know each other stay.
 -module(baguette_cluster_discovery).
 
 -behaviour(gen_server).
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/1, known/0, has_answered/0, last_error/0]).
+-export([start_link/1, known/0, facts/0, has_answered/0, last_error/0]).
+-export_type([peer/0]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(TABLE, ?MODULE).
+-define(MAX_NAME, 255). % of a machine, in bytes
 -define(LOG_META, #{domain => [baguette, cluster]}).
 
-%% All addresses at which a peer may be, our own or not. Must come back within bounded time. An
-%% empty list means that there is nobody, an error that it could not be found out.
+-type peer() :: #{
+    address := string() | binary(),
+    name => binary(),                       % the machine's, for a person; nothing is decided by it
+    path => direct | relayed | unknown      % how its packets come here now
+}.
+
+%% Everybody who may be a peer, ourselves or not. Must come back within bounded time. An empty
+%% list means that there is nobody, an error that it could not be found out.
 -callback find(baguette_cluster_settings:settings()) ->
-    {ok, [string() | binary()]} | {error, term()}.
+    {ok, [peer()]} | {error, term()}.
 
 -record(?MODULE, {
     settings :: baguette_cluster_settings:settings(),
@@ -34,6 +43,14 @@ known() ->
     case ets:lookup(?TABLE, known) of
         [{known, Nodes}] -> Nodes;
         [] -> []
+    end.
+
+%% @doc What the finder said of those it named, beside their address.
+-spec facts() -> #{node() => #{name => binary(), path => direct | relayed | unknown}}.
+facts() ->
+    case ets:lookup(?TABLE, facts) of
+        [{facts, Facts}] -> Facts;
+        [] -> #{}
     end.
 
 %% @doc Whether the finder ever answered: before that, an empty list of known says nothing.
@@ -82,18 +99,28 @@ find(#?MODULE{settings = #{finder := Finder, find_ms := FindMs} = Settings} = S)
     true = ets:insert(?TABLE, {last, Answer}),
     take(Answer, S).
 
-take({ok, Addresses}, #?MODULE{settings = #{max_peers := Max}, refused = Refused} = S) ->
-    Bounded = lists:sublist(Addresses, 2 * Max),
-    Named = [{A, baguette_cluster_node_name:from_address(A)} || A <- Bounded],
-    Bad = lists:usort([A || {A, {error, _}} <- Named]) -- Refused,
+take({ok, Peers}, #?MODULE{settings = #{max_peers := Max}, refused = Refused} = S) ->
+    Bounded = lists:sublist(Peers, 2 * Max),
+    Named = [{P, baguette_cluster_node_name:from_address(A)} || #{address := A} = P <- Bounded],
+    Bad = lists:usort([A || {#{address := A}, {error, _}} <- Named]) -- Refused,
     _ = [?LOG_WARNING(#{what => address_refused, address => shortened(A)}, ?LOG_META) || A <- Bad],
-    Nodes = lists:usort([N || {_, {ok, N}} <- Named, N =/= node()]),
-    true = ets:insert(?TABLE, {known, lists:sublist(Nodes, Max)}),
+    Nodes = lists:sublist(lists:usort([N || {_, {ok, N}} <- Named, N =/= node()]), Max),
+    Facts = maps:from_list([{N, facts(P)} || {P, {ok, N}} <- Named]),
+    true = ets:insert(?TABLE, [{known, Nodes}, {facts, maps:with(Nodes, Facts)}]),
     ok = baguette_cluster_connector:look(),
     S#?MODULE{refused = lists:sublist(Bad ++ Refused, Max)};
 take({error, Why}, S) ->
     ?LOG_WARNING(#{what => discovery_failed, why => Why, keeping => length(known())}, ?LOG_META),
     S.
+
+facts(Peer) ->
+    Name = maps:get(name, Peer, <<>>),
+    Path = maps:get(path, Peer, unknown),
+    maps:from_list(
+        [{name, Name} || is_binary(Name), byte_size(Name) =< ?MAX_NAME, is_text(Name)] ++
+            [{path, Path} || Path =:= direct orelse Path =:= relayed]).
+
+is_text(Name) -> is_list(unicode:characters_to_list(Name)).
 
 shortened(Address) ->
     string:slice(io_lib:format("~0tP", [Address, 12]), 0, 80).

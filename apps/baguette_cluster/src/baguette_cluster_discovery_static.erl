@@ -5,6 +5,7 @@
 
 -export([find/1]).
 
--spec find(baguette_cluster_settings:settings()) -> {ok, [string()]}.
+-spec find(baguette_cluster_settings:settings()) ->
+    {ok, [baguette_cluster_discovery:peer()]}.
 find(#{peers := Peers}) ->
-    {ok, Peers}.
+    {ok, [#{address => Address} || Address <- Peers]}.

@@ -18,12 +18,17 @@
     %% it could not reach its daemon, most likely
     | {tailscale_exit, pos_integer()}.
 
--spec find(baguette_cluster_settings:settings()) -> {ok, [string()]} | {error, reason()}.
+-spec find(baguette_cluster_settings:settings()) ->
+    {ok, [baguette_cluster_discovery:peer()]} | {error, reason()}.
 find(#{tailscale_tag := Tag, tailscale_host_prefix := Prefix} = Settings) ->
     case status(Settings) of
         {ok, #{peers := Peers}} ->
             Filter = #{tag => Tag, host_prefix => Prefix},
-            {ok, baguette_cluster_tailscale:select(Peers, Filter)};
+            Selected = baguette_cluster_tailscale:select(Peers, Filter),
+            {ok, [
+                #{address => Address, path => Path, name => Name}
+             || #{address := Address, path := Path, host_name := Name} <- Selected
+            ]};
         {error, _} = Error ->
             Error
     end.

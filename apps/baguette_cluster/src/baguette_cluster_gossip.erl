@@ -1,41 +1,32 @@
 %% @doc Holds every node's report and exchanges them; says whom one may ask. Writes its table, owned
 %% by the supervisor, and is found again there by itself after a crash: reports, incarnation,
-%% watchers. Decides nothing: baguette_cluster_membership judges, this performs.
-%%
-%% Exchange protocol (baguette_cluster_remote_v1):
-%%   report   ours, to every linked peer, on every beat and on every change; carries a token
-%%   pong     the answer to a report: the token back, from which the round trip is known
-%%   table    all reports and goodbyes we know: at once to a new link or a new member, and on every
-%%            beat to one peer, the next in turn after our own name, so that nodes that cannot
-%%            reach each other hear of each other at the price of one message a beat
-%%   goodbye  this incarnation is over; travels on in tables until a later incarnation speaks
-%%   stale    the answer to a report below what is known of its node (its clock went back):
-%%            the node takes the next higher incarnation
-%% Refuses: reports that fail their check, messages over no link (no answer could be given), names
-%% that are no member's, strangers above max_peers. Never sent: our judgement that a node is gone,
-%% since it is true of us only. A message of a later version is logged once and dropped.
+%% watchers. Decides nothing: baguette_cluster_exchange says what to send (the protocol is told
+%% there), baguette_cluster_membership judges, this performs.
+%% Refuses: reports that fail their check, messages over no link, names that are no member's,
+%% strangers above max_peers. A message of a later version is logged once and dropped.
 -module(baguette_cluster_gossip).
 
 -behaviour(gen_server).
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/1, leave/0]).
+-export([start_link/1, leave/0, drain/0]).
 %% What this node says of itself
 -export([say/1, publish/2]).
+%% What was measured
+-export([measured/2]).
 %% Watching
 -export([watch/1, announce/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(LOG_META, #{domain => [baguette, cluster]}).
 -define(MAX_FACT_BYTES, 2048).
--define(MAX_TRIP_US, 60000000).
+-define(DRAIN_MS, 2000).
 
 -record(?MODULE, {
     settings :: baguette_cluster_settings:settings(),
-    members :: baguette_cluster_membership:state(),
-    turn = 0 :: non_neg_integer(),              % whose turn it is to get the table
-    left = false :: boolean(),                  % said goodbye: not a word more
+    exchange :: baguette_cluster_exchange:state(),
+    drainers = [] :: [gen_server:from()],   % wait until everybody knows that we are leaving
     watchers = #{} :: #{reference() => pid()},
     holders = #{} :: #{binary() => [baguette_cluster_holders:holder()]} % as in the table
 }).
@@ -53,6 +44,16 @@ leave() ->
     catch
         exit:_ -> ok
     end.
+
+%% @doc Says that we are leaving; back when everybody who can be asked has taken note, or after 2 s.
+-spec drain() -> ok.
+drain() ->
+    gen_server:call(?MODULE, drain, 2 * ?DRAIN_MS).
+
+%% @doc What the link to a peer carries.
+-spec measured(node(), non_neg_integer()) -> ok.
+measured(Node, Mbit) ->
+    gen_server:cast(?MODULE, {measured, Node, Mbit}).
 
 %% @doc Changes fields of our own report.
 -spec say(#{components | states | memory_mib | plan_hash => term()}) -> ok.
@@ -82,16 +83,24 @@ announce(Event) ->
 %% The process ----------------------------------------------------------------------------------
 
 -spec init(baguette_cluster_settings:settings()) -> {ok, state()}.
-init(#{beat_ms := Beat} = Settings) ->
+init(Settings) ->
     %% A beat that waits behind a busy scheduler looks like death to the others.
     _ = process_flag(priority, high),
     ok = net_kernel:monitor_nodes(true, [{node_type, visible}]),
+    ok = baguette_cluster_table:start_counting(now_ms()),
+    Before = baguette_cluster_table:links(),
     Known = baguette_cluster_table:watchers(),
     Watchers = maps:from_list([{monitor(process, P), P} || P <- Known]),
-    S0 = #?MODULE{settings = Settings, members = remembered(Settings), watchers = Watchers},
-    S = lists:foldl(fun nodeup/2, S0, nodes()),
-    _ = erlang:send_after(Beat, self(), beat),
-    {ok, refresh(speak(S))}.
+    Exchange = baguette_cluster_exchange:new(Settings, remembered(Settings), now_us()),
+    S = #?MODULE{settings = Settings, exchange = Exchange, watchers = Watchers},
+    _ = erlang:send_after(0, self(), beat),
+    {ok, refresh(lists:foldl(fun(N, Sofar) -> relink(N, Before, Sofar) end, S, nodes()))}.
+
+%% What was measured before we crashed stays; it comes again in ten minutes only.
+relink(Node, Before, S) ->
+    #?MODULE{exchange = X} = Linked = nodeup(Node, S),
+    Mbit = maps:get(mbit, maps:get(Node, Before, #{}), 0),
+    Linked#?MODULE{exchange = baguette_cluster_exchange:throughput(Node, Mbit, X)}.
 
 remembered(Settings) ->
     Own = case baguette_cluster_table:own() of
@@ -104,8 +113,9 @@ remembered(Settings) ->
         baguette_cluster_membership:restore_floors(baguette_cluster_table:floors(), Fresh),
         baguette_cluster_table:reports()).
 
--spec handle_call(leave | {watch, pid()} | {publish, atom(), term()}, gen_server:from(), state()) ->
-    {reply, ok | {error, term()}, state()}.
+-spec handle_call(Request, gen_server:from(), state()) ->
+    {reply, ok | {error, term()}, state()} | {noreply, state()} when
+    Request :: leave | drain | {watch, pid()} | {publish, atom(), term()}.
 handle_call({watch, Pid}, _From, #?MODULE{watchers = Watchers} = S) ->
     case lists:member(Pid, maps:values(Watchers)) of
         true ->
@@ -117,203 +127,139 @@ handle_call({watch, Pid}, _From, #?MODULE{watchers = Watchers} = S) ->
 handle_call({publish, Key, Value}, _From, S) ->
     Extra = baguette_cluster_report:extra(own(S)),
     With = baguette_cluster_report:set(extra, Extra#{Key => Value}, own(S)),
-    case baguette_cluster_report:check(With) of
-        {ok, With} -> {reply, ok, say_changed(With, S)};
-        {error, _} ->
+    case has_room_to_leave(With) of
+        true ->
+            {reply, ok, said(With, S)};
+        false ->
             {reply, {error, {too_many_facts, #{key => Key, known => maps:size(Extra)}}}, S}
     end;
+handle_call(drain, From, #?MODULE{drainers = Drainers} = S) ->
+    _ = erlang:send_after(?DRAIN_MS, self(), {drain_over, From}),
+    Waiting = S#?MODULE{drainers = [From | Drainers]},
+    {noreply, perform(baguette_cluster_exchange:drain(now_us(), S#?MODULE.exchange), Waiting)};
 handle_call(leave, _From, S) ->
-    {Incarnation, _} = baguette_cluster_report:identity(own(S)),
-    [ok = baguette_cluster_remote_v1:goodbye(N, Incarnation) || N <- peers(S)],
-    {reply, ok, S#?MODULE{left = true}};
+    {reply, ok, perform(baguette_cluster_exchange:leave(S#?MODULE.exchange), S)};
 handle_call(Unknown, _From, S) ->
     ok = baguette_cluster_stranger:drop(?MODULE, Unknown),
     {reply, {error, unknown_call}, S}.
 
--spec handle_cast({say, map()} | {announce, baguette_cluster:event()}, state()) ->
-    {noreply, state()}.
+%% A fact more must never be what keeps us from saying that we leave.
+has_room_to_leave(Report) ->
+    Extra = (baguette_cluster_report:extra(Report))#{leaving => true},
+    case baguette_cluster_report:check(baguette_cluster_report:set(extra, Extra, Report)) of
+        {ok, _} -> true;
+        {error, _} -> false
+    end.
+
+-spec handle_cast(Message, state()) -> {noreply, state()} when
+    Message :: {say, map()} | {announce, baguette_cluster:event()}
+        | {measured, node(), non_neg_integer()}.
 handle_cast({say, Fields}, S) ->
-    {noreply, say_changed(maps:fold(fun baguette_cluster_report:set/3, own(S), Fields), S)};
+    Report = maps:fold(fun baguette_cluster_report:set/3, own(S), Fields),
+    {noreply, said(Report, S)};
 handle_cast({announce, Event}, S) ->
     {noreply, tell([Event], S)};
+handle_cast({measured, Node, Mbit}, #?MODULE{exchange = X} = S) ->
+    Measured = baguette_cluster_exchange:throughput(Node, Mbit, X),
+    {noreply, refresh(S#?MODULE{exchange = Measured})};
 handle_cast(Unknown, S) ->
     ok = baguette_cluster_stranger:drop(?MODULE, Unknown),
     {noreply, S}.
 
 -spec handle_info(
     beat
+    | {drain_over, gen_server:from()}
     | {nodeup | nodedown, node(), term()}
     | {'DOWN', reference(), process, pid(), term()}
     | baguette_cluster_remote_v1:envelope(), state()) -> {noreply, state()}.
 handle_info(beat, #?MODULE{settings = #{beat_ms := Beat}} = S) ->
     _ = erlang:send_after(Beat, self(), beat),
-    {Events, Members} = baguette_cluster_membership:judge(now_ms(), S#?MODULE.members),
-    Told = tell(Events, S#?MODULE{members = Members}),
-    {noreply, refresh(table_in_turn(speak(Told)))};
+    {noreply, refresh(perform(baguette_cluster_exchange:beat(now_us(), S#?MODULE.exchange), S))};
+handle_info({drain_over, From}, #?MODULE{drainers = Drainers} = S) ->
+    {noreply, no_longer(lists:member(From, Drainers), From, S)};
 handle_info({nodeup, Node, _}, S) ->
-    {noreply, refresh(nodeup(Node, S))};
+    {noreply, nodeup(Node, S)};
 handle_info({nodedown, Node, _}, S) ->
-    {Events, Members} = baguette_cluster_membership:link_down(Node, S#?MODULE.members),
-    {noreply, refresh(tell(Events, S#?MODULE{members = Members}))};
+    {noreply, perform(baguette_cluster_exchange:link_down(Node, S#?MODULE.exchange), S)};
 handle_info({'DOWN', Ref, process, Pid, _}, #?MODULE{watchers = Watchers} = S) ->
     ok = baguette_cluster_table:drop_watcher(Pid),
     {noreply, S#?MODULE{watchers = maps:remove(Ref, Watchers)}};
-handle_info({baguette_cluster_v1, From, Term}, #?MODULE{members = M} = S) ->
-    #{max_peers := Max} = S#?MODULE.settings,
-    case baguette_cluster_membership:is_linked(From, M) of
-        true ->
-            {Events, Members} = baguette_cluster_membership:heard(From, now_ms(), M),
-            Heard = refresh_if(Events =/= [], tell(Events, S#?MODULE{members = Members})),
-            {noreply, peer_says(baguette_cluster_remote_v1:read(Term, Max), Term, From, Heard)};
-        false ->
-            {noreply, S}
-    end;
+handle_info({baguette_cluster_v1, From, Term}, S) ->
+    {noreply, heard(From, Term, S)};
 handle_info(Unknown, S) ->
     ok = baguette_cluster_stranger:drop(?MODULE, Unknown),
     {noreply, S}.
 
-%% What peers say -------------------------------------------------------------------------------
+%% What the exchange wants ------------------------------------------------------------------------
 
-peer_says({ok, {report, Report, Token}}, _Term, From, S) ->
-    ok = baguette_cluster_remote_v1:pong(From, Token),
-    merge(Report, From, S);
-peer_says({ok, {pong, Sent}}, _Term, From, #?MODULE{members = M} = S) ->
-    %% A token we cannot have sent a short while ago measures nothing.
-    case now_us() - Sent of
-        Us when Us >= 0, Us < ?MAX_TRIP_US ->
-            S#?MODULE{members = baguette_cluster_membership:round_trip(From, max(1, Us), M)};
-        _ ->
-            S
-    end;
-peer_says({ok, {table, Reports, Goodbyes}}, _Term, From, S) ->
-    Parted = lists:foldl(fun taken_goodbye/2, S, Goodbyes),
-    lists:foldl(fun(Report, Sofar) -> merge(Report, From, Sofar) end, Parted, Reports);
-peer_says({ok, {goodbye, Incarnation}}, _Term, From, S) ->
-    taken_goodbye({From, Incarnation}, S);
-peer_says({ok, {stale, Known}}, _Term, _From, S) ->
-    rise_above(Known, S);
-peer_says(unknown, Term, _From, S) ->
-    ok = baguette_cluster_stranger:drop(?MODULE, Term),
-    S.
-
-merge(Report, From, #?MODULE{members = M} = S) ->
-    {Verdict, Events, Members} = baguette_cluster_membership:merge(Report, now_ms(), M),
-    Merged = tell(Events, S#?MODULE{members = Members}),
-    ok = greet_member(Events, From, Merged),
-    follow(Verdict, Report, From, Merged).
-
-follow(changed, Report, _From, S) ->
-    ok = baguette_cluster_table:put_report(Report, now_ms()),
-    changed(S);
-follow(advanced, Report, _From, S) ->
-    ok = baguette_cluster_table:put_report(Report, now_ms()),
-    S;
-follow({outrun, Known}, _Report, _From, S) ->
-    rise_above(Known, S);
-follow({stale, Known}, Report, From, S) ->
-    case baguette_cluster_report:node(Report) of
-        From -> ok = baguette_cluster_remote_v1:stale(From, Known), S;
-        _ -> S
-    end;
-follow(_KnownOrFull, _Report, _From, S) ->
-    S.
-
-taken_goodbye(Goodbye, S) ->
-    {Verdict, Events, Members} = baguette_cluster_membership:goodbye(Goodbye, S#?MODULE.members),
-    parted(Verdict, tell(Events, S#?MODULE{members = Members})).
-
-parted(changed, S) -> changed(S);
-parted({outrun, Known}, S) -> rise_above(Known, S);
-parted(known, S) -> S.
-
-rise_above(Known, #?MODULE{left = false} = S) ->
-    case Known > baguette_cluster_report:identity(own(S)) of
-        true ->
-            ?LOG_NOTICE(#{what => incarnation_raised, above => Known}, ?LOG_META),
-            speak(with_own(baguette_cluster_report:reborn(own(S), Known), S));
-        false ->
-            S
-    end;
-rise_above(_Known, S) ->
-    S.
-
-%% What we say ----------------------------------------------------------------------------------
-
-nodeup(Node, #?MODULE{members = M} = S) ->
+nodeup(Node, #?MODULE{exchange = X} = S) ->
     case baguette_cluster_node_name:is_member_name(Node) of
-        true ->
-            {Events, Members} = baguette_cluster_membership:link_up(Node, now_ms(), M),
-            Linked = tell(Events, S#?MODULE{members = Members}),
-            ok = greet(Node, Linked),
-            Linked;
-        false ->
-            S
+        true -> perform(baguette_cluster_exchange:link_up(Node, now_us(), X), S);
+        false -> S
     end.
 
-%% Its gossip may have started after its node: the table sent at link up met nobody.
-greet_member([{member, From, joined}], From, S) -> greet(From, S);
-greet_member(_, _, _) -> ok.
-
-greet(_Node, #?MODULE{left = true}) ->
-    ok;
-greet(Node, S) ->
-    ok = baguette_cluster_remote_v1:report(Node, own(S), now_us()),
-    send_table(Node, S).
-
-send_table(Node, #?MODULE{members = M}) ->
-    Reports = [R || {R, At} <- baguette_cluster_membership:members(M), At =/= self],
-    baguette_cluster_remote_v1:table(Node, Reports, baguette_cluster_membership:goodbyes(M)).
-
-table_in_turn(#?MODULE{left = true} = S) ->
-    S;
-table_in_turn(#?MODULE{turn = Turn} = S) ->
-    {Before, After} = lists:partition(fun(N) -> N < node() end, peers(S)),
-    case After ++ Before of
-        [] -> ok;
-        Ring -> ok = send_table(lists:nth(Turn rem length(Ring) + 1, Ring), S)
+heard(From, Term, #?MODULE{exchange = X, settings = #{max_peers := Max}} = S) ->
+    Message = case baguette_cluster_remote_v1:read(Term, Max) of
+        {ok, Read} -> Read;
+        unknown -> ok = baguette_cluster_stranger:drop(?MODULE, Term), unknown
     end,
-    S#?MODULE{turn = Turn + 1}.
+    perform(baguette_cluster_exchange:hear(From, Message, now_us(), X), S).
 
-say_changed(Report, S) ->
-    case baguette_cluster_report:same_body(Report, own(S)) of
-        true -> S;
-        false -> changed(speak(with_own(Report, S)))
+said(Report, #?MODULE{exchange = X} = S) ->
+    perform(baguette_cluster_exchange:say(Report, now_us(), X), S).
+
+%% The table first: who is told of a change, here or on another node, may look at once.
+perform({Effects, X}, S) ->
+    Events = [E || {event, E} <- Effects],
+    Shown = shown(lists:member(changed, Effects), Events, S#?MODULE{exchange = X}),
+    lists:foldl(fun do/2, tell(Events, Shown), Effects).
+
+shown(true, _Events, S) ->
+    Shown = refresh(S),
+    ok = baguette_cluster_holdings:look(),
+    Shown;
+shown(false, [_ | _], S) -> refresh(S);
+shown(false, [], S) -> S.
+
+do({send, Nodes, Message}, S) ->
+    Bytes = baguette_cluster_remote_v1:send(Nodes, Message),
+    ok = baguette_cluster_table:count(element(1, Message), length(Nodes), Bytes),
+    S;
+do(drained, #?MODULE{drainers = Drainers} = S) ->
+    _ = [gen_server:reply(From, ok) || From <- Drainers],
+    S#?MODULE{drainers = []};
+do({raised, Known}, S) ->
+    ?LOG_NOTICE(#{what => incarnation_raised, above => Known}, ?LOG_META),
+    S;
+do(_EventOrChanged, S) ->
+    S.
+
+%% Whoever waits that long is not to be waited for.
+no_longer(false, _From, S) ->
+    S;
+no_longer(true, From, #?MODULE{drainers = Drainers, exchange = X} = S) ->
+    ?LOG_NOTICE(#{what => leaving_not_acknowledged_by_all}, ?LOG_META),
+    _ = gen_server:reply(From, ok),
+    case lists:delete(From, Drainers) of
+        [] -> S#?MODULE{drainers = [], exchange = baguette_cluster_exchange:drain_over(X)};
+        Left -> S#?MODULE{drainers = Left}
     end.
 
-%% Our report under its next identity, to everybody.
-speak(#?MODULE{left = true} = S) ->
-    S;
-speak(S) ->
-    Report = baguette_cluster_report:next(own(S)),
-    Token = now_us(),
-    [ok = baguette_cluster_remote_v1:report(N, Report, Token) || N <- peers(S)],
-    with_own(Report, S).
-
-peers(#?MODULE{members = M}) ->
-    lists:sort(maps:keys(baguette_cluster_membership:links(M))).
-
-own(#?MODULE{members = M}) ->
-    baguette_cluster_membership:own(M).
-
-with_own(Report, #?MODULE{members = M} = S) ->
-    S#?MODULE{members = baguette_cluster_membership:set_own(Report, M)}.
+own(#?MODULE{exchange = X}) ->
+    baguette_cluster_exchange:own(X).
 
 %% What is seen of it ---------------------------------------------------------------------------
 
-%% A body changed: the others' processes here have to look again.
-changed(S) ->
-    Shown = refresh(S),
-    ok = baguette_cluster_holdings:look(),
-    Shown.
-
-refresh_if(true, S) -> refresh(S);
-refresh_if(false, S) -> S.
-
 %% Makes the table what the state is, and tells of holders that came or went.
-refresh(#?MODULE{members = M, holders = Old} = S) ->
-    Reports = [R || {R, _} <- baguette_cluster_membership:members(M)],
-    Holders = baguette_cluster_holders:all(node(), Reports, baguette_cluster_membership:links(M)),
-    ok = baguette_cluster_table:show(M, Holders),
+refresh(#?MODULE{exchange = X, holders = Old} = S) ->
+    Members = baguette_cluster_exchange:members(X),
+    Facts = baguette_cluster_discovery:facts(),
+    Links = maps:map(
+        fun(Node, Link) -> Link#{path => maps:get(path, maps:get(Node, Facts, #{}), unknown)} end,
+        baguette_cluster_membership:links(Members)),
+    Reports = [R || {R, _} <- baguette_cluster_membership:members(Members)],
+    Holders = baguette_cluster_holders:all(node(), Reports, Links),
+    ok = baguette_cluster_table:show(Members, Links, Holders),
     Touched = lists:usort(maps:keys(Old) ++ maps:keys(Holders)),
     Moved = [C || C <- Touched, who(C, Old) =/= who(C, Holders)],
     Events = [{holders, C, [N || #{node := N} <- maps:get(C, Holders, [])]} || C <- Moved],

@@ -6,18 +6,29 @@
 %% never judged.
 -module(baguette_cluster_membership).
 
--export([new/3, own/1, set_own/2]).
--export([merge/3, goodbye/2, link_up/3, link_down/2, heard/3, round_trip/3, judge/2]).
--export([members/1, links/1, floors/1, goodbyes/1, is_linked/2, restore_floors/2]).
--export_type([state/0, event/0, verdict/0, link/0]).
+-export([new/3, own/1, own_hash/1, set_own/2]).
+-export([merge/3, hint/3, goodbye/2, judge/2]).
+-export([link_up/3, link_down/2, heard/3, round_trip/3, throughput/3]).
+-export([members/1, bodies/2, hints/1, links/1, floors/1, goodbyes/1, is_linked/2]).
+-export([restore_floors/2]).
+-export_type([state/0, event/0, verdict/0, hint/0, link/0]).
 
 -type report() :: baguette_cluster_report:report().
 -type identity() :: baguette_cluster_report:identity().
 -type event() :: {link, node(), up | suspect | down} | {member, node(), joined | gone}.
--type link() :: #{state := up | suspect, heard_ms := integer(), rtt_us := non_neg_integer()}.
+-type link() :: #{
+    state := up | suspect,
+    heard_ms := integer(),
+    rtt_us := non_neg_integer(),    % 0 = not measured yet
+    mbit := non_neg_integer(),      % from here to there; 0 = not measured yet
+    path => direct | relayed | unknown  % what the finder says of it, as the table shows it
+}.
+%% That somebody has such a body of a node, under such an identity.
+-type hint() :: {node(), identity(), BodyHash :: non_neg_integer()}.
 -type verdict() ::
     changed                 % a new member, or a new body
     | advanced              % alive, nothing new
+    | wanted                % (of a hint) there is a body that we do not have
     | known                 % not later than what we have
     | {stale, identity()}   % below what we know: its node has to rise above this
     | {outrun, identity()}  % a report of ourselves that we have not written
@@ -25,10 +36,14 @@
 
 -record(member, {
     report :: report(),
-    advanced_ms :: integer()    % when it last advanced, on my clock
+    hash :: non_neg_integer(),  % of its body
+    %% The highest identity seen of it: above the report's while we lack its latest body.
+    seen :: identity(),
+    advanced_ms :: integer()    % when that last rose, on my clock
 }).
 -record(?MODULE, {
     own :: report(),
+    own_hash :: non_neg_integer(),
     limits :: #{atom() => term()},
     looked_ms :: integer(),     % last judgement; a long gap means that it was I who slept
     members = #{} :: #{node() => #member{}},
@@ -40,13 +55,21 @@
 
 -spec new(baguette_cluster_settings:settings(), report(), integer()) -> state().
 new(Settings, Own, Now) ->
-    #?MODULE{own = Own, limits = Settings, looked_ms = Now}.
+    Hash = baguette_cluster_report:hash(Own),
+    #?MODULE{own = Own, own_hash = Hash, limits = Settings, looked_ms = Now}.
 
 -spec own(state()) -> report().
 own(#?MODULE{own = Own}) -> Own.
 
+-spec own_hash(state()) -> non_neg_integer().
+own_hash(#?MODULE{own_hash = Hash}) -> Hash.
+
 -spec set_own(report(), state()) -> state().
-set_own(Own, S) -> S#?MODULE{own = Own}.
+set_own(New, #?MODULE{own = Old} = S) ->
+    case baguette_cluster_report:same_body(New, Old) of
+        true -> S#?MODULE{own = New};
+        false -> S#?MODULE{own = New, own_hash = baguette_cluster_report:hash(New)}
+    end.
 
 %% Reports ---------------------------------------------------------------------------------------
 
@@ -57,7 +80,7 @@ merge(Report, Now, #?MODULE{own = Own, members = Members, floors = Floors} = S) 
     Id = identity(Report),
     case {baguette_cluster_report:node(Own), Members, Floors} of
         {Node, _, _} -> {about_us(Id, Own), [], S};
-        {_, #{Node := #member{report = Old}}, _} -> merge_known(Node, Report, Old, Now, S);
+        {_, #{Node := Member}, _} -> merge_known(Node, Report, Member, Now, S);
         {_, _, #{Node := Floor}} when Id =< Floor -> {{stale, Floor}, [], S};
         _ -> admit(Node, Report, Now, S)
     end.
@@ -68,33 +91,79 @@ about_us(Id, Own) ->
         false -> known
     end.
 
-merge_known(Node, Report, Old, Now, #?MODULE{members = Members} = S) ->
+merge_known(Node, Report, #member{report = Old} = Member, Now, S) ->
+    Id = identity(Report),
     case baguette_cluster_report:newest(Report, Old) of
         Old ->
-            {older(identity(Report), identity(Old)), [], S};
+            {older(Id, identity(Old)), [], S};
         Report ->
             Verdict = case baguette_cluster_report:same_body(Report, Old) of
                 true -> advanced;
                 false -> changed
             end,
-            Member = #member{report = Report, advanced_ms = Now},
-            {Verdict, [], S#?MODULE{members = Members#{Node := Member}}}
+            Hash = baguette_cluster_report:hash(Report),
+            {Verdict, [], put(Node, seen(Id, Now, Member#member{report = Report, hash = Hash}), S)}
     end.
+
+%% A body may come after its identity was seen: that is no news of its node.
+seen(Id, Now, #member{seen = Before} = Member) when Id > Before ->
+    Member#member{seen = Id, advanced_ms = Now};
+seen(_Id, _Now, Member) ->
+    Member.
+
+put(Node, Member, #?MODULE{members = Members} = S) ->
+    S#?MODULE{members = Members#{Node => Member}}.
 
 identity(Report) -> baguette_cluster_report:identity(Report).
 
 older({Incarnation, _}, {Known, _} = Id) when Incarnation < Known -> {stale, Id};
 older(_, _) -> known.
 
-admit(Node, Report, Now, #?MODULE{members = Members, floors = Floors, limits = Limits} = S) ->
-    case maps:size(Members) < maps:get(max_peers, Limits) of
+admit(Node, Report, Now, #?MODULE{floors = Floors} = S) ->
+    case has_room(S) of
         true ->
-            {changed, [{member, Node, joined}], S#?MODULE{
-                members = Members#{Node => #member{report = Report, advanced_ms = Now}},
-                floors = maps:remove(Node, Floors)
-            }};
+            Member = #member{
+                report = Report,
+                hash = baguette_cluster_report:hash(Report),
+                seen = identity(Report),
+                advanced_ms = Now
+            },
+            Admitted = put(Node, Member, S#?MODULE{floors = maps:remove(Node, Floors)}),
+            {changed, [{member, Node, joined}], Admitted};
         false ->
             {full, [], S}
+    end.
+
+has_room(#?MODULE{members = Members, limits = #{max_peers := Max}}) ->
+    maps:size(Members) < Max.
+
+%% @doc Takes in that a node's report has such an identity and such a body. With the body known,
+%% that is as good as the report; otherwise it shows that the node lives, and the body is `wanted'.
+-spec hint(hint(), integer(), state()) -> {verdict(), state()}.
+hint({Node, Id, Hash}, Now, #?MODULE{own = Own, members = Members, floors = Floors} = S) ->
+    case {baguette_cluster_report:node(Own), Members, Floors} of
+        {Node, _, _} ->
+            {about_us(Id, Own), S};
+        {_, #{Node := Member}, _} ->
+            {Verdict, Next} = hint_known(Id, Hash, Now, Member),
+            {Verdict, put(Node, Next, S)};
+        {_, _, #{Node := Floor}} when Id =< Floor ->
+            {{stale, Floor}, S};
+        _ ->
+            {case has_room(S) of true -> wanted; false -> full end, S}
+    end.
+
+hint_known(Id, Hash, Now, #member{report = Report, hash = Known} = Member) ->
+    case {Id > identity(Report), Id =:= identity(Report)} of
+        {true, _} when Hash =:= Known ->
+            Advanced = Member#member{report = baguette_cluster_report:at(Id, Report)},
+            {advanced, seen(Id, Now, Advanced)};
+        {true, _} ->
+            {wanted, seen(Id, Now, Member)};
+        {false, true} when Hash =/= Known ->
+            {wanted, Member};
+        _ ->
+            {older(Id, identity(Report)), Member}
     end.
 
 %% @doc A node said that this incarnation of it is over. A goodbye said over an own, later
@@ -105,8 +174,8 @@ goodbye({Node, Incarnation}, #?MODULE{own = Own, members = Members} = S) ->
     case {baguette_cluster_report:node(Own), Members} of
         {Node, _} ->
             {about_us(Id, Own), [], S};
-        {_, #{Node := #member{report = Report}}} ->
-            case baguette_cluster_report:identity(Report) < Id of
+        {_, #{Node := #member{seen = Seen}}} ->
+            case Seen < Id of
                 true -> {changed, [{member, Node, gone}], remove(Node, Id, S)};
                 false -> {known, [], S}
             end;
@@ -132,7 +201,7 @@ restore_floors(Floors, S) ->
 
 -spec link_up(node(), integer(), state()) -> {[event()], state()}.
 link_up(Node, Now, #?MODULE{links = Links} = S) when not is_map_key(Node, Links) ->
-    Link = #{state => up, heard_ms => Now, rtt_us => 0},
+    Link = #{state => up, heard_ms => Now, rtt_us => 0, mbit => 0},
     {[{link, Node, up}], S#?MODULE{links = Links#{Node => Link}}};
 link_up(_Node, _Now, S) ->
     {[], S}.
@@ -167,6 +236,14 @@ round_trip(Node, Us, #?MODULE{links = Links} = S) ->
         _ -> S
     end.
 
+%% @doc What one link carries, as its other end measured it.
+-spec throughput(node(), non_neg_integer(), state()) -> state().
+throughput(Node, Mbit, #?MODULE{links = Links} = S) ->
+    case Links of
+        #{Node := Link} -> S#?MODULE{links = Links#{Node := Link#{mbit := Mbit}}};
+        _ -> S
+    end.
+
 %% Judging ---------------------------------------------------------------------------------------
 
 %% @doc Once a beat. Who finds his own beat late by more than suspect_ms was frozen himself: all
@@ -192,8 +269,8 @@ suspect(Node, #?MODULE{links = Links} = S) ->
     S#?MODULE{links = maps:update_with(Node, fun(L) -> L#{state := suspect} end, Links)}.
 
 bury(Node, #?MODULE{members = Members} = S) ->
-    #{Node := #member{report = Report}} = Members,
-    remove(Node, baguette_cluster_report:identity(Report), S).
+    #{Node := #member{seen = Seen}} = Members,
+    remove(Node, Seen, S).
 
 %% Looking ---------------------------------------------------------------------------------------
 
@@ -201,6 +278,17 @@ bury(Node, #?MODULE{members = Members} = S) ->
 -spec members(state()) -> [{report(), AdvancedMs :: integer() | self}].
 members(#?MODULE{own = Own, members = Members}) ->
     [{Own, self} | [{R, T} || #member{report = R, advanced_ms = T} <- maps:values(Members)]].
+
+%% @doc The reports of those among the given nodes that are known.
+-spec bodies([node()], state()) -> [report()].
+bodies(Nodes, S) ->
+    Wanted = maps:from_keys(Nodes, wanted),
+    [R || {R, _} <- members(S), is_map_key(baguette_cluster_report:node(R), Wanted)].
+
+%% @doc Which bodies of others we have.
+-spec hints(state()) -> [hint()].
+hints(#?MODULE{members = Members}) ->
+    [{N, identity(R), H} || {N, #member{report = R, hash = H}} <- maps:to_list(Members)].
 
 -spec links(state()) -> #{node() => link()}.
 links(#?MODULE{links = Links}) -> Links.

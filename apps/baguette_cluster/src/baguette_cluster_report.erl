@@ -4,8 +4,8 @@
 %% network enters by check/1 and in no other way. Fields of a next version ride along untouched.
 -module(baguette_cluster_report).
 
--export([new/2, next/1, reborn/2, set/3, check/1]).
--export([identity/1, node/1, newest/2, same_body/2, to_map/1]).
+-export([new/2, next/1, reborn/2, at/2, set/3, check/1]).
+-export([identity/1, node/1, newest/2, same_body/2, hash/1, leaving/1, to_map/1]).
 -export([items/1, states/1, state/2, held/1, memory_mib/1, plan_hash/1, extra/1, call_us/1]).
 -export_type([report/0, identity/0, field/0]).
 
@@ -55,6 +55,11 @@ next(#{id := {Incarnation, Counter}} = Report) ->
 reborn(#{id := {Own, _}} = Report, {Known, _}) ->
     Report#{id := {max(Own, Known) + 1, 0}}.
 
+%% @doc The same body under an identity at which its node still had it.
+-spec at(identity(), report()) -> report().
+at(Id, Report) ->
+    Report#{id := Id}.
+
 -spec set(components | states | memory_mib | plan_hash | extra, term(), report()) -> report().
 set(Field, Value, Report) ->
     maps:update(Field, Value, Report).
@@ -75,6 +80,16 @@ newest(A, B) -> max(A, B).
 -spec same_body(report(), report()) -> boolean().
 same_body(A, B) ->
     maps:remove(id, A) =:= maps:remove(id, B).
+
+%% @doc Names a body without sending it. phash2 is the same on every release and machine; 32 bits,
+%% since a change that it hid would also have to be lost on its direct way, and ends with the next.
+-spec hash(report()) -> non_neg_integer().
+hash(Report) ->
+    erlang:phash2(maps:remove(id, Report), 1 bsl 32).
+
+%% @doc Whether the node says that it is about to leave: it is not asked any more.
+-spec leaving(report()) -> boolean().
+leaving(#{extra := Extra}) -> maps:get(leaving, Extra, false) =:= true.
 
 -spec to_map(report()) -> map().
 to_map(Report) -> Report.

@@ -19,6 +19,7 @@
     gone_ms := pos_integer(),           % standstill of a report that ends a membership
     settle_ms := non_neg_integer(),     % how long plans must agree before anything moves
     find_ms := pos_integer(),           % how often the finder is asked
+    measure_ms := pos_integer(),        % how often the throughput of a link is measured
     max_peers := pos_integer(),
     component_module := module() | undefined
 }.
@@ -39,6 +40,7 @@ defaults() ->
         gone_ms => 8000,
         settle_ms => 2000,
         find_ms => 5000,
+        measure_ms => 600000,
         max_peers => 64,
         component_module => undefined
     }.
@@ -76,6 +78,7 @@ one(suspect_ms, Value) -> within(suspect_ms, Value, 10, 600000);
 one(gone_ms, Value) -> within(gone_ms, Value, 10, 3600000);
 one(settle_ms, Value) -> within(settle_ms, Value, 0, 600000);
 one(find_ms, Value) -> within(find_ms, Value, 10, 3600000);
+one(measure_ms, Value) -> within(measure_ms, Value, 100, 86400000);
 one(max_peers, Value) -> within(max_peers, Value, 1, 1024);
 one(peers, Value) when is_list(Value) ->
     must(lists:all(fun is_address/1, Value), peers, "must be a list of IPv4 addresses");

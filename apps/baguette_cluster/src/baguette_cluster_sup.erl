@@ -15,7 +15,10 @@ start_link(Settings) ->
 -spec init(baguette_cluster_settings:settings()) ->
     {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(Settings) ->
-    Tables = [baguette_cluster_gossip, baguette_cluster_holdings, baguette_cluster_discovery],
+    Tables = [
+        baguette_cluster_gossip, baguette_cluster_holdings, baguette_cluster_discovery,
+        baguette_cluster_connector, baguette_cluster_throughput
+    ],
     [T = ets:new(T, [named_table, public, {read_concurrency, true}]) || T <- Tables],
     %% One for one: each process finds in its table what it needs to go on, and none keeps a pid
     %% of another. The order counts at start: who acts on the plan has to know whom to expect.
@@ -23,6 +26,7 @@ init(Settings) ->
         child(baguette_cluster_gossip, Settings),
         child(baguette_cluster_discovery, Settings),
         child(baguette_cluster_connector, Settings),
+        child(baguette_cluster_throughput, Settings),
         child(baguette_cluster_holdings, Settings)
     ]}}.
 

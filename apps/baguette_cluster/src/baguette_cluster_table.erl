@@ -4,13 +4,20 @@
 -module(baguette_cluster_table).
 
 %% Reading
--export([reports/0, links/0, holders/1]).
+-export([reports/0, links/0, holders/1, counted/1]).
 %% The writer's own
--export([own/0, floors/0, watchers/0, put_report/2, put_watcher/1, drop_watcher/1, show/2]).
+-export([own/0, floors/0, watchers/0, put_watcher/1, drop_watcher/1, show/3]).
+-export([start_counting/1, count/3]).
 
 -define(TABLE, baguette_cluster_gossip).
 
 -type seen() :: AdvancedMs :: integer() | self.
+-type counted() :: #{
+    messages_sent := non_neg_integer(),
+    bytes_sent := non_neg_integer(),
+    since_ms := non_neg_integer(),
+    kinds := #{atom() => #{messages := non_neg_integer(), bytes := non_neg_integer()}}
+}.
 
 %% @doc All members' reports with the time of their last advance on our clock, ours first.
 -spec reports() -> [{baguette_cluster_report:report(), seen()}].
@@ -30,6 +37,34 @@ holders(Component) ->
         [] -> []
     end.
 
+%% @doc What the gossip cost so far, in all and by kind of message: how many were sent, their bytes
+%% (before the runtime's cache of atoms), and over how many milliseconds.
+-spec counted(integer()) -> counted().
+counted(Now) ->
+    Kinds = [{K, M, B} || [K, M, B] <- ets:match(?TABLE, {{sent, '$1'}, '$2', '$3'})],
+    Since = case ets:lookup(?TABLE, counting) of
+        [{counting, At}] -> At;
+        [] -> Now
+    end,
+    #{
+        messages_sent => lists:sum([M || {_, M, _} <- Kinds]),
+        bytes_sent => lists:sum([B || {_, _, B} <- Kinds]),
+        since_ms => Now - Since,
+        kinds => maps:from_list([{K, #{messages => M, bytes => B}} || {K, M, B} <- Kinds])
+    }.
+
+-spec start_counting(integer()) -> ok.
+start_counting(Now) ->
+    _ = ets:insert_new(?TABLE, {counting, Now}),
+    ok.
+
+-spec count(atom(), non_neg_integer(), non_neg_integer()) -> ok.
+count(Kind, Messages, BytesEach) ->
+    Key = {sent, Kind},
+    More = [{2, Messages}, {3, Messages * BytesEach}],
+    _ = ets:update_counter(?TABLE, Key, More, {Key, 0, 0}),
+    ok.
+
 -spec own() -> {ok, baguette_cluster_report:report()} | none.
 own() ->
     case ets:match(?TABLE, {{report, '_'}, '$1', self}) of
@@ -45,11 +80,6 @@ floors() ->
 watchers() ->
     [Pid || [Pid] <- ets:match(?TABLE, {{watcher, '$1'}})].
 
--spec put_report(baguette_cluster_report:report(), seen()) -> ok.
-put_report(Report, At) ->
-    true = ets:insert(?TABLE, {{report, baguette_cluster_report:node(Report)}, Report, At}),
-    ok.
-
 -spec put_watcher(pid()) -> ok.
 put_watcher(Pid) ->
     true = ets:insert(?TABLE, {{watcher, Pid}}),
@@ -62,13 +92,13 @@ drop_watcher(Pid) ->
 
 %% @doc Makes the table what the given state is.
 -spec show(baguette_cluster_membership:state(),
+    #{node() => baguette_cluster_membership:link()},
     #{baguette_cluster_component:component() => [baguette_cluster_holders:holder()]}) -> ok.
-show(Members, Holders) ->
+show(Members, Links, Holders) ->
     Reports = baguette_cluster_membership:members(Members),
-    Links = maps:to_list(baguette_cluster_membership:links(Members)),
     Floors = maps:to_list(baguette_cluster_membership:floors(Members)),
     ok = rows(report, [{{report, baguette_cluster_report:node(R)}, R, At} || {R, At} <- Reports]),
-    ok = rows(link, [{{link, N}, L} || {N, L} <- Links]),
+    ok = rows(link, [{{link, N}, L} || {N, L} <- maps:to_list(Links)]),
     ok = rows(floor, [{{floor, N}, Id} || {N, Id} <- Floors]),
     rows(holders, [{{holders, C}, Hs} || {C, Hs} <- maps:to_list(Holders)]).
 

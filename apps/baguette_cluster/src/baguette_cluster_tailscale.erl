@@ -15,7 +15,7 @@
     host_name := binary(),
     tags := [binary()],
     online := boolean(),
-    relayed := boolean() % no direct path now
+    path := direct | relayed | unknown  % unknown: nothing goes that way now
 }.
 -type status() :: #{own := string(), peers := [peer()], health := [binary()]}.
 -type reason() ::
@@ -66,10 +66,19 @@ peer(Peer) ->
                 host_name => value(<<"HostName">>, Peer, <<>>),
                 tags => [Tag || Tag <- value(<<"Tags">>, Peer, []), is_binary(Tag)],
                 online => value(<<"Online">>, Peer, false),
-                relayed => value(<<"CurAddr">>, Peer, <<>>) =:= <<>>
+                path => path(Peer)
             }};
         error ->
             skipped
+    end.
+
+%% CurAddr is empty for a peer one does not talk to, too.
+path(Peer) ->
+    Direct = value(<<"CurAddr">>, Peer, <<>>) =/= <<>>,
+    case value(<<"Active">>, Peer, false) of
+        _ when Direct -> direct;
+        true -> relayed;
+        false -> unknown
     end.
 
 %% The first address of Tailscale's own range, 100.64.0.0/10; the order of v4 and v6 is any.
@@ -97,9 +106,9 @@ value(Key, Map, Default) ->
         _ -> Default
     end.
 
-%% @doc Addresses of the peers that may be ours, those the control plane sees first: all with the
+%% @doc The peers that may be ours, those the control plane sees first: all with the
 %% tag, which nobody can give himself; only where nobody has it, all whose host name begins so.
--spec select([peer()], #{tag := string(), host_prefix := string()}) -> [string()].
+-spec select([peer()], #{tag := string(), host_prefix := string()}) -> [peer()].
 select(Peers, #{tag := Tag, host_prefix := Prefix}) ->
     Wanted = unicode:characters_to_binary(Tag),
     case [P || #{tags := Tags} = P <- Peers, lists:member(Wanted, Tags)] of
@@ -109,7 +118,7 @@ select(Peers, #{tag := Tag, host_prefix := Prefix}) ->
 
 in_order(Peers) ->
     {Online, Others} = lists:partition(fun(#{online := Online}) -> Online end, Peers),
-    [A || #{address := A} <- lists:sort(Online) ++ lists:sort(Others)].
+    lists:sort(Online) ++ lists:sort(Others).
 
 begins(Name, Prefix) ->
     string:prefix(string:lowercase(Name), string:lowercase(Prefix)) =/= nomatch.

@@ -18,7 +18,13 @@
     what_nobody_else_could_hold_stays_however_often_it_crashes/1,
     the_tables_outlive_their_writers/1,
     strange_messages_and_control_nodes_change_nothing/1,
-    a_tailscale_that_fails_is_not_an_empty_tailnet/1
+    a_tailscale_that_fails_is_not_an_empty_tailnet/1,
+    who_joins_sees_everybody_within_two_seconds/1,
+    who_has_another_secret_is_told/1,
+    who_leaves_is_not_offered_once_drain_is_back/1,
+    what_a_link_carries_is_measured_unless_busy/1,
+    the_handshake_tells_real_nodes_apart/1,
+    certificates_of_another_secret_are_told/1
 ]).
 
 -define(PORT, "9177").
@@ -41,7 +47,13 @@ all() ->
         what_nobody_else_could_hold_stays_however_often_it_crashes,
         the_tables_outlive_their_writers,
         strange_messages_and_control_nodes_change_nothing,
-        a_tailscale_that_fails_is_not_an_empty_tailnet
+        a_tailscale_that_fails_is_not_an_empty_tailnet,
+        who_joins_sees_everybody_within_two_seconds,
+        who_has_another_secret_is_told,
+        who_leaves_is_not_offered_once_drain_is_back,
+        what_a_link_carries_is_measured_unless_busy,
+        the_handshake_tells_real_nodes_apart,
+        certificates_of_another_secret_are_told
     ].
 
 init_per_testcase(_Case, Config) ->
@@ -74,7 +86,8 @@ one_of_two_takes_several(Config) ->
     ok = ask(A, publish, [call_us, 50]),
     ?assertMatch({error, {fact_too_large, _}}, ask(A, publish, [big, binary:copy(<<0>>, 3000)])),
     [Mine | _] = held(A),
-    until(fun() -> [100] =:= [Us || #{expected_us := Us} <- ask(A, holders, [Mine])] end).
+    until(fun() -> [100] =:= [Us || #{expected_us := Us} <- ask(A, holders, [Mine])] end),
+    [#{queue := 3, expected_us := 200}] = ask(A, holders, [Mine, #{host(2) => 2}]).
 
 a_killed_node_is_down_at_once_gone_later_and_new_when_it_returns(Config) ->
     [A, B, C, D] = cluster([2, 3, 4, 5], Config),
@@ -190,8 +203,12 @@ strange_messages_and_control_nodes_change_nothing(Config) ->
             {baguette_cluster_v1, host(3), {weather, 1}},
             {baguette_cluster_v1, host(3), {pong, 1 bsl 70}},
             {baguette_cluster_v1, host(3), {report, #{v => 1}, 0}},
-            {baguette_cluster_v1, host(3), {table, [a | b], []}},
-            {baguette_cluster_v1, host(3), {table, [junk], [junk, {'x@y', 3}]}},
+            {baguette_cluster_v1, host(3), {beat, {0, 0}, -1, 0}},
+            {baguette_cluster_v1, host(3), {digest, [a | b], []}},
+            {baguette_cluster_v1, host(3), {digest, [junk, {host(3), 7, 7}], [junk, {'x@y', 3}]}},
+            {baguette_cluster_v1, host(3), {pull, [junk, 'ctl-1@127.0.1.3']}},
+            {baguette_cluster_v1, host(3), {reports, [junk, #{}]}},
+            {baguette_cluster_v1, host(3), {train, 1, 1, 4, <<>>}},
             {baguette_cluster_v1, host(3), {stale, {1, gone}}}
         ]
     ],
@@ -233,6 +250,128 @@ a_tailscale_that_fails_is_not_an_empty_tailnet(Config) ->
     ok = Says(Status(null)),
     until(fun() -> Known() =:= [] end).
 
+%% With the beats of real life, knowing one member only.
+who_joins_sees_everybody_within_two_seconds(Config) ->
+    Beats = [{beat_ms, 500}, {suspect_ms, 2000}, {gone_ms, 8000}],
+    Peers = [boot("baguette", N, [], Config) || N <- [2, 3, 4, 5]],
+    [ok = start_room(P, [2, 3, 4], [], Beats) || P <- lists:sublist(Peers, 3)],
+    Sees = fun(P, Count) -> Count =:= length([up || #{link := up} <- ask(P, nodes, [])]) end,
+    until(fun() -> lists:all(fun(P) -> Sees(P, 3) end, lists:sublist(Peers, 3)) end),
+    Began = erlang:monotonic_time(millisecond),
+    ok = start_room(lists:last(Peers), [2], [], Beats),
+    until(fun() -> lists:all(fun(P) -> Sees(P, 4) end, Peers) end),
+    Took = erlang:monotonic_time(millisecond) - Began,
+    ct:log("four see each other after ~b ms", [Took]),
+    ?assert(Took < 2000).
+
+who_has_another_secret_is_told(Config) ->
+    A = start(2, [2], [], Config),
+    Home = filename:join(proplists:get_value(priv_dir, Config), "stranger"),
+    ok = filelib:ensure_dir(filename:join(Home, "x")),
+    B = start(3, [2, 3, 9], [], [{priv_dir, Home} | Config]),
+    Why = fun() -> [{N, W} || #{node := N, why := W} <- ask(B, unreached, [])] end,
+    until(fun() -> [{host(2), wrong_secret}, {host(9), refused}] =:= Why() end),
+    #{unreached := [#{node := Told, name := <<>>} | _]} = ask(B, overview, []),
+    ?assertEqual(host(2), Told),
+    {degraded, Facts} = ask(B, health, []),
+    ?assertEqual(Why(), proplists:get_value(unreached, Facts)),
+    ?assertEqual([host(2), host(9)], proplists:get_value(peers_never_met, Facts)),
+    ?assertEqual(ok, ask(A, health, [])),
+    ?assertEqual([host(2)], [N || #{node := N} <- ask(A, nodes, [])]).
+
+who_leaves_is_not_offered_once_drain_is_back(Config) ->
+    [A, B, C] = cluster([2, 3, 4], Config),
+    [Part | _] = held(C),
+    ?assertEqual([host(4)], [N || #{node := N} <- ask(A, holders, [Part])]),
+    Began = erlang:monotonic_time(millisecond),
+    ok = ask(C, drain, []),
+    ?assert(erlang:monotonic_time(millisecond) - Began < 2000),
+    Offered = fun(P) -> [N || #{node := N} <- ask(P, holders, [Part])] end,
+    [?assertNot(lists:member(host(4), Offered(P))) || P <- [A, B]],
+    [?assertMatch(#{leaving := true}, listed(P, 4)) || P <- [A, B, C]],
+    {degraded, Facts} = ask(A, health, []),
+    ?assertEqual([host(4)], proplists:get_value(leaving, Facts)),
+    %% Nobody to wait for is no reason to wait.
+    signal(A, "STOP"),
+    kill(B),
+    until(fun() -> [] =:= [up || #{link := up, self := false} <- ask(C, nodes, [])] end),
+    ok = ask(C, drain, []),
+    signal(A, "CONT").
+
+what_a_link_carries_is_measured_unless_busy(Config) ->
+    [A, B] = [boot("baguette", N, [], Config) || N <- [2, 3]],
+    ok = start_room(A, [2], []),
+    ok = ask(A, busy, [true]),
+    ok = start_room(B, [2, 3], []),
+    Carries = fun(P, N) -> maps:get(mbit, listed(P, N), 0) end,
+    until(fun() -> Carries(B, 2) > 0 end),
+    ?assertEqual(0, Carries(A, 3)),
+    ?assertMatch(#{path := unknown, name := <<>>}, listed(B, 2)),
+    ok = ask(A, busy, [false]),
+    until(fun() -> Carries(A, 3) > 0 end),
+    ct:log("~b and ~b Mbit/s", [Carries(A, 3), Carries(B, 2)]),
+    %% It outlives the process that keeps it.
+    fell(A, baguette_cluster_gossip),
+    until(fun() -> up =:= maps:get(link, listed(A, 3), down) end),
+    ?assert(Carries(A, 3) > 0),
+    #{gossip := #{messages_sent := M, bytes_sent := Bytes, since_ms := Ms}} = ask(A, overview, []),
+    ?assert(M > 0 andalso Bytes > M andalso Ms > 0).
+
+the_handshake_tells_real_nodes_apart(Config) ->
+    Node = boot("baguette", 2, [], Config),
+    Other = boot("croissant", 3, [], Config),
+    Port = list_to_integer(?PORT),
+    Right = peer:call(Node, erlang, get_cookie, []),
+    Why = fun(N, Cookie) ->
+        Own = #{port => Port, cookie => Cookie, name => "probe@127.0.1.1", tls => none, ms => 3000},
+        baguette_cluster_handshake:why(host(N), Own)
+    end,
+    %% Again and again: the name is the same every time.
+    ?assertEqual(lists:duplicate(20, none_found), [Why(2, Right) || _ <- lists:seq(1, 20)]),
+    ?assertEqual(wrong_secret, Why(2, wrong)),
+    ?assertEqual(other_node, Why(3, Right)),
+    ?assertEqual(refused, Why(4, Right)),
+    ?assertEqual([], peer:call(Node, erlang, nodes, [visible])),
+    signal(Other, "STOP"),
+    ?assertEqual(no_answer, Why(3, Right)).
+
+certificates_of_another_secret_are_told(Config) ->
+    Dir = proplists:get_value(priv_dir, Config),
+    [{Ours, OurClient}, {Theirs, Strangers}] = [certificates(I, Dir) || I <- ["ours", "theirs"]],
+    Flags = fun(File) -> ["-proto_dist", "inet_tls", "-ssl_dist_optfile", File] end,
+    Node = boot("baguette", 2, Flags(Ours), Config),
+    Own = #{
+        port => list_to_integer(?PORT), cookie => peer:call(Node, erlang, get_cookie, []),
+        name => "probe@127.0.1.1", tls => OurClient, ms => 5000
+    },
+    Why = fun(How) -> baguette_cluster_handshake:why(host(2), maps:merge(Own, How)) end,
+    ?assertEqual(none_found, Why(#{})),
+    ?assertEqual(wrong_secret, Why(#{cookie => wrong})),
+    ?assertEqual(wrong_secret, Why(#{tls => Strangers})),
+    %% Only the node itself minds: it refuses us, after our side of the handshake was done.
+    Blind = [{verify, verify_none} | lists:keydelete(verify, 1, Strangers)],
+    ?assertEqual(wrong_secret, Why(#{tls => Blind})),
+    ?assertEqual(wants_tls, Why(#{tls => none})),
+    {ok, Dials} = peer:call(Node, baguette_cluster_handshake, own, []),
+    ?assertMatch(#{port := 9177, name := "probe@127.0.1.2", tls := [_ | _]}, Dials),
+    Stranger = boot("baguette", 3, Flags(Theirs), Config),
+    ok = start_room(Stranger, [2], []),
+    until(fun() -> [wrong_secret] =:= [W || #{why := W} <- ask(Stranger, unreached, [])] end).
+
+%% A chain of certificates for 127.0.1.2, the options file made of it, and its client's options.
+certificates(Name, Dir) ->
+    %% The record of public_key.hrl, whose other records have no types: id-ce-subjectAltName.
+    San = {'Extension', {2, 5, 29, 17}, false, [{dNSName, "127.0.1.2"}]},
+    Chain = #{root => [], intermediates => [], peer => [{extensions, [San]}]},
+    #{server_config := Server, client_config := Client} =
+        public_key:pkix_test_data(#{server_chain => Chain, client_chain => Chain}),
+    Checks = [{verify, verify_peer}, {fail_if_no_peer_cert, true}],
+    Calls = [{verify, verify_peer} | Client],
+    File = filename:join(Dir, Name ++ ".tls"),
+    Options = [{server, Checks ++ Server}, {client, Calls}],
+    ok = file:write_file(File, io_lib:format("~p.~n", [Options])),
+    {File, Calls}.
+
 %% Nodes ----------------------------------------------------------------------------------------
 
 cluster(Numbers, Config) ->
@@ -251,11 +390,14 @@ start(Number, Numbers, Failing, Config) ->
     Peer.
 
 start_room(Peer, Numbers, Failing) ->
+    start_room(Peer, Numbers, Failing, []).
+
+start_room(Peer, Numbers, Failing, Settings) ->
     ok = peer:call(Peer, ?FAKE, setup, [?PARTS, Failing]),
     Env = [
         {peers, [address(N) || N <- Numbers]}, {component_module, ?FAKE},
         {beat_ms, 100}, {suspect_ms, 700}, {gone_ms, ?GONE_MS}, {settle_ms, 300},
-        {find_ms, 1000}
+        {find_ms, 1000} | Settings
     ],
     [ok = peer:call(Peer, application, set_env, [baguette_cluster, K, V]) || {K, V} <- Env],
     {ok, _} = peer:call(Peer, application, ensure_all_started, [baguette_cluster]),

@@ -5,8 +5,8 @@
 
 -import(baguette_cluster_fleet, [host/1, report/2]).
 -import(baguette_cluster_membership, [
-    new/3, merge/3, goodbye/2, link_up/3, link_down/2, heard/3, round_trip/3, judge/2,
-    members/1, links/1, floors/1, goodbyes/1
+    new/3, merge/3, hint/3, goodbye/2, link_up/3, link_down/2, heard/3, round_trip/3, judge/2,
+    throughput/3, members/1, hints/1, bodies/2, links/1, floors/1, goodbyes/1
 ]).
 
 settings() -> #{beat_ms => 500, suspect_ms => 2000, gone_ms => 8000, max_peers => 3}.
@@ -46,6 +46,53 @@ news_through_a_third_node_keeps_a_member_test() ->
     {advanced, [], S2} = told(2, {7, 3}, 6000, S1),
     {Events, _} = beats(6500, 13500, S2),
     ?assertEqual([], [E || {member, _, gone} = E <- Events]).
+
+hash(N, Facts) -> baguette_cluster_report:hash(report(N, Facts)).
+
+a_hint_of_a_known_body_is_as_good_as_a_report_test() ->
+    H = hash(2, #{}),
+    {_, S1} = beats(500, 6000, with_peer()),
+    {advanced, S2} = hint({host(2), {7, 3}, H}, 6000, S1),
+    ?assertEqual([{host(2), {7, 3}, H}], hints(S2)),
+    {Events, _} = beats(6500, 13500, S2),
+    ?assertEqual([], [E || {member, _, gone} = E <- Events]),
+    ?assertMatch({known, S2}, hint({host(2), {7, 3}, H}, 6000, S2)),
+    ?assertMatch({known, S2}, hint({host(2), {7, 2}, H + 1}, 6000, S2)),
+    ?assertMatch({{stale, {7, 3}}, S2}, hint({host(2), {6, 9}, H}, 6000, S2)).
+
+a_hint_of_another_body_shows_life_once_and_no_body_test() ->
+    {_, S1} = beats(500, 6000, with_peer()),
+    Hint = {host(2), {7, 3}, hash(2, #{hash => 9})},
+    {wanted, S2} = hint(Hint, 6000, S1),
+    {_, Later} = beats(6500, 9000, S2),
+    {wanted, S3} = hint(Hint, 9000, Later),
+    ?assertEqual(hints(S1), hints(S3)),
+    ?assertEqual([report(2, #{id => {7, 0}})], bodies([host(2), host(4)], S3)),
+    {Events, Buried} = beats(9500, 14500, S3),
+    ?assertEqual([host(2)], [N || {member, N, gone} <- Events]),
+    %% The body that was late comes too late: its node had got further when it stopped.
+    ?assertMatch({{stale, {7, 3}}, [], _}, told(2, {7, 3}, 15000, Buried)),
+    %% In time it is taken, though its identity is no news.
+    {changed, [], S4} = merge(report(2, #{id => {7, 3}, hash => 9}), 9000, S3),
+    {Again, _} = beats(9500, 14500, S4),
+    ?assertEqual([host(2)], [N || {member, N, gone} <- Again]).
+
+a_hint_of_a_stranger_is_wanted_while_there_is_room_test() ->
+    ?assertMatch({wanted, _}, hint({host(5), {1, 0}, 1}, 0, alone())),
+    Full = lists:foldl(fun(N, S) -> element(3, told(N, {1, 0}, 0, S)) end, alone(), [2, 3, 4]),
+    ?assertMatch({full, Full}, hint({host(5), {1, 0}, 1}, 0, Full)),
+    {_, _, Parted} = goodbye({host(2), 1}, Full),
+    ?assertMatch({{stale, {1, gone}}, _}, hint({host(2), {1, 70}, 1}, 0, Parted)),
+    ?assertMatch({wanted, _}, hint({host(2), {2, 0}, 1}, 0, Parted)),
+    ?assertMatch({{outrun, {11, 0}}, _}, hint({host(1), {11, 0}, 1}, 0, Full)).
+
+what_a_link_carries_goes_with_it_test() ->
+    S = throughput(host(2), 940, with_peer()),
+    ?assertMatch(#{mbit := 940}, maps:get(host(2), links(S))),
+    {_, Down} = link_down(host(2), S),
+    ?assertEqual(Down, throughput(host(2), 940, Down)),
+    {_, Again} = link_up(host(2), 0, Down),
+    ?assertMatch(#{mbit := 0}, maps:get(host(2), links(Again))).
 
 a_lost_link_is_down_at_once_and_no_more_test() ->
     {Events, S} = link_down(host(2), with_peer()),

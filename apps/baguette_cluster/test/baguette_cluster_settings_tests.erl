@@ -22,6 +22,7 @@ culprits_are_named_test_() ->
             {suspect_ms, [{suspect_ms, 600}]},
             {gone_ms, [{gone_ms, 1000}]},
             {settle_ms, [{settle_ms, soon}]},
+            {measure_ms, [{measure_ms, 1}]},
             {max_peers, [{max_peers, 5000}]},
             {finder, [{finder, "static"}]},
             {address, [{address, "10.9.9.9"}]},

@@ -68,12 +68,26 @@ tagged_peers_are_taken_and_only_without_any_the_host_name_counts_test() ->
         peer("100.64.0.3", Tag#{<<"Online">> => true}),
         peer("100.64.0.2", #{<<"HostName">> => <<"baguette-evil">>, <<"Online">> => true})
     ])),
-    ?assertEqual(["100.64.0.3", "100.64.0.4"], select(Mixed, ?FILTER)),
+    ?assertEqual(["100.64.0.3", "100.64.0.4"], selected(Mixed)),
     {ok, #{peers := Named}} = parse(running([
         peer("100.64.0.2", #{<<"HostName">> => <<"BAGUETTE">>}),
         peer("100.64.0.3", #{<<"HostName">> => <<"laptop">>})
     ])),
-    ?assertEqual(["100.64.0.2"], select(Named, ?FILTER)).
+    ?assertEqual(["100.64.0.2"], selected(Named)).
+
+selected(Peers) -> [A || #{address := A} <- select(Peers, ?FILTER)].
+
+a_path_is_known_only_while_something_goes_there_test_() ->
+    Peer = fun(Active, CurAddr) ->
+        peer("100.64.0.2", #{<<"Active">> => Active, <<"CurAddr">> => CurAddr})
+    end,
+    Path = fun(P) -> {ok, #{peers := [#{path := Path}]}} = parse(running([P])), Path end,
+    [
+        ?_assertEqual(direct, Path(Peer(true, <<"1.2.3.4:41641">>))),
+        ?_assertEqual(relayed, Path(Peer(true, <<>>))),
+        ?_assertEqual(unknown, Path(Peer(false, <<>>))),
+        ?_assertEqual(unknown, Path(peer("100.64.0.2", #{})))
+    ].
 
 %% --- the executable
 
@@ -86,7 +100,8 @@ cli_test_() ->
             {hung, fun a_hung_cli_is_killed_in_time/1},
             {endless, fun a_cli_that_prints_for_ever_is_killed/1},
             {caller, fun a_cli_goes_with_its_caller/1},
-            {absent, fun no_cli_is_told/1}
+            {absent, fun no_cli_is_told/1},
+            {doctor, fun the_door_tells_without_the_application/1}
         ]
     ]}.
 
@@ -95,7 +110,9 @@ two_hundred_peers_are_found(Dir) ->
     Peers = [peer(A, #{<<"Tags">> => [<<"tag:baguette">>], <<"X">> => xs(2000)}) || A <- Addresses],
     ok = file:write_file(filename:join(Dir, "status.json"), running(Peers)),
     Cli = cli(Dir, "[ \"$1 $2\" = \"status --json\" ] && cat \"$(dirname \"$0\")/status.json\""),
-    ?assertEqual({ok, lists:sort(Addresses)}, find(Cli)).
+    {ok, Found} = find(Cli),
+    ?assertEqual(lists:sort(Addresses), [A || #{address := A} <- Found]),
+    ?assertMatch([#{name := <<>>, path := unknown} | _], Found).
 
 a_daemon_that_is_down_is_told(Dir) ->
     ?assertEqual({error, {tailscale_exit, 1}}, find(cli(Dir, "exit 1"))).
@@ -123,6 +140,18 @@ no_cli_is_told(Dir) ->
     ok = file:write_file(Absent, "not a program"),
     ?assertEqual({error, {tailscale_cli, not_found}}, find(Absent)),
     ?assertEqual({error, {tailscale_cli, not_found}}, find("no-such-program-anywhere")).
+
+the_door_tells_without_the_application(Dir) ->
+    Peer = peer("100.64.0.2", #{<<"HostName">> => <<"laptop">>, <<"CurAddr">> => <<"1.2.3.4:5">>}),
+    ok = file:write_file(filename:join(Dir, "status.json"), running([Peer])),
+    Cli = cli(Dir, "cat \"$(dirname \"$0\")/status.json\""),
+    {ok, #{own := "100.64.0.1", peers := [Found], health := []}} =
+        baguette_cluster:tailnet(#{tailscale => Cli}),
+    ?assertMatch(#{address := "100.64.0.2", host_name := <<"laptop">>, path := direct}, Found),
+    Absent = #{tailscale => filename:join(Dir, "absent")},
+    ?assertEqual({error, {tailscale_cli, not_found}}, baguette_cluster:tailnet(Absent)),
+    ?assertMatch({error, {bad_setting, tailscale_ms, 0, _}},
+        baguette_cluster:tailnet(#{tailscale_ms => 0})).
 
 %% --- helpers
 
