@@ -18,13 +18,14 @@ _SELF = Path("/proc/self")
 _peak_before = [0]
 
 
-def process_figures() -> dict[str, int]:
+def process_figures() -> dict[str, int | str]:
     """Memory now and at most (MiB), uptime (s) and pid of this process, for `stats`.
 
-    vram_mib counts the device's context where the driver tells it; 0 without a GPU.
+    device is where experts compute, "cpu" until torch is there to say. vram_mib counts the device's context where the driver tells it; 0 without a GPU.
     """
     vram, vram_peak = _vram_mib()
     return {
+        "device": _device(),
         "rss_mib": psutil.Process().memory_info().rss // _MIB,
         "rss_peak_mib": max(_peak_mib(), _peak_before[0]),
         "vram_mib": vram,
@@ -52,6 +53,14 @@ def _peak_mib() -> int:
     except OSError:
         match = None
     return int(match[1]) // 1024 if match else psutil.Process().memory_info().rss // _MIB
+
+
+def _device() -> str:
+    if "torch" not in sys.modules:
+        return "cpu"
+    from baguette.device import compute_device
+
+    return compute_device().type
 
 
 def _vram_mib() -> tuple[int, int]:
