@@ -21,7 +21,8 @@ _peak_before = [0]
 def process_figures() -> dict[str, int | str]:
     """Memory now and at most (MiB), uptime (s) and pid of this process, for `stats`.
 
-    device is where experts compute, "cpu" until torch is there to say. vram_mib counts the device's context where the driver tells it; 0 without a GPU.
+    device is where experts compute, "cpu" until torch is there to say. vram_mib counts the
+    device's context where the driver tells it; 0 without a GPU.
     """
     vram, vram_peak = _vram_mib()
     return {
