@@ -100,6 +100,11 @@ class Kept:
     def _write(self) -> None:
         if self._path is None:
             return
+        # Other nodes of this machine may keep theirs in the same file.
+        theirs = (self._read(self._path) or {}).get("components", {})
+        self._values["components"] = dict(
+            list({**theirs, **self._values["components"]}.items())[-MAX_COMPONENTS:]
+        )
         content = {"format": FORMAT, "key": self._key, **self._values}
         try:
             write_whole({self._path: (json.dumps(content, indent=1) + "\n").encode()})

@@ -246,6 +246,15 @@ def test_figures_survive_in_their_file(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["probes.json"]
 
 
+def test_two_nodes_of_one_machine_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "probes.json"
+    one, two = Kept(path, KEY), Kept(path, KEY)
+    one.put_component("a", load_us_per_mib=1)
+    two.put_component("b", load_us_per_mib=2)
+    again = Kept(path, KEY)
+    assert [again.component(name)["load_us_per_mib"] for name in ("a", "b")] == [1, 2]
+
+
 @pytest.mark.parametrize("name", ["cpu", "torch", "gpu"])
 def test_other_hardware_or_versions_measure_again(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture

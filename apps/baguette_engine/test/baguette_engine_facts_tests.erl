@@ -51,7 +51,9 @@ stats(Rss, Vram) ->
     }.
 
 memory_is_that_of_the_device_experts_compute_on_test() ->
-    Both = #{pipeline_mib => 900, pipeline_peak_mib => 901, ram_free_mib => 500, vram_free_mib => 7},
+    Both = #{
+        pipeline_mib => 900, pipeline_peak_mib => 901, ram_free_mib => 500, vram_free_mib => 7
+    },
     ?assertEqual(
         Both#{expert_mib => 300, expert_peak_mib => 301},
         baguette_engine_facts:memory(<<"cpu">>, stats(300, 0), stats(900, 0))
