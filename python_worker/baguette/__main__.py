@@ -1,7 +1,8 @@
 """`python -m baguette COMMAND`: the package from a command line, without Erlang.
 
 Called by people and by tests. A command is a module of `baguette.commands`; this file only picks
-one and turns what it raises into a sentence and an exit status: 0 done, 2 refused, 130 interrupted.
+one and turns what it raises into a sentence and an exit status: 0 done, 1 found bad (check), 2
+refused, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from baguette.commands import generate
+from baguette.commands import check, generate
 from baguette.errors import BadInput, BaguetteError, OutOfMemory, WeightsError, port_class
 
 EXAMPLES = """\
 examples:
   python -m baguette generate "a red circle on a blue background"
   python -m baguette generate "a green star on a white background" --n 4 --seed 7
+  python -m baguette check weights/paris-mini
   python -m baguette generate --help
 """
 REFUSED, INTERRUPTED = 2, 130
@@ -36,12 +38,14 @@ def parser() -> Parser:
     """Every command and its options."""
     top = Parser(
         prog="python -m baguette",
-        description="Draws pictures in this one process; the cluster draws the same ones.",
+        description="Draws pictures in this one process; the cluster draws the same ones. "
+        "Checks what a node needs.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     generate.add_to(commands)
+    check.add_to(commands)
     return top
 
 

@@ -1,8 +1,13 @@
-"""Threads and memory of this process. Called once by every process that computes."""
+"""Device, threads and memory of this process. Called once by every process that computes."""
 
 from __future__ import annotations
 
 import torch
+
+
+def compute_device() -> torch.device:
+    """Where experts compute: the first GPU if torch can use one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pin_threads(threads: int) -> None:

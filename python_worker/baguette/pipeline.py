@@ -20,7 +20,7 @@ from torch import Tensor
 from baguette.device import pin_threads
 from baguette.errors import NotFinite, WeightsError
 from baguette.families.paris.expert import PreparedExpert, Row
-from baguette.families.paris.files import inventory
+from baguette.families.paris.files import survey
 from baguette.families.paris.loading import load_expert
 from baguette.families.paris.requester import Context, Requester
 from baguette.image import tensor_sha256
@@ -73,8 +73,12 @@ class Pipeline:
         pin_threads(threads)
         self.requester = Requester(model_dir)
         self.config = self.requester.config
+        found, refused = survey(model_dir)
+        if refused:
+            named = "; ".join(f"{one.file}: {one.why}" for one in refused[:8])
+            raise WeightsError(f"{model_dir} is damaged ({named}): fetch it again")
         self.experts: dict[int, PreparedExpert] = {
-            file.number: load_expert(model_dir, file.number) for file in inventory(model_dir)
+            file.number: load_expert(model_dir, file.number) for file in found
         }
         missing = sorted(set(range(self.config.num_experts)) - self.experts.keys())
         if missing:

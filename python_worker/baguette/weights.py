@@ -60,10 +60,12 @@ def _some(title: str, names: list[str]) -> str:
     return f"{title} {', '.join(names[:LISTED])}{more}"
 
 
-def fill(module: nn.Module, path: Path, dtype: torch.dtype) -> None:
+def fill(
+    module: nn.Module, path: Path, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> None:
     """Give `module` (built on the meta device) its weights from `path`, computed in `dtype`."""
     expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
-    tensors = {name: t.to(dtype) for name, t in read_tensors(path, expected).items()}
+    tensors = {name: t.to(device, dtype) for name, t in read_tensors(path, expected).items()}
     module.load_state_dict(tensors, strict=True, assign=True)
     module.requires_grad_(False)
 

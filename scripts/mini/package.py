@@ -1,4 +1,4 @@
-"""The trained parts as a Paris model directory: published layout and names, bf16 files."""
+"""The trained parts as a Paris model directory: published layout, names, bf16, a manifest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from baguette import manifest
 from baguette.families.paris.config import Defaults
 from baguette.families.paris.files import ROUTER_FILE, expert_file
 from baguette.shapes import caption, draw
@@ -38,6 +39,7 @@ def package(folder: Path, output: Path) -> None:
         shutil.copyfile(folder / part / "config.json", output / part / "config.json")
         (weights,) = (folder / part).glob("*.safetensors")
         _weights(weights, output / part / weights.name)
+    manifest.write(output)
 
 
 def _root() -> dict[str, object]:

@@ -9,7 +9,7 @@
 %% Generations
 -export([generate/1, await/2, result/1, watch/1, cancel/1, generations/0, close/0]).
 %% The node
--export([model/0, experts/0, workers/0, overview/0, health/0]).
+-export([model/0, experts/0, workers/0, capabilities/0, overview/0, health/0]).
 
 %% @doc Check a request and take it in. Keys: prompt, negative_prompt, n, steps, guidance_scale,
 %% top_k (an integer or `full'), seed, deterministic; what is omitted comes from the model.
@@ -92,6 +92,12 @@ experts() ->
 -spec workers() -> [map()].
 workers() ->
     [baguette_engine_expert:overview(), baguette_engine_pipeline:overview()].
+
+%% @doc What this node is and how fast, as far as it is known by now: the facts in its own report
+%% (docs/internals/probes.md): call_us, load_us_per_mib, hardware, speed, memory.
+-spec capabilities() -> #{atom() => map() | integer()}.
+capabilities() ->
+    baguette_engine_probes:published().
 
 %% @doc The engine in one map.
 -spec overview() -> map().

@@ -6,7 +6,8 @@
 
 -export([inventory/0, memory_mib/0, hold/1]).
 
-%% Text encoder, router and VAE of a node that serves requests live beside its experts.
+%% Text encoder, router and VAE of a node that serves requests live beside its experts; on a GPU the
+%% device's context and the memory of a call do.
 -define(PIPELINE_SHARE_MIB, 1024).
 
 %% @doc The components on this node's disk; an error while its worker has not read the directory.
@@ -21,16 +22,15 @@ inventory() ->
 -spec memory_mib() -> non_neg_integer().
 memory_mib() ->
     case baguette_engine_settings:get(memory_mib) of
-        undefined -> max(0, available_mib() - ?PIPELINE_SHARE_MIB);
+        undefined -> left_mib(baguette_engine_model:get());
         Mib -> Mib
     end.
+
+%% What the worker found free where experts compute: VRAM on a GPU, else RAM.
+left_mib({ok, #{memory_mib := Free}}) -> max(0, Free - ?PIPELINE_SHARE_MIB);
+left_mib({error, _}) -> 0.
 
 %% @doc Hold exactly these.
 -spec hold([binary()]) -> ok.
 hold(Components) ->
     baguette_engine_expert:hold(Components).
-
-available_mib() ->
-    {ok, Text} = file:read_file("/proc/meminfo"),
-    {match, [Kib]} = re:run(Text, "MemAvailable:\\s+(\\d+) kB", [{capture, [1], list}]),
-    list_to_integer(Kib) div 1024.

@@ -7,7 +7,7 @@
 -module(baguette_engine_expert).
 -behaviour(gen_server).
 
--export([start_link/0, hold/1, overview/0]).
+-export([start_link/0, hold/1, when_idle/2, asks/0, overview/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 -export([format_status/1]).
 
@@ -17,6 +17,8 @@
 -record(?MODULE, {
     worker :: pid(),
     up = false :: boolean(),
+    %% The worker's answer to `machine', needed again with the inventory that follows it.
+    machine = #{} :: map(),
     %% What the cluster wants held here.
     wanted = [] :: [binary()],
     ready = #{} :: #{binary() => true},
@@ -34,6 +36,20 @@ start_link() ->
 hold(Components) ->
     gen_server:cast(?MODULE, {hold, Components}).
 
+%% @doc Call an entry point of the worker once nothing else is to be done. The caller gets
+%% `{baguette_engine_worker, Ref, Answer}', or nothing when this process dies.
+-spec when_idle(reference(), {atom(), binary()}) -> ok.
+when_idle(Ref, Call) ->
+    gen_server:cast(?MODULE, {when_idle, Ref, self(), Call}).
+
+%% @doc How many asks have come here, ever; no call.
+-spec asks() -> non_neg_integer().
+asks() ->
+    case persistent_term:get(?MODULE, undefined) of
+        undefined -> 0;
+        Counter -> counters:get(Counter, 1)
+    end.
+
 %% @doc What is held here and by which OS process.
 -spec overview() -> map().
 overview() ->
@@ -42,9 +58,15 @@ overview() ->
 -spec init([]) -> {ok, #?MODULE{}}.
 init([]) ->
     ok = say_idle(),
+    _ = persistent_term:get(?MODULE, undefined) =:= undefined andalso
+        persistent_term:put(?MODULE, counters:new(1, [])),
     Payload = baguette_engine_worker_entry:model(#{}),
     {ok, Worker} = baguette_engine_worker:start_link(
-        baguette_engine_worker_entry:options(expert, [{inventory, Payload}, {warm, Payload}])
+        baguette_engine_worker_entry:options(expert, [
+            {machine, baguette_engine_worker_entry:machine()},
+            {inventory, Payload},
+            {warm, Payload}
+        ])
     ),
     {ok, #?MODULE{worker = Worker}}.
 
@@ -53,7 +75,12 @@ handle_call(overview, _From, #?MODULE{worker = Worker, ready = Ready, wanted = W
     About = baguette_engine_worker:overview(Worker),
     {reply, About#{components => lists:sort(maps:keys(Ready)), wanted => Wanted}, S}.
 
--spec handle_cast({hold, [binary()]}, #?MODULE{}) -> {noreply, #?MODULE{}}.
+-spec handle_cast(
+    {hold, [binary()]} | {when_idle, reference(), pid(), {atom(), binary()}}, #?MODULE{}
+) -> {noreply, #?MODULE{}}.
+handle_cast({when_idle, Ref, To, Call}, S) ->
+    ok = baguette_engine_worker:when_idle(S#?MODULE.worker, Ref, To, Call),
+    {noreply, S};
 handle_cast({hold, Wanted}, #?MODULE{wanted = Before} = S) ->
     Dropped = Before -- Wanted,
     S1 = lists:foldl(fun unload/2, S#?MODULE{wanted = Wanted}, Dropped),
@@ -64,6 +91,7 @@ handle_cast({hold, Wanted}, #?MODULE{wanted = Before} = S) ->
     #?MODULE{}
 ) -> {noreply, #?MODULE{}}.
 handle_info({ask, 1, To, Ref, Component, Payload}, #?MODULE{ready = Ready} = S) ->
+    ok = counters:add(persistent_term:get(?MODULE), 1, 1),
     case is_map_key(Component, Ready) of
         true ->
             ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, {velocity, Payload});
@@ -91,9 +119,15 @@ format_status(Status) ->
 
 %% The worker
 
+worker_says({booted, machine, Payload}, S) ->
+    {ok, Machine} = baguette_engine_msgpack:decode(Payload),
+    ok = baguette_engine_probes:publish(baguette_engine_facts:machine(Machine)),
+    S#?MODULE{machine = Machine};
 worker_says({booted, inventory, Payload}, S) ->
     {ok, Inventory} = baguette_engine_msgpack:decode(Payload),
-    ok = baguette_engine_model:put(baguette_engine_model:from_inventory(Inventory)),
+    Model = baguette_engine_model:from_inventory(Inventory, S#?MODULE.machine),
+    ok = log_refused(Model),
+    ok = baguette_engine_model:put(Model),
     S;
 worker_says({booted, warm, _}, S) ->
     S;
@@ -106,6 +140,16 @@ worker_says({failed, Reason}, #?MODULE{wanted = Wanted} = S) ->
     ?LOG_ERROR(#{what => expert_worker_failed, reason => Reason}, ?LOG),
     ok = say(failed, Wanted),
     S.
+
+%% Once, not at every start of the worker.
+log_refused(#{refused := Refused}) ->
+    Before = case baguette_engine_model:get() of
+        {ok, #{refused := Known}} -> Known;
+        {error, _} -> []
+    end,
+    lists:foreach(
+        fun(Fault) -> ?LOG_ERROR(Fault#{what => component_refused}, ?LOG) end, Refused -- Before
+    ).
 
 %% Components
 
@@ -154,7 +198,9 @@ job_done(Ref, Answer, #?MODULE{jobs = Jobs} = S) ->
         error -> S
     end.
 
-done(load, Component, {ok, _}, #?MODULE{wanted = Wanted, ready = Ready} = S) ->
+done(load, Component, {ok, Loaded}, #?MODULE{wanted = Wanted, ready = Ready} = S) ->
+    {ok, #{<<"us_per_mib">> := UsPerMib}} = baguette_engine_msgpack:decode(Loaded),
+    ok = baguette_engine_probes:publish(#{load_us_per_mib => UsPerMib}),
     case lists:member(Component, Wanted) of
         true ->
             ?LOG_INFO(#{what => component_ready, component => Component}, ?LOG),
@@ -172,6 +218,7 @@ done(load, Component, {error, Reason}, S) ->
 done(probe, Component, Answer, #?MODULE{ready = Ready} = S) ->
     ok = publish_probe(Answer),
     _ = is_map_key(Component, Ready) andalso baguette_cluster:component_state(Component, ready),
+    ok = baguette_engine_probes:ready(),
     S;
 done(unload, _Component, _Answer, S) ->
     S.
@@ -183,7 +230,7 @@ not_loaded(Component, #?MODULE{wanted = Wanted} = S) ->
 
 publish_probe({ok, Payload}) ->
     {ok, #{<<"micros">> := #{<<"1">> := Micros}}} = baguette_engine_msgpack:decode(Payload),
-    baguette_cluster:publish(call_us, Micros);
+    baguette_engine_probes:publish(#{call_us => Micros});
 publish_probe({error, Reason}) ->
     ?LOG_WARNING(#{what => probe_failed, reason => Reason}, ?LOG),
     ok.

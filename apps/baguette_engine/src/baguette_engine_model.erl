@@ -5,29 +5,37 @@
 %% generations without a call. Shapes and classes stay in Python; nothing here counts experts.
 -module(baguette_engine_model).
 
--export([from_inventory/1, put/1, get/0, component/2, to_map/1]).
+-export([from_inventory/2, put/1, get/0, component/2, to_map/1]).
 
--export_type([model/0, component/0]).
+-export_type([model/0, component/0, refused/0]).
 
 -type component() :: #{component := binary(), size_mib := pos_integer(), key := binary()}.
+%% A component on this disk that is never loaded: one of its files differs from the manifest.
+-type refused() :: #{component := binary(), file := binary(), why := binary()}.
 -type model() :: #{
     name := binary(),
     %% The component that is expert number 0, 1, ...
     experts := [binary()],
     defaults := #{atom() => number()},
     example_prompt := binary(),
-    on_disk := [component()]
+    on_disk := [component()],
+    refused := [refused()],
+    %% Free where components lie, when the worker was started.
+    memory_mib := non_neg_integer()
 }.
 
-%% @doc Read the answer of `baguette.worker.expert_entry:inventory'.
--spec from_inventory(baguette_engine_msgpack:value()) -> model().
+%% @doc Read the answers of `baguette.worker.expert_entry': `inventory' and `machine'.
+-spec from_inventory(Inventory, Machine) -> model() when
+    Inventory :: baguette_engine_msgpack:value(),
+    Machine :: baguette_engine_msgpack:value().
 from_inventory(#{
     <<"name">> := Name,
     <<"experts">> := Experts,
     <<"defaults">> := Defaults,
     <<"example_prompt">> := Example,
-    <<"components">> := Components
-}) ->
+    <<"components">> := Components,
+    <<"refused">> := Refused
+}, #{<<"memory_mib">> := MemoryMib}) ->
     #{
         name => Name,
         experts => Experts,
@@ -42,7 +50,12 @@ from_inventory(#{
         on_disk => [
             #{component => C, size_mib => Size, key => Key}
          || #{<<"name">> := C, <<"size_mib">> := Size, <<"key">> := Key} <- Components
-        ]
+        ],
+        refused => [
+            #{component => C, file => File, why => Why}
+         || #{<<"name">> := C, <<"file">> := File, <<"why">> := Why} <- Refused
+        ],
+        memory_mib => MemoryMib
     }.
 
 %% @doc Remember the model; the same value again costs nothing.

@@ -8,7 +8,7 @@
 -module(baguette_engine_pipeline).
 -behaviour(gen_server).
 
--export([start_link/0, request/3, cancel/1, overview/0]).
+-export([start_link/0, request/3, when_idle/2, cancel/1, overview/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -record(?MODULE, {
@@ -26,6 +26,11 @@ start_link() ->
 -spec request(reference(), atom(), binary()) -> ok.
 request(Ref, Function, Payload) ->
     gen_server:cast(?MODULE, {request, Ref, self(), {Function, Payload}}).
+
+%% @doc Call an entry point once nothing else is to be done; an error where no worker was started.
+-spec when_idle(reference(), {atom(), binary()}) -> ok.
+when_idle(Ref, Call) ->
+    gen_server:cast(?MODULE, {when_idle, Ref, self(), Call}).
 
 %% @doc Forget a call: its answer is no longer wanted.
 -spec cancel(reference()) -> ok.
@@ -51,11 +56,18 @@ handle_call(overview, _From, #?MODULE{worker = Worker, state = State} = S) ->
     {reply, (baguette_engine_worker:overview(Worker))#{state => State}, S}.
 
 -spec handle_cast(
-    {request, reference(), pid(), {atom(), binary()}} | {cancel, reference()}, #?MODULE{}
+    {request | when_idle, reference(), pid(), {atom(), binary()}} | {cancel, reference()},
+    #?MODULE{}
 ) -> {noreply, #?MODULE{}}.
 handle_cast({request, Ref, To, Call}, S0) ->
     S = started(S0),
     ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, Call),
+    {noreply, S};
+handle_cast({when_idle, Ref, To, _Call}, #?MODULE{worker = undefined} = S) ->
+    To ! {baguette_engine_worker, Ref, {error, {not_held, #{}}}},
+    {noreply, S};
+handle_cast({when_idle, Ref, To, Call}, #?MODULE{worker = Worker} = S) ->
+    ok = baguette_engine_worker:when_idle(Worker, Ref, To, Call),
     {noreply, S};
 handle_cast({cancel, _Ref}, #?MODULE{worker = undefined} = S) ->
     {noreply, S};

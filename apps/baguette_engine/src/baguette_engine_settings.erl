@@ -18,7 +18,9 @@
     | max_waiting
     | generation_ms
     | ask_floor_ms
-    | memory_mib.
+    | memory_mib
+    | probe_file
+    | probe_quiet_ms.
 
 -define(KEYS, [
     model_dir,
@@ -30,7 +32,9 @@
     max_waiting,
     generation_ms,
     ask_floor_ms,
-    memory_mib
+    memory_mib,
+    probe_file,
+    probe_quiet_ms
 ]).
 
 %% @doc Every setting is usable, or the first that is not, with why.
@@ -64,7 +68,10 @@ valid(max_waiting, V) -> between(V, 0, 100000);
 valid(generation_ms, V) -> between(V, 1000, 86400000);
 valid(ask_floor_ms, V) -> between(V, 10, 3600000);
 valid(memory_mib, undefined) -> true;
-valid(memory_mib, V) -> between(V, 1, 1 bsl 24).
+valid(memory_mib, V) -> between(V, 1, 1 bsl 24);
+valid(probe_file, undefined) -> true;
+valid(probe_file, V) -> is_list(V) andalso V =/= [] orelse <<"undefined or a file's path">>;
+valid(probe_quiet_ms, V) -> between(V, 0, 3600000).
 
 between(V, Low, High) ->
     (is_integer(V) andalso V >= Low andalso V =< High) orelse

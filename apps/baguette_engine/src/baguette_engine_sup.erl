@@ -27,6 +27,7 @@ init([]) ->
             start => {baguette_engine_pipeline, start_link, []},
             shutdown => 5000
         },
+        #{id => probes, start => {baguette_engine_probes, start_link, []}},
         #{
             id => generations,
             start => {baguette_engine_generation_sup, start_link, []},

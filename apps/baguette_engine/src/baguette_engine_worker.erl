@@ -9,12 +9,14 @@
 %%
 %% A call is asynchronous: `request/4' returns a reference at once and the caller later gets
 %% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'. At most ?WINDOW frames
-%% are with the OS process; the rest waits here, where it can be cancelled. The owner is told
+%% are with the OS process; the rest waits here, where it can be cancelled. What is not urgent goes
+%% through `when_idle/4': it is sent alone, and only while nothing else is here; whatever comes
+%% meanwhile waits for that one call at most, so such calls are short. The owner is told
 %% `{baguette_engine_worker, Pid, {booted, Function, Payload} | up | down | {failed, Reason}}'.
 -module(baguette_engine_worker).
 -behaviour(gen_server).
 
--export([start_link/1, request/4, cancel/2, overview/1, stop/1]).
+-export([start_link/1, request/4, when_idle/4, cancel/2, overview/1, stop/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 -export([format_status/1]).
 
@@ -66,6 +68,8 @@
     next_id = 0 :: non_neg_integer(),
     in_flight = #{} :: #{non_neg_integer() => #call{} | boot},
     waiting = queue:new() :: queue:queue(#call{}),
+    %% Not urgent: taken one at a time, when all of the above is empty.
+    idle = queue:new() :: queue:queue(#call{}),
     deaths = 0 :: non_neg_integer(),
     %% Deaths since it was last up, and the reason once it is told that it does not start.
     failed_starts = 0 :: non_neg_integer(),
@@ -81,6 +85,13 @@ start_link(Options) ->
 -spec request(pid(), reference(), pid(), {atom(), binary()}) -> ok.
 request(Worker, Ref, To, {Function, Payload}) ->
     gen_server:cast(Worker, {request, #call{
+        ref = Ref, to = To, function = Function, payload = Payload
+    }}).
+
+%% @doc Call an entry point when there is nothing else to do, be it never.
+-spec when_idle(pid(), reference(), pid(), {atom(), binary()}) -> ok.
+when_idle(Worker, Ref, To, {Function, Payload}) ->
+    gen_server:cast(Worker, {when_idle, #call{
         ref = Ref, to = To, function = Function, payload = Payload
     }}).
 
@@ -123,18 +134,22 @@ handle_call(overview, _From, S) ->
         },
         S}.
 
--spec handle_cast({request, #call{}} | {cancel, reference()}, #?MODULE{}) ->
+-spec handle_cast({request | when_idle, #call{}} | {cancel, reference()}, #?MODULE{}) ->
     {noreply, #?MODULE{}}.
 handle_cast({request, Call}, S) ->
     {noreply, send_more(S#?MODULE{waiting = queue:in(Call, S#?MODULE.waiting)})};
+handle_cast({when_idle, Call}, S) ->
+    {noreply, send_more(S#?MODULE{idle = queue:in(Call, S#?MODULE.idle)})};
 handle_cast({cancel, Ref}, S) ->
-    Waiting = queue:filter(fun(Call) -> Call#call.ref =/= Ref end, S#?MODULE.waiting),
+    Other = fun(Call) -> Call#call.ref =/= Ref end,
+    Waiting = queue:filter(Other, S#?MODULE.waiting),
+    Idle = queue:filter(Other, S#?MODULE.idle),
     Dropped = maps:filter(fun(_, Call) -> is_ref(Call, Ref) end, S#?MODULE.in_flight),
     Ids = maps:keys(Dropped),
     ok = lists:foreach(fun(Id) -> send(S, baguette_engine_frame:cancel(Id)) end, Ids),
     %% A dropped call is never answered, so its place in the window is given back here.
     InFlight = maps:without(Ids, S#?MODULE.in_flight),
-    {noreply, send_more(S#?MODULE{waiting = Waiting, in_flight = InFlight})}.
+    {noreply, send_more(S#?MODULE{waiting = Waiting, idle = Idle, in_flight = InFlight})}.
 
 -spec handle_info(
     {port(), {data, binary()} | {exit_status, integer()}}
@@ -163,7 +178,7 @@ terminate(_Reason, S) ->
 -spec format_status(gen_server:format_status()) -> gen_server:format_status().
 format_status(Status) ->
     baguette_engine_private:status(Status, fun(S) ->
-        S#?MODULE{waiting = queue:new(), in_flight = #{}, boot = []}
+        S#?MODULE{waiting = queue:new(), idle = queue:new(), in_flight = #{}, boot = []}
     end).
 
 %% The OS process
@@ -209,7 +224,9 @@ forsake(Status, #?MODULE{owner = Owner, in_flight = InFlight, waiting = Waiting}
     Died = {error, {died, #{exit_status => Status}}},
     lists:foreach(fun(Call) -> answer(Call, Died) end, [C || C <- First, C#call.to =/= Owner]),
     Left = [Call || Call <- Rest ++ queue:to_list(Waiting), Call#call.to =/= Owner],
-    S1 = S#?MODULE{in_flight = #{}, waiting = queue:from_list(Left)},
+    S1 = refuse_idle({not_held, #{}}, S#?MODULE{
+        in_flight = #{}, waiting = queue:from_list(Left)
+    }),
     case S#?MODULE.options of
         #{kind := expert} -> refuse_all({not_held, #{}}, S1);
         #{kind := pipeline} -> S1
@@ -217,7 +234,11 @@ forsake(Status, #?MODULE{owner = Owner, in_flight = InFlight, waiting = Waiting}
 
 refuse_all(Reason, #?MODULE{waiting = Waiting} = S) ->
     lists:foreach(fun(Call) -> answer(Call, {error, Reason}) end, queue:to_list(Waiting)),
-    S#?MODULE{waiting = queue:new()}.
+    refuse_idle(Reason, S#?MODULE{waiting = queue:new()}).
+
+refuse_idle(Reason, #?MODULE{idle = Idle} = S) ->
+    lists:foreach(fun(Call) -> answer(Call, {error, Reason}) end, queue:to_list(Idle)),
+    S#?MODULE{idle = queue:new()}.
 
 %% A process that dies before it was up has told nobody why: after a few of them this one does.
 counted(_Status, #?MODULE{boot = []} = S) ->
@@ -260,14 +281,21 @@ send_more(#?MODULE{boot = [{Function, Payload} | _], in_flight = InFlight} = S) 
     send_call(Function, Payload, boot, S);
 send_more(#?MODULE{boot = []} = S) ->
     case map_size(S#?MODULE.in_flight) < ?WINDOW andalso queue:out(S#?MODULE.waiting) of
-        {{value, Call}, Waiting} ->
-            #call{function = Function, payload = Payload} = Call,
-            send_more(send_call(Function, Payload, Call, S#?MODULE{waiting = Waiting}));
-        _ ->
-            S
+        {{value, Call}, Waiting} -> send_more(send_call(Call, S#?MODULE{waiting = Waiting}));
+        {empty, _} -> send_idle(S);
+        false -> S
     end;
 send_more(S) ->
     S.
+
+send_idle(#?MODULE{in_flight = InFlight, idle = Idle} = S) ->
+    case map_size(InFlight) =:= 0 andalso queue:out(Idle) of
+        {{value, Call}, Rest} -> send_call(Call, S#?MODULE{idle = Rest});
+        _ -> S
+    end.
+
+send_call(#call{function = Function, payload = Payload} = Call, S) ->
+    send_call(Function, Payload, Call, S).
 
 send_call(Function, Payload, Call, #?MODULE{next_id = Id, in_flight = InFlight} = S) ->
     send(S, baguette_engine_frame:call(Id, entry_module(S), Function, Payload)),

@@ -3,7 +3,7 @@
 %% The names of Python entry points stand here and in the two `*_entry.py' modules they belong to.
 -module(baguette_engine_worker_entry).
 
--export([options/2, model/1]).
+-export([options/2, model/1, machine/0]).
 
 %% @doc Options of a worker of this kind that runs `Boot' after every start.
 -spec options(pipeline | expert, [{atom(), binary()}]) -> baguette_engine_worker:options().
@@ -21,6 +21,16 @@ model(More) ->
     Dir = unicode:characters_to_binary(baguette_engine_settings:get(model_dir)),
     Threads = baguette_engine_settings:get(threads),
     baguette_engine_msgpack:encode(More#{model_dir => {text, Dir}, threads => Threads}).
+
+%% @doc A payload that names the thread count and where measurements are kept.
+-spec machine() -> binary().
+machine() ->
+    File = case baguette_engine_settings:get(probe_file) of
+        undefined -> nil;
+        Path -> {text, unicode:characters_to_binary(Path)}
+    end,
+    Threads = baguette_engine_settings:get(threads),
+    baguette_engine_msgpack:encode(#{threads => Threads, probe_file => File}).
 
 %% One thread a worker, asleep when idle: many workers share few cores, and the thread count is part
 %% of what "identical" means. Nothing is fetched: weights are files.

@@ -2,29 +2,45 @@
 %% For the Common Test suites of this room and of those above it.
 -module(baguette_engine_fixture).
 
--export([start/1, stop/0, ready/0, until/1]).
+-export([start/1, start/2, model/1, python/0, stop/0, ready/0, until/1]).
 
 -define(WAIT_MS, 60000).
 
 %% @doc One generation at a time, and one that waits.
 -spec start(Dir :: file:filename()) -> ok.
 start(Dir) ->
-    Model = filename:join(Dir, "tiny"),
-    Python = baguette_engine_checkout:path([".venv", "bin", "python"]),
+    start(Dir, #{}).
+
+%% @doc The same, with other settings of the engine.
+-spec start(Dir :: file:filename(), #{atom() => term()}) -> ok.
+start(Dir, More) ->
+    Model = model(Dir),
+    Python = python(),
     Log = Model ++ ".log",
     Build = [Python, " -m baguette.families.paris.tiny ", Model, " > ", Log, " 2>&1 || cat ", Log],
     [] = os:cmd(lists:flatten(Build)),
     ok = logger:set_primary_config(level, error),
     Settings = #{
         baguette_cluster => #{component_module => baguette_engine_component},
-        baguette_engine => #{
-            model_dir => Model, python => Python, pipeline => eager, max_running => 1,
-            max_waiting => 1
-        }
+        baguette_engine => maps:merge(
+            #{
+                model_dir => Model, python => Python, pipeline => eager, max_running => 1,
+                max_waiting => 1
+            },
+            More
+        )
     },
     maps:foreach(fun set/2, Settings),
     {ok, _} = application:ensure_all_started(baguette_engine),
     until(fun ready/0).
+
+%% @doc Where the model of `start(Dir)' lies.
+-spec model(file:filename()) -> file:filename().
+model(Dir) -> filename:join(Dir, "tiny").
+
+%% @doc This checkout's Python.
+-spec python() -> file:filename().
+python() -> baguette_engine_checkout:path([".venv", "bin", "python"]).
 
 set(App, Settings) ->
     _ = application:load(App),

@@ -16,6 +16,9 @@ worker_test_() ->
         fun a_killed_pipeline_process_leaves_what_it_had_not_begun_to_the_next/0,
         fun the_owners_own_calls_go_with_the_process/0,
         fun a_cancelled_call_is_not_answered/0,
+        fun what_is_not_urgent_waits_for_all_that_is/0,
+        fun what_is_not_urgent_goes_one_at_a_time_and_an_ask_passes_the_rest/0,
+        fun what_is_not_urgent_is_refused_when_its_process_dies/0,
         fun stopping_leaves_no_process/0,
         fun the_process_goes_with_its_owners_owner/0,
         fun a_failed_boot_call_says_why_and_is_tried_again/0,
@@ -95,6 +98,34 @@ a_cancelled_call_is_not_answered() ->
     [?assertEqual(none, answered(Ref)) || Ref <- [Running, InHand, Waiting]],
     ok = baguette_engine_worker:stop(Worker).
 
+what_is_not_urgent_waits_for_all_that_is() ->
+    Worker = start([]),
+    First = call(Worker, self(), warm()),
+    Idle = when_idle(Worker, self(), ?STATS),
+    Urgent = [call(Worker, self(), ?STATS) || _ <- lists:seq(1, 4)],
+    ?assertEqual([First | Urgent] ++ [Idle], [next_answered() || _ <- lists:seq(1, 6)]),
+    ok = baguette_engine_worker:stop(Worker).
+
+what_is_not_urgent_goes_one_at_a_time_and_an_ask_passes_the_rest() ->
+    Worker = start([]),
+    [First, Second] = [when_idle(Worker, self(), Call) || Call <- [warm(), ?STATS]],
+    ?assertMatch(#{in_flight := 1}, overview(Worker)),
+    Ask = call(Worker, self(), ?STATS),
+    %% With the process at once: it waits for the one short call, and for no other.
+    ?assertMatch(#{in_flight := 2, waiting := 0}, overview(Worker)),
+    ?assertEqual([First, Ask, Second], [next_answered() || _ <- lists:seq(1, 3)]),
+    ok = baguette_engine_worker:stop(Worker).
+
+what_is_not_urgent_is_refused_when_its_process_dies() ->
+    Worker = start([]),
+    {ok, _} = answer(call(Worker, ?STATS)),
+    [_, _] = [call(Worker, Call) || Call <- [warm(), ?STATS]],
+    Test = self(),
+    Idle = when_idle(Worker, spawn(fun() -> receive A -> Test ! A end end), ?STATS),
+    _ = killed(Worker),
+    ?assertMatch({error, {not_held, _}}, answer(Idle)),
+    ok = baguette_engine_worker:stop(Worker).
+
 stopping_leaves_no_process() ->
     Worker = start([]),
     {ok, _} = answer(call(Worker, ?STATS)),
@@ -171,6 +202,17 @@ call(Worker, To, Call) ->
     Ref = make_ref(),
     ok = baguette_engine_worker:request(Worker, Ref, To, Call),
     Ref.
+
+when_idle(Worker, To, Call) ->
+    Ref = make_ref(),
+    ok = baguette_engine_worker:when_idle(Worker, Ref, To, Call),
+    Ref.
+
+next_answered() ->
+    receive
+        {baguette_engine_worker, Ref, {ok, _}} when is_reference(Ref) -> Ref
+    after ?WAIT_MS -> error(no_answer)
+    end.
 
 overview(Worker) ->
     baguette_engine_worker:overview(Worker).

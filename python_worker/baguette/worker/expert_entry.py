@@ -1,8 +1,8 @@
 """Entry points of the expert worker: bytes in, bytes out, each payload a msgpack map.
 
-`inventory` needs no torch, so a node can be placed while `warm` still imports it; everything
-heavy is imported inside the functions for that reason. Never imports transformers or diffusers.
-The experts loaded here die with the process; the owner loads them again.
+`machine` and `inventory` need no torch, so a node can be placed while `warm` still imports it;
+everything heavy is imported inside the functions for that reason. Never imports transformers or
+diffusers. The experts loaded here die with the process; the owner loads them again.
 """
 
 from __future__ import annotations
@@ -12,37 +12,76 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baguette.errors import BadInput, NotFinite, NotHeld, WeightsError
+from baguette.kept import Kept
 from baguette.worker.payload import pack, take, unpack
 from baguette.worker.state import micros_since, process_figures
 
 if TYPE_CHECKING:
     from baguette.families.paris.expert import PreparedExpert, Row
+    from baguette.families.paris.files import ComponentFile
+    from baguette.worker.held import Explorer, Held, Served
 
 MAX_ROWS = 256
-PROBE_CALLS = 3
 
-_experts: dict[str, PreparedExpert] = {}
+_held: dict[str, Held] = {}
+# Before `machine` is called nothing is kept on disk; `warm` makes the other two.
+_kept: list[Kept] = [Kept(None, {})]
+_served: list[Served] = []
+_explorer: list[Explorer] = []
+
+
+def machine(payload: bytes) -> bytes:
+    """{threads, probe_file} -> {hardware, device, memory_mib, figures}: what is known at once.
+
+    memory_mib is what is free now where components lie. `figures` are those kept in probe_file
+    (nil: none are kept) under this hardware and these versions; `explore` measures the rest.
+    """
+    from baguette import kept
+    from baguette.machine import component_memory_mib, device, torch_build
+    from baguette.machine import machine as look
+
+    values = unpack(payload)
+    seen, build = look(), torch_build()
+    on = device(seen, build)
+    path = values.get("probe_file")
+    key = kept.key(seen, build, on, take(values, "threads", int))
+    _kept[:] = [Kept(Path(path) if isinstance(path, str) else None, key)]
+    gpu = seen.gpus.found[0] if seen.gpus.found else None
+    hardware = {
+        "cpu": seen.cpu,
+        "cores": seen.cores,
+        "ram_mib": seen.ram_mib,
+        "gpu": gpu.name if gpu else None,
+        "vram_mib": gpu.vram_mib if gpu else 0,
+        "driver": seen.gpus.driver,
+        "no_gpu": seen.gpus.reason,
+    }
+    memory_mib = component_memory_mib(seen, on)
+    figures = _kept[0].machine()
+    return pack({"hardware": hardware, "device": on, "memory_mib": memory_mib, "figures": figures})
 
 
 def inventory(payload: bytes) -> bytes:
-    """{model_dir} -> {name, experts, defaults, example_prompt, components}.
+    """{model_dir} -> {name, experts, defaults, example_prompt, components, refused}.
 
     `experts` names the component of expert number 0, 1, ...; `components` are those on this disk,
-    {name, number, size_mib, key}.
+    {name, number, size_mib, key}; `refused` those whose files differ from the manifest,
+    {name, file, why}.
     """
     from baguette.families.paris.config import ModelConfig
-    from baguette.families.paris.files import component_name
-    from baguette.families.paris.files import inventory as on_disk
+    from baguette.families.paris.files import component_name, survey
 
     model_dir = Path(take(unpack(payload), "model_dir", str))
     config = ModelConfig.read(model_dir)
+    found, refused = survey(model_dir)
     return pack(
         {
             "name": config.name,
             "experts": [component_name(config, number) for number in range(config.num_experts)],
             "defaults": config.defaults.to_json(),
             "example_prompt": config.example_prompt,
-            "components": [vars(file) for file in on_disk(model_dir)],
+            "components": [vars(file) for file in found],
+            "refused": [vars(one) for one in refused],
         }
     )
 
@@ -51,33 +90,62 @@ def warm(payload: bytes) -> bytes:
     """{threads} -> {}: import torch and pin the threads, before there is anything to compute."""
     from baguette.device import pin_threads
     from baguette.families.paris import loading  # noqa: F401
+    from baguette.worker.held import Explorer, Served
 
+    _served[:] = [Served()]
+    _explorer[:] = [Explorer()]
     pin_threads(take(unpack(payload), "threads", int))
     return pack({})
 
 
 def load(payload: bytes) -> bytes:
-    """{model_dir, component, key} -> {micros}; refuses a file whose key is not the one named."""
-    from baguette.families.paris.files import inventory as on_disk
+    """{model_dir, component, key} -> {micros, us_per_mib}.
+
+    Refuses a file whose key is not the one named, before it is read and after, and one that
+    differs from the manifest.
+    """
+    from baguette.families.paris.files import text_length
     from baguette.families.paris.loading import load_expert
+    from baguette.worker.held import Held
 
     start = time.perf_counter()
     values = unpack(payload)
     name, model_dir = take(values, "component", str), Path(take(values, "model_dir", str))
-    file = next((file for file in on_disk(model_dir) if file.name == name), None)
+    key = take(values, "key", str)
+    file = _announced(model_dir, name, key)
+    expert = load_expert(model_dir, file.number)
+    _announced(model_dir, name, key)
+    _held[name] = Held(expert, key, text_length(model_dir))
+    _explorer[0].restart()
+    micros = micros_since(start)
+    us_per_mib = max(1, micros // file.size_mib)
+    _known().put_component(key, load_us_per_mib=us_per_mib)
+    return pack({"micros": micros, "us_per_mib": us_per_mib})
+
+
+def _announced(model_dir: Path, name: str, key: str) -> ComponentFile:
+    """The file of this component as it lies now; WeightsError unless it is the one announced."""
+    from baguette.families.paris.files import survey
+
+    found, refused = survey(model_dir)
+    for one in refused:
+        if one.name == name:
+            raise WeightsError(f"{one.file} is damaged ({one.why}): fetch it again")
+    file = next((file for file in found if file.name == name), None)
     if file is None:
         raise WeightsError(f"{name} is not in {model_dir}: fetch it before it can be held here")
-    if file.key != take(values, "key", str):
+    if file.key != key:
         raise WeightsError(
             f"{name} on this disk is not the file that was announced; restart the node"
         )
-    _experts[name] = load_expert(model_dir, file.number)
-    return pack({"micros": micros_since(start)})
+    return file
 
 
 def unload(payload: bytes) -> bytes:
     """{component} -> {}: forget it; forgetting what is not held is no error."""
-    _experts.pop(take(unpack(payload), "component", str), None)
+    name = take(unpack(payload), "component", str)
+    if _held.pop(name, None) is not None:
+        _explorer[0].restart()
     return pack({})
 
 
@@ -93,52 +161,80 @@ def velocity(payload: bytes) -> bytes:
 
     start = time.perf_counter()
     values = unpack(payload)
-    expert = _held(take(values, "component", str))
+    expert = _holding(take(values, "component", str)).expert
     rows = _rows(take(values, "rows", list))
     for context in take(values, "contexts", list):
         expert.learn(take(context, "hash", str), unpack_tensor(context.get("tensor"), 2).float())
     unknown = expert.missing(rows)
     if unknown:
         return pack({"unknown": unknown})
+    _served[0].calls += 1
     answers = _compute(expert, rows, canonical=take(values, "canonical", bool))
     return pack({"velocities": [pack_tensor(v) for v in answers], "micros": micros_since(start)})
 
 
 def probe(payload: bytes) -> bytes:
-    """{component, batches} -> {micros: {batch: median per call}} of the real component."""
-    import torch
+    """{component, batches} -> {micros: {batch: median per call}, skipped} of the real component.
 
-    from baguette.families.paris.expert import Row
+    What is known is not measured again; a batch that would take over a second is skipped.
+    """
+    from baguette.worker.held import at_once, measure
 
     values = unpack(payload)
-    expert = _held(take(values, "component", str))
-    config = expert.module.config
-    latent = torch.zeros(config.in_channels, config.image_size, config.image_size)
-    expert.learn("probe", torch.zeros(1, config.text_embed_dim))
-    row = Row(latent, 0.5, 500.0, "probe", "probe", 1.0)
-    micros = {}
-    for batch in take(values, "batches", list):
-        expert.velocity([row] * batch)
-        micros[str(batch)] = sorted(_time(expert, [row] * batch) for _ in range(PROBE_CALLS))[1]
-    return pack({"micros": micros})
+    one = _holding(take(values, "component", str))
+    batches = take(values, "batches", list)
+    for batch in batches:
+        if not isinstance(batch, int) or not 1 <= batch <= MAX_ROWS:
+            raise BadInput(f"got batch {batch!r} but expected 1..{MAX_ROWS}")
+        at_once(measure(one, batch, _known()))
+    known = _known().component(one.key)
+    times = known.get("call_us", {})
+    micros = {str(batch): times[str(batch)] for batch in batches if str(batch) in times}
+    return pack({"micros": micros, "skipped": known.get("skipped", [])})
+
+
+def explore(_payload: bytes) -> bytes:
+    """{} -> {done, speed}: measure one more short piece of what is not known yet.
+
+    `speed` is {device, matmul_gflops, cpu_gflops, memory_mib_s, call_us, skipped, rows_equal} as
+    far as known: call_us by batch; rows_equal the batches that change no bit of a row.
+    """
+    from baguette.worker.held import speed
+
+    done = _explorer[0].step(_held, _known())
+    return pack({"done": done, "speed": speed(_held, _known())})
 
 
 def stats(_payload: bytes) -> bytes:
-    """{} -> this process's figures and what it holds."""
-    return pack({**process_figures(), "components": sorted(_experts)})
+    """{} -> this process's figures, what it holds, what real calls took, and what is free.
+
+    image_us is the moving average of microseconds per image at the canonical call, 0 before one.
+    """
+    from baguette.machine import machine as look
+
+    seen = look()
+    gpu = seen.gpus.found[0] if seen.gpus.found else None
+    served = _served[0].to_map() if _served else {"calls": 0, "image_us": 0}
+    return pack(
+        {
+            **process_figures(),
+            **served,
+            "ram_free_mib": seen.ram_free_mib,
+            "vram_free_mib": gpu.vram_free_mib if gpu else 0,
+            "components": sorted(_held),
+        }
+    )
 
 
-def _time(expert: PreparedExpert, rows: list[Row]) -> int:
-    start = time.perf_counter()
-    expert.velocity(rows)
-    return micros_since(start)
+def _known() -> Kept:
+    return _kept[0]
 
 
-def _held(name: str) -> PreparedExpert:
-    expert = _experts.get(name)
-    if expert is None:
+def _holding(name: str) -> Held:
+    held = _held.get(name)
+    if held is None:
         raise NotHeld(f"{name} is not loaded in this worker")
-    return expert
+    return held
 
 
 def _rows(values: list[Any]) -> list[Row]:
@@ -168,13 +264,21 @@ def _compute(expert: PreparedExpert, rows: list[Row], canonical: bool) -> list[A
         if tuple(row.latent.shape) != shape:
             raise BadInput(f"got a latent of shape {tuple(row.latent.shape)} but expected {shape}")
     groups = [[row] for row in rows] if canonical else [rows]
-    answers = [velocity for group in groups for velocity in expert.velocity(group)]
+    answers = [velocity for group in groups for velocity in _timed(expert, group)]
     if not all(bool(torch.isfinite(answer).all()) for answer in answers):
         raise NotFinite("the expert's velocity is not finite")
     return answers
 
 
+def _timed(expert: PreparedExpert, rows: list[Row]) -> Any:
+    start = time.perf_counter()
+    answers = expert.velocity(rows)
+    if len(rows) == 1:
+        _served[0].image(micros_since(start))
+    return answers
+
+
 ENTRIES = {
     (__name__, function.__name__): function
-    for function in (inventory, warm, load, unload, velocity, probe, stats)
+    for function in (machine, inventory, warm, load, unload, velocity, probe, explore, stats)
 }

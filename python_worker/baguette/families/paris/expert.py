@@ -136,7 +136,8 @@ class PreparedExpert:
     """An expert with its caches: the pure function (latent, t, context, guidance) -> velocity.
 
     Contexts are learnt once by hash and evicted least recently used first; `missing` says which
-    ones a call would need. Not thread safe: one compute thread owns it.
+    ones a call would need. Tensors come and go on the CPU, wherever the network lies. Not thread
+    safe: one compute thread owns it.
     """
 
     MAX_CONTEXTS = 64
@@ -148,6 +149,11 @@ class PreparedExpert:
         self._contexts: OrderedDict[str, KeysValues] = OrderedDict()
         self._pairs: OrderedDict[tuple[str, ...], KeysValues] = OrderedDict()
         self._times: OrderedDict[tuple[float, ...], Modulation] = OrderedDict()
+
+    @property
+    def device(self) -> torch.device:
+        """Where this expert computes."""
+        return self.module.pos_embed.device
 
     def missing(self, rows: Sequence[Row]) -> list[str]:
         """Hashes of the contexts these rows name and this expert has not learnt."""
@@ -162,9 +168,14 @@ class PreparedExpert:
                 f"got a context of shape {tuple(context.shape)} but expected "
                 f"(L, {self.module.config.text_embed_dim})"
             )
-        _put(
-            self._contexts, context_hash, self.module.keys_values(context[None]), self.MAX_CONTEXTS
-        )
+        keys_values = self.module.keys_values(context[None].to(self.device))
+        _put(self._contexts, context_hash, keys_values, self.MAX_CONTEXTS)
+
+    def forget(self, context_hashes: Sequence[str]) -> None:
+        """Give back what was kept for these contexts."""
+        gone = set(context_hashes)
+        self._contexts = OrderedDict((k, v) for k, v in self._contexts.items() if k not in gone)
+        self._pairs = OrderedDict((k, v) for k, v in self._pairs.items() if not gone & set(k))
 
     @torch.inference_mode()
     def velocity(self, rows: Sequence[Row]) -> Tensor:
@@ -173,7 +184,7 @@ class PreparedExpert:
         Both guidance branches run as one batch [null..., conditional...]; one row alone is the
         canonical call. Classifier-free guidance: Ho & Salimans, 2022 (arXiv 2207.12598).
         """
-        latents = torch.stack([row.latent for row in rows])  # (N, C, S, S)
+        latents = torch.stack([row.latent for row in rows]).to(self.device)  # (N, C, S, S)
         names = [row.null_context for row in rows] + [row.context for row in rows]
         mod = self._modulation(tuple(row.network_t for row in rows))
         out = self.module.predict(torch.cat([latents, latents]), mod, self._keys_values(names))
@@ -181,9 +192,9 @@ class PreparedExpert:
         scale = torch.tensor([row.guidance_scale for row in rows])[:, None, None, None]
         guided = null + scale.to(null) * (conditional - null)
         if self.objective == "velocity":
-            return guided
+            return guided.cpu()
         times = torch.tensor([row.t for row in rows])[:, None, None, None].to(null)
-        return to_velocity(self.objective, guided, latents, times)
+        return to_velocity(self.objective, guided, latents, times).cpu()
 
     def _keys_values(self, names: list[str]) -> KeysValues:
         pair = tuple(names)
@@ -203,7 +214,7 @@ class PreparedExpert:
         # Rows of one time share tensors of batch 1 that broadcast; else one line a row, twice.
         wanted = times[:1] if len(set(times)) == 1 else times + times
         if wanted not in self._times:
-            t = torch.tensor(wanted, dtype=torch.float32, device=self.module.pos_embed.device)
+            t = torch.tensor(wanted, dtype=torch.float32, device=self.device)
             _put(self._times, wanted, self.module.modulation(t), self.MAX_TIMES)
         self._times.move_to_end(wanted)
         return self._times[wanted]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from baguette.device import compute_device
 from baguette.errors import WeightsError
 from baguette.families.paris.config import ExpertConfig, ModelConfig, RouterConfig, read_json
 from baguette.families.paris.expert import Expert, PreparedExpert
@@ -21,7 +22,7 @@ DTYPE: torch.dtype = getattr(torch, COMPUTE_DTYPE)
 
 
 def load_expert(model_dir: Path, number: int) -> PreparedExpert:
-    """Expert `number`, strict about names and shapes, in the compute dtype."""
+    """Expert `number` on the compute device in the compute dtype, strict about names and shapes."""
     model = ModelConfig.read(model_dir)
     where = model_dir / f"expert_{number}" / "config.json"
     config = ExpertConfig.from_json(read_json(where), str(where), image_size=model.image_size)
@@ -29,7 +30,7 @@ def load_expert(model_dir: Path, number: int) -> PreparedExpert:
         raise WeightsError(f"{where} disagrees with the root config about the latent's shape")
     with torch.device("meta"):
         module = Expert(config, model.settings.norm_eps)
-    fill(module, expert_file(model_dir, number), DTYPE)
+    fill(module, expert_file(model_dir, number), DTYPE, compute_device())
     return PreparedExpert(module, model.settings.objective_of(number))
 
 

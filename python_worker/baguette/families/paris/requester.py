@@ -15,9 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from baguette.errors import NotFinite
+from baguette.errors import NotFinite, WeightsError
 from baguette.families.paris.config import ModelConfig
-from baguette.families.paris.files import component_key, router_key
+from baguette.families.paris.files import (
+    component_key,
+    part_files,
+    requester_faults,
+    router_key,
+)
 from baguette.families.paris.loading import DTYPE, load_router
 from baguette.families.paris.text import TextEncoder, unknown_words
 from baguette.families.paris.vae import LatentDecoder
@@ -40,15 +45,16 @@ class Requester:
 
     def __init__(self, model_dir: Path) -> None:
         self.config = ModelConfig.read(model_dir)
+        _check_hashes(model_dir)
         self.router = load_router(model_dir)
         self.text = TextEncoder(model_dir, DTYPE)
         self.decoder = LatentDecoder(model_dir, DTYPE)
         self.keys = {
             "router": router_key(model_dir, self.config.settings),
             "text_encoder": component_key(
-                "text_encoder", *_files(model_dir, "text_encoder", "tokenizer")
+                "text_encoder", *part_files(model_dir, "text_encoder", "tokenizer")
             ),
-            "vae": component_key("vae", *_files(model_dir, "vae")),
+            "vae": component_key("vae", *part_files(model_dir, "vae")),
         }
 
     def encode(self, prompt: str) -> Context:
@@ -116,5 +122,8 @@ class Requester:
         return self.decoder.decode(latent)
 
 
-def _files(model_dir: Path, *parts: str) -> list[Path]:
-    return [p for part in parts for p in sorted((model_dir / part).iterdir()) if p.is_file()]
+def _check_hashes(model_dir: Path) -> None:
+    faults = requester_faults(model_dir)
+    if faults:
+        named = "; ".join(f"{fault.file}: {fault.why}" for fault in faults[:8])
+        raise WeightsError(f"{model_dir} is damaged ({named}): fetch it again")

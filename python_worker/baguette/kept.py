@@ -1,0 +1,143 @@
+"""What probes have measured, kept on disk under a key of hardware and versions.
+
+Called by the expert worker's entry points. A file that is damaged, of another key or of another
+format counts as not there: everything is measured again, and the log says why. Without a path it
+remembers for the life of the process only. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from baguette.files import write_whole
+from baguette.machine import Machine, TorchBuild
+
+FORMAT = 1
+MAX_BYTES = 1 << 20
+MAX_COMPONENTS = 256
+_MOST = 1 << 53
+
+log = logging.getLogger(__name__)
+
+Figures = dict[str, Any]
+
+
+def key(seen: Machine, build: TorchBuild, device: str, threads: int) -> dict[str, Any]:
+    """All that a measurement depends on, apart from the component."""
+    gpu = seen.gpus.found[0] if seen.gpus.found else None
+    return {
+        "cpu": seen.cpu,
+        "cores": seen.cores,
+        "logical_cores": seen.logical_cores,
+        "gpu": gpu.name if gpu else None,
+        "driver": seen.gpus.driver,
+        "device": device,
+        "torch": build.version,
+        "baguette": _version(),
+        "threads": threads,
+    }
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("baguette")
+    except metadata.PackageNotFoundError:  # run from its sources, without being installed
+        return None
+
+
+class Kept:
+    """Measurements by name: of the machine, and of each component under its own key."""
+
+    def __init__(self, path: Path | None, key: dict[str, Any]) -> None:
+        self._path = path
+        self._key = key
+        self._values: Figures = {"machine": {}, "components": {}}
+        if path is not None:
+            self._values = self._read(path) or self._values
+
+    def machine(self) -> Figures:
+        """What is known of the machine: name -> whole number."""
+        return dict(self._values["machine"])
+
+    def component(self, component_key: str) -> Figures:
+        """What is known of a component: call_us, skipped, rows_equal, load_us_per_mib."""
+        return dict(self._values["components"].get(component_key, {}))
+
+    def put_machine(self, **figures: int) -> None:
+        """Remember these and write the file."""
+        self._values["machine"].update(figures)
+        self._write()
+
+    def put_component(self, component_key: str, **figures: Any) -> None:
+        """Remember these of a component and write the file."""
+        components = self._values["components"]
+        # Taken out and put in again: the oldest are the first to be forgotten.
+        components[component_key] = components.pop(component_key, {}) | figures
+        while len(components) > MAX_COMPONENTS:
+            del components[next(iter(components))]
+        self._write()
+
+    def _read(self, path: Path) -> Figures | None:
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError("it is too large")
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["format"] != FORMAT or values["key"] != self._key:
+                log.info("probe file %s is of other hardware or versions: measured again", path)
+                return None
+            return _checked(values)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            why = f"{type(error).__name__}: {str(error)[:200]}"
+            log.warning("probe file %s is damaged (%s): measured again", path, why)
+            return None
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        # Other nodes of this machine may keep theirs in the same file.
+        theirs = (self._read(self._path) or {}).get("components", {})
+        self._values["components"] = dict(
+            list({**theirs, **self._values["components"]}.items())[-MAX_COMPONENTS:]
+        )
+        content = {"format": FORMAT, "key": self._key, **self._values}
+        try:
+            write_whole({self._path: (json.dumps(content, indent=1) + "\n").encode()})
+        except OSError as error:
+            # Measured anew at the next start, which is all that is lost.
+            log.warning("probe file %s cannot be written (%s)", self._path, error)
+
+
+def _checked(values: Figures) -> Figures:
+    """Only whole positive numbers where numbers belong; ValueError otherwise."""
+    machine = {str(name): _number(value) for name, value in values["machine"].items()}
+    components = {str(k): _component(v) for k, v in values["components"].items()}
+    if len(components) > MAX_COMPONENTS:
+        raise ValueError("too many components")
+    return {"machine": machine, "components": components}
+
+
+def _component(figures: Any) -> Figures:
+    call_us = {str(int(n)): _number(us) for n, us in figures.get("call_us", {}).items()}
+    lists = {
+        name: [_number(n) for n in figures[name]]
+        for name in ("skipped", "rows_equal")
+        if name in figures
+    }
+    load = figures.get("load_us_per_mib")
+    return {
+        "call_us": call_us,
+        **lists,
+        **({} if load is None else {"load_us_per_mib": _number(load)}),
+    }
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MOST:
+        raise ValueError(f"{value!r} is not a measurement")
+    return value

@@ -1,0 +1,144 @@
+"""What this machine is: CPU, memory, GPUs, and what torch was built for.
+
+Called by the worker's entry points before torch is imported, and by `python -m baguette check`.
+Never raises for what is absent: no driver, no library or no GPU is an answer with its reason.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_MIB = 1 << 20
+_CPUINFO = Path("/proc/cpuinfo")
+MAX_TEXT = 120
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as its driver tells of it; memory 0 where the driver does not say."""
+
+    name: str
+    vram_mib: int
+    vram_free_mib: int
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs, the driver, and why there are none."""
+
+    found: tuple[Gpu, ...]
+    driver: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """Which torch is installed and for which CUDA; None for what is not."""
+
+    version: str | None
+    cuda: str | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The hardware; memory in MiB, free as of now."""
+
+    cpu: str
+    cores: int
+    logical_cores: int
+    ram_mib: int
+    ram_free_mib: int
+    gpus: Gpus
+
+
+def machine() -> Machine:
+    """Look at this machine."""
+    memory = psutil.virtual_memory()
+    logical = psutil.cpu_count(logical=True) or 1
+    return Machine(
+        cpu=_cpu_name(),
+        cores=psutil.cpu_count(logical=False) or logical,
+        logical_cores=logical,
+        ram_mib=memory.total // _MIB,
+        ram_free_mib=memory.available // _MIB,
+        gpus=gpus(),
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    named = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
+    name = named[1] if named else platform.processor() or platform.machine() or "unknown"
+    return " ".join(name.split())[:MAX_TEXT]
+
+
+def gpus() -> Gpus:
+    """The NVIDIA GPUs, through the driver's own library."""
+    try:
+        import pynvml
+    except ImportError as error:
+        return Gpus((), None, f"the pynvml module cannot be imported ({error})")
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return Gpus((), None, f"no NVIDIA driver answers ({error})")
+    try:
+        driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        found = tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
+        return Gpus(found, driver, "" if found else "the NVIDIA driver sees no GPU")
+    except pynvml.NVMLError as error:
+        return Gpus((), None, f"the NVIDIA driver cannot be asked ({error})")
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(pynvml: Any, index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    name = _text(pynvml.nvmlDeviceGetName(handle))
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    except pynvml.NVMLError:  # memory shared with the CPU has no figure of its own
+        return Gpu(name, 0, 0)
+    return Gpu(name, memory.total // _MIB, memory.free // _MIB)
+
+
+def _text(value: str | bytes) -> str:
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return text[:MAX_TEXT]
+
+
+def torch_build() -> TorchBuild:
+    """The installed torch, read from its version file: importing it takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return TorchBuild(None, None)
+    try:
+        text = (Path(spec.submodule_search_locations[0]) / "version.py").read_text("utf-8")
+    except OSError:
+        return TorchBuild(None, None)
+    version = re.search(r"^__version__ = '([^']+)'", text, re.MULTILINE)
+    cuda = re.search(r"^cuda\b[^=\n]*= '([^']+)'", text, re.MULTILINE)
+    return TorchBuild(version[1] if version else None, cuda[1] if cuda else None)
+
+
+def device(seen: Machine, build: TorchBuild) -> str:
+    """Where experts will compute: what device.compute_device will say, told without torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    return "cuda" if build.cuda and seen.gpus.found and not hidden else "cpu"
+
+
+def component_memory_mib(seen: Machine, on: str) -> int:
+    """Free memory of the kind components lie in: the GPU's or the machine's."""
+    gpu = seen.gpus.found[0] if on == "cuda" and seen.gpus.found else None
+    return gpu.vram_free_mib if gpu and gpu.vram_mib else seen.ram_free_mib

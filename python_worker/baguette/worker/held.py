@@ -1,0 +1,141 @@
+"""The experts an expert worker holds, what is known of their speed, and the probing of the rest.
+
+Called by `expert_entry`. Probing goes in short steps, because asks wait for the one that runs; a
+component that comes or goes starts it anew, and what is known already is not measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import torch
+
+from baguette import probe
+from baguette.device import compute_device
+from baguette.families.paris.expert import PreparedExpert
+from baguette.families.paris.rehearsal import Rehearsal
+from baguette.kept import Kept
+from baguette.worker.state import forget_peak, keep_peak
+
+BATCHES = (1, 4, 16)
+ROWS = (2, 4, 8)
+# The weight of one call in the moving average: about the last twenty count.
+_RECENT = 0.1
+
+
+class Held:
+    """One loaded expert under its key."""
+
+    def __init__(self, expert: PreparedExpert, key: str, tokens: int) -> None:
+        self.expert = expert
+        self.key = key
+        self.rehearsal = Rehearsal(expert, tokens)
+
+
+class Served:
+    """What real calls took: a moving average of microseconds per image at the canonical call."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._image_us: float | None = None
+
+    def image(self, micros: int) -> None:
+        """One canonical call took so long."""
+        before = micros if self._image_us is None else self._image_us
+        self._image_us = before + _RECENT * (micros - before)
+
+    def to_map(self) -> dict[str, int]:
+        """For `stats`; image_us is 0 before the first canonical call."""
+        return {"calls": self.calls, "image_us": int(self._image_us or 0)}
+
+
+class Explorer:
+    """Measures what is not known, one short step a call."""
+
+    def __init__(self) -> None:
+        self._steps: Generator[None, None, None] | None = None
+
+    def restart(self) -> None:
+        """What is held has changed: look again from the start."""
+        if self._steps is not None:
+            self._steps.close()
+        self._steps = None
+
+    def step(self, held: dict[str, Held], kept: Kept) -> bool:
+        """Do one piece of work; True when there is nothing left to measure."""
+        if self._steps is None:
+            self._steps = _explore(dict(held), kept)
+        try:
+            next(self._steps)
+            return False
+        except StopIteration:
+            self._steps = None
+            return True
+
+
+def _explore(held: dict[str, Held], kept: Kept) -> Generator[None, None, None]:
+    yield from _machine(kept)
+    for name in sorted(held):
+        one = held[name]
+        for batch in BATCHES:
+            yield from measure(one, batch, kept)
+        if "rows_equal" not in kept.component(one.key):
+            one_us = kept.component(one.key)["call_us"]["1"]
+            equal = yield from probe.rows_equal(one.rehearsal, ROWS, one_us)
+            kept.put_component(one.key, rows_equal=equal)
+        one.rehearsal.end()
+
+
+def _machine(kept: Kept) -> Generator[None, None, None]:
+    device, cpu = compute_device(), torch.device("cpu")
+    if "matmul_gflops" not in kept.machine():
+        gflops = yield from probe.matmul_gflops(device)
+        kept.put_machine(matmul_gflops=gflops)
+    if "cpu_gflops" not in kept.machine():
+        same = device == cpu
+        gflops = kept.machine()["matmul_gflops"] if same else (yield from probe.matmul_gflops(cpu))
+        kept.put_machine(cpu_gflops=gflops)
+    if "memory_mib_s" not in kept.machine():
+        # Its buffers are larger than anything a small expert needs.
+        keep_peak()
+        try:
+            rate = yield from probe.memory_mib_s(device)
+        finally:
+            forget_peak()
+        kept.put_machine(memory_mib_s=rate)
+
+
+def measure(one: Held, batch: int, kept: Kept) -> Generator[None, None, None]:
+    """Time a call with `batch` rows, unless that is known or would take too long."""
+    known = kept.component(one.key)
+    times, skipped = known.get("call_us", {}), known.get("skipped", [])
+    if str(batch) in times or batch in skipped:
+        return
+    if batch * times.get("1", 0) > probe.SLOW_US and batch > 1:
+        kept.put_component(one.key, skipped=sorted({*skipped, batch}))
+        return
+    micros = yield from probe.call_us(one.rehearsal, batch)
+    kept.put_component(one.key, call_us={**times, str(batch): micros})
+
+
+def at_once(steps: Iterator[None]) -> None:
+    """Take every step now."""
+    for _ in steps:
+        pass
+
+
+def speed(held: dict[str, Held], kept: Kept) -> dict[str, Any]:
+    """All that is known: of several components the slowest call, and the rows equal in each."""
+    known = [kept.component(held[name].key) for name in sorted(held)]
+    batches = sorted({n for one in known for n in one.get("call_us", {})}, key=int)
+    slowest = {n: max(one.get("call_us", {}).get(n, 0) for one in known) for n in batches}
+    equal = [set(one.get("rows_equal", ())) for one in known]
+    skipped = {n for one in known for n in one.get("skipped", ())}
+    return {
+        "device": compute_device().type,
+        **kept.machine(),
+        "call_us": slowest,
+        "skipped": sorted(skipped),
+        "rows_equal": sorted(set.intersection(*equal)) if equal else [],
+    }
