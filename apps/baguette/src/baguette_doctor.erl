@@ -26,7 +26,7 @@ main() ->
     true = port_close(Port),
     erlang:halt(0).
 
-found({ok, #{own := Own, selected := Selected}} = Answer) ->
+found({ok, #{own := Own}, Selected} = Answer) ->
     #{
         own => list_to_binary(Own),
         peers => [list_to_binary(Address) || Address <- Selected],
@@ -43,8 +43,8 @@ flat(#{text := Text, todo := Todo} = Check) ->
 
 %% @doc What the answer of `baguette_cluster:tailnet/1' means for a person who wants to join: every
 %% check up to the first that failed.
--spec tailnet({ok, map()} | {error, term()}) -> [check()].
-tailnet({ok, #{own := Own, peers := Peers, selected := Selected, health := Health}}) ->
+-spec tailnet({ok, map(), [string()]} | {error, term()}) -> [check()].
+tailnet({ok, #{own := Own, peers := Peers, health := Health}, Selected}) ->
     Counts = io_lib:format(
         "~b machines on this tailnet, ~b of them marked as Baguette's",
         [length(Peers), length(Selected)]

@@ -37,8 +37,8 @@ what_was_passed_before_is_said_too_test() ->
 
 a_good_tailnet_says_who_is_there_test() ->
     Peer = #{address => "100.64.0.2", host_name => <<"two">>, tags => [], online => true},
-    Status = #{own => "100.64.0.1", peers => [Peer], selected => ["100.64.0.2"], health => []},
-    Checks = baguette_doctor:tailnet({ok, Status}),
+    Status = #{own => "100.64.0.1", peers => [Peer], health => []},
+    Checks = baguette_doctor:tailnet({ok, Status, ["100.64.0.2"]}),
     ?assertEqual([], [C || #{state := State} = C <- Checks, State =/= ok]),
     #{text := Text} = lists:last(Checks),
     ?assertEqual(
@@ -46,8 +46,8 @@ a_good_tailnet_says_who_is_there_test() ->
     ).
 
 complaints_of_tailscale_itself_are_handed_on_test() ->
-    Status = #{own => "100.64.0.1", peers => [], selected => [], health => [<<"no DNS">>]},
+    Status = #{own => "100.64.0.1", peers => [], health => [<<"no DNS">>]},
     ?assertMatch(
         #{state := warn, text := <<"no DNS">>},
-        lists:last(baguette_doctor:tailnet({ok, Status}))
+        lists:last(baguette_doctor:tailnet({ok, Status, []}))
     ).

@@ -203,17 +203,26 @@ unreached() ->
      || {Node, Why, Since} <- baguette_cluster_connector:unreached()
     ].
 
-%% @doc The tailnet as this machine sees it, whether the application runs or not. Settings given
-%% here (tailscale, tailscale_ms) come before the defaults.
+%% @doc The tailnet as this machine sees it, whether the application runs or not, with the addresses
+%% that discovery would name. Settings given here come before the defaults.
 -spec tailnet(#{atom() => term()} | none) ->
-    {ok, baguette_cluster_tailscale:status()}
+    {ok, Status :: map(), Selected :: [string()]}
     | {error, baguette_cluster_discovery_tailscale:reason() | baguette_cluster_settings:bad()}.
 tailnet(none) ->
     tailnet(#{});
 tailnet(Given) ->
     case baguette_cluster_settings:check(maps:to_list(Given), node()) of
-        {ok, Settings} -> baguette_cluster_discovery_tailscale:status(Settings);
+        {ok, Settings} -> tailnet_with(Settings);
         {error, _} = Error -> Error
+    end.
+
+tailnet_with(Settings) ->
+    case baguette_cluster_discovery_tailscale:status(Settings) of
+        {ok, Status} ->
+            Selected = baguette_cluster_discovery_tailscale:selected(Status, Settings),
+            {ok, Status, [Address || #{address := Address} <- Selected]};
+        {error, _} = Error ->
+            Error
     end.
 
 -spec overview() -> map().

@@ -4,7 +4,7 @@
 
 -behaviour(baguette_cluster_discovery).
 
--export([find/1, status/1]).
+-export([find/1, status/1, selected/2]).
 
 -export_type([reason/0]).
 
@@ -20,18 +20,22 @@
 
 -spec find(baguette_cluster_settings:settings()) ->
     {ok, [baguette_cluster_discovery:peer()]} | {error, reason()}.
-find(#{tailscale_tag := Tag, tailscale_host_prefix := Prefix} = Settings) ->
+find(Settings) ->
     case status(Settings) of
-        {ok, #{peers := Peers}} ->
-            Filter = #{tag => Tag, host_prefix => Prefix},
-            Selected = baguette_cluster_tailscale:select(Peers, Filter),
+        {ok, Status} ->
             {ok, [
                 #{address => Address, path => Path, name => Name}
-             || #{address := Address, path := Path, host_name := Name} <- Selected
+             || #{address := Address, path := Path, host_name := Name} <- selected(Status, Settings)
             ]};
         {error, _} = Error ->
             Error
     end.
+
+%% @doc Of the machines on the tailnet those that are marked as ours.
+-spec selected(baguette_cluster_tailscale:status(), baguette_cluster_settings:settings()) ->
+    [baguette_cluster_tailscale:peer()].
+selected(#{peers := Peers}, #{tailscale_tag := Tag, tailscale_host_prefix := Prefix}) ->
+    baguette_cluster_tailscale:select(Peers, #{tag => Tag, host_prefix => Prefix}).
 
 %% @doc The tailnet as this machine sees it.
 -spec status(baguette_cluster_settings:settings()) ->
