@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def leftovers(tag: str, seconds: float = 15.0) -> list[str]:
     left = [process for process in wait_gone(tagged(tag), seconds) if process.alive()]
     lines = [Path(f"/proc/{p.pid}/cmdline").read_bytes().replace(b"\0", b" ") for p in left]
     for process in left:
-        os.kill(process.pid, 9)
+        process.signal(signal.SIGKILL)
     return [line.decode(errors="replace")[:200] for line in lines]
 
 

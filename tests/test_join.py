@@ -171,7 +171,7 @@ def test_the_secret_is_in_no_command_line_and_no_environment(machines: list[Mach
     [
         ({"PEERS": "no.such.host.invalid"}, "has no IPv4 address"),
         ({"PEERS": "", "ADDRESS": "8.8.8.8"}, "is no address of this machine"),
-        ({"PEERS": "", "ADDRESS": "0.0.0.0"}, "is no one's own"),
+        ({"PEERS": "", "ADDRESS": "0.0.0.0"}, "is no address of one interface"),
         ({"PEERS": "", "SECRET": "hunter2"}, "must not stand on a command line"),
         ({"PEERS": "", "PORT": "80"}, "PORT got 80 but expected 2024..65535"),
         ({"PEERS": "", "MODEL": "nowhere"}, "nowhere"),

@@ -91,6 +91,8 @@ def test_certificates_of_one_secret_trust_each_other_and_no_others(tmp_path: Pat
     two = write_tls(secret, "10.0.0.2", tmp_path / "two")
     stranger = write_tls(Secret.new(), "10.0.0.3", tmp_path / "three")
     _handshake(one, two)
+    authorities = [options.with_name("authority.pem").read_bytes() for options in (one, two)]
+    assert authorities[0] == authorities[1]
     for server, client in ((one, stranger), (stranger, one)):
         with pytest.raises(ssl.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
             _handshake(server, client)

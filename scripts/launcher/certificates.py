@@ -56,6 +56,7 @@ def _authority_key(secret: Secret) -> ec.EllipticCurvePrivateKey:
 
 
 def _authority(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    """The same bytes on every machine: Erlang takes a root that differs for an intermediate."""
     usage = x509.KeyUsage(
         digital_signature=False, content_commitment=False, key_encipherment=False,
         data_encipherment=False, key_agreement=False, key_cert_sign=True, crl_sign=False,
@@ -66,7 +67,7 @@ def _authority(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         .serial_number(1)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
-        .sign(key, hashes.SHA256())
+        .sign(key, hashes.SHA256(), ecdsa_deterministic=True)
     )
 
 

@@ -106,7 +106,9 @@ def _terminal(env: dict[str, str]) -> dict[str, str]:
 def _here(options: Options) -> Cluster | Member:
     """What runs on this machine: a cluster of its own, or its node of a larger one."""
     cluster = None if options.address else running(options.port)
-    joined = None if options.port and not options.address else member.running(options.address)
+    joined = member.running(options.address)
+    if joined is not None and options.port not in (None, joined.port):
+        joined = None
     if cluster is not None and joined is not None:
         raise Refused(
             f"a cluster on port {cluster.port} and the node at {joined.host} run here: say which "

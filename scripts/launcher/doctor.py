@@ -63,15 +63,18 @@ class Examination:
         self.checks.append(Check(name, state, text, todo))
 
 
-def examine(options: JoinOptions) -> Examination:
-    """Look at everything; nothing is started or changed."""
+def examine(options: JoinOptions, ours: str | None = None) -> Examination:
+    """Look at everything; nothing is started or changed. `ours`: a node of this machine runs there.
+
+    Whatever it holds is then no trouble.
+    """
     found = Examination()
     if options.peers is None:
         _tailnet(found, options.tailscale)
     else:
         _chosen(found, options)
     if found.host is not None:
-        _port(found, found.host, options.port)
+        _port(found, found.host, options.port, ours == found.host)
         _others(found, options)
     _secret(found)
     _python(found, options.model_dir)
@@ -132,7 +135,10 @@ def _protection(host: str, tls: bool) -> str:
     return "with TLS" + (more if ipaddress.ip_address(host) in TAILNET else "")
 
 
-def _port(found: Examination, host: str, port: int) -> None:
+def _port(found: Examination, host: str, port: int, ours: bool) -> None:
+    if ours:
+        found.add("port", "ok", f"{port} on {host} is this machine's node's own")
+        return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from launcher.control import Control, Event
 from launcher.doctor import Examination, examine
@@ -21,24 +22,24 @@ from launcher.secret import Secret, secret_file
 from launcher.waiting import interruptible, uninterrupted
 
 READY_SECONDS = 600.0  # an 11 B expert takes its time from a slow disk
-KEEPER_SECONDS = 5.0
+KEEPER_SECONDS = 60.0
 LEAVE_SECONDS = 60.0
 STOP_PATIENCE = 15.0
 
 
 def doctor(options: JoinOptions) -> int:
     """Every check, and what to type where one fails; exit status 1 when one does."""
-    found = examine(options)
+    there = running(options.address)
+    if there is not None and options.address is None and not there.on_tailnet():
+        options = replace(options, address=there.host, port=there.port, peers=[])
+    found = examine(options, there.host if there else None)
     for check in found.checks:
         print(check.line())
-    return _verdict(found)
-
-
-def _verdict(found: Examination) -> int:
     if found.bad:
         print(f"\n{len(found.bad)} of {len(found.checks)} checks failed")
         return 1
-    print("\nAll is well: `make join` joins")
+    joined = f"this machine has joined as {there.host}" if there else "`make join` joins"
+    print(f"\nAll is well: {joined}")
     return 0
 
 
@@ -235,14 +236,15 @@ class Clock:
 
 
 def _needs(event: Event) -> list[tuple[str, bool, str]]:
+    known = event["inventory"] == "ok"
     loading = sorted(set(event["planned"]) - set(event["ready"]))
     names = " ".join(name.rpartition("/")[2] for name in loading)
     unreached = [f"{u['node']}: {u['why']}" for u in event["unreached"]]
     others = f" (no link to {'; '.join(unreached)})" if unreached else ""
     return [
-        ("disk", event["inventory"] == "ok", "the model's directory to be read"),
-        ("plan", event["agreed"], f"all nodes to agree who holds what{others}"),
-        ("experts", event["agreed"] and not loading, f"{names} to be loaded"),
+        ("disk", known, "the model's directory to be read"),
+        ("plan", event["agreed"] and known, f"all nodes to agree who holds what{others}"),
+        ("experts", event["agreed"] and known and not loading, f"{names} to be loaded"),
         ("pipeline", event["pipeline"], "the text encoder, router and decoder"),
         ("measured", event["measured"], "this machine to be measured"),
     ]
@@ -305,7 +307,7 @@ def invite(options: JoinOptions) -> int:
         file=sys.stderr,
     )
     more = ""
-    if member is not None and not _on_tailnet(member):
+    if member is not None and not member.on_tailnet():
         more += f" PEERS={member.host}"
     if member is not None and member.port != DEFAULT_PORT:
         more += f" PORT={member.port}"
@@ -313,11 +315,6 @@ def invite(options: JoinOptions) -> int:
     # with a blank stays out of the history of most shells.
     print(f" printf '%s\\n' {secret.text()} | make join SECRET=-{more}")
     return 0
-
-
-def _on_tailnet(member: Member) -> bool:
-    config = (member.run / "node.config").read_text(encoding="utf-8")
-    return "baguette_cluster_discovery_tailscale" in config
 
 
 COMMANDS: dict[str, Callable[[JoinOptions], int]] = {

@@ -57,6 +57,11 @@ class Member:
     def tls_options(self) -> Path | None:
         return self.run / "tls" / "distribution.config" if self.tls else None
 
+    def on_tailnet(self) -> bool:
+        """Whether its peers are found by Tailscale."""
+        config = (self.run / "node.config").read_text(encoding="utf-8")
+        return "baguette_cluster_discovery_tailscale" in config
+
     def alive(self) -> bool:
         return self.keeper is not None and self.keeper.alive()
 
