@@ -57,7 +57,7 @@ class Kept:
         self._key = key
         self._values: Figures = {"machine": {}, "components": {}}
         if path is not None:
-            self._values = self._read(path) or self._values
+            self._values = self._read(path, say=True) or self._values
 
     def machine(self) -> Figures:
         """What is known of the machine: name -> whole number."""
@@ -81,27 +81,29 @@ class Kept:
             del components[next(iter(components))]
         self._write()
 
-    def _read(self, path: Path) -> Figures | None:
+    def _read(self, path: Path, say: bool) -> Figures | None:
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise ValueError("it is too large")
             values = json.loads(path.read_text(encoding="utf-8"))
             if values["format"] != FORMAT or values["key"] != self._key:
-                log.info("probe file %s is of other hardware or versions: measured again", path)
+                if say:
+                    log.info("probe file %s is of other hardware or versions: measured again", path)
                 return None
             return _checked(values)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = f"{type(error).__name__}: {str(error)[:200]}"
-            log.warning("probe file %s is damaged (%s): measured again", path, why)
+            if say:
+                log.warning("probe file %s is damaged (%s): measured again", path, why)
             return None
 
     def _write(self) -> None:
         if self._path is None:
             return
         # Other nodes of this machine may keep theirs in the same file.
-        theirs = (self._read(self._path) or {}).get("components", {})
+        theirs = (self._read(self._path, say=False) or {}).get("components", {})
         self._values["components"] = dict(
             list({**theirs, **self._values["components"]}.items())[-MAX_COMPONENTS:]
         )

@@ -13,4 +13,5 @@ start(_Type, _Args) ->
 
 -spec stop(term()) -> ok.
 stop(_State) ->
-    ok.
+    %% The next start may be on another directory.
+    baguette_engine_model:forget().

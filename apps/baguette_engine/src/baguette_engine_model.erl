@@ -5,7 +5,7 @@
 %% generations without a call. Shapes and classes stay in Python; nothing here counts experts.
 -module(baguette_engine_model).
 
--export([from_inventory/2, put/1, get/0, component/2, to_map/1]).
+-export([from_inventory/2, put/1, forget/0, get/0, component/2, to_map/1]).
 
 -export_type([model/0, component/0, refused/0]).
 
@@ -62,6 +62,12 @@ from_inventory(#{
 -spec put(model()) -> ok.
 put(Model) ->
     persistent_term:put(?MODULE, Model).
+
+%% @doc Know of no model, as before the first start.
+-spec forget() -> ok.
+forget() ->
+    _ = persistent_term:erase(?MODULE),
+    ok.
 
 %% @doc The model, or not_ready while the worker has not read its directory.
 -spec get() -> {ok, model()} | {error, {not_ready, map()}}.

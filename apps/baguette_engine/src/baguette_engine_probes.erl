@@ -78,7 +78,8 @@ handle_cast(ready, S) ->
 -spec handle_info(
     tick
     | {baguette_engine_worker, reference(), baguette_engine_worker:answer()}
-    | {'DOWN', reference(), process, term(), term()},
+    | {'DOWN', reference(), process, term(), term()}
+    | term(),
     #?MODULE{}
 ) -> {noreply, #?MODULE{}}.
 handle_info(tick, S) ->
@@ -87,7 +88,10 @@ handle_info({baguette_engine_worker, Ref, Answer}, S) ->
     true = demonitor(Ref, [flush]),
     {noreply, answered(Ref, Answer, S)};
 handle_info({'DOWN', Ref, process, _, _}, S) ->
-    {noreply, answered(Ref, {error, {not_held, #{}}}, S)}.
+    {noreply, answered(Ref, {error, {not_held, #{}}}, S)};
+handle_info(_Unknown, S) ->
+    ?LOG_WARNING(#{what => message_dropped, by => ?MODULE}, ?LOG),
+    {noreply, S}.
 
 tick(S) ->
     _ = erlang:send_after(?TICK_MS, self(), tick),
