@@ -19,6 +19,7 @@
 -define(SERVED_MS, 3000).
 -define(MEMORY_MS, 60000).
 -define(EMPTY, <<128>>).
+-define(QUEUE_WEIGHT, 0.2). % of one look, every TICK_MS
 
 -type job() :: explore | stats | pipeline.
 
@@ -34,7 +35,10 @@
     seen_asks = 0 :: non_neg_integer(),
     stats_ms :: integer(),
     memory_ms :: integer(),
-    pipeline = none :: none | map()
+    pipeline = none :: none | map(),
+    %% Calls at the expert worker, as a moving average, and what is published of it.
+    queue = 0.0 :: float(),
+    queue_said = none :: none | non_neg_integer()
 }).
 
 %% @doc Start the one of this node.
@@ -104,8 +108,27 @@ work(S) ->
     S1 = look(baguette_engine_expert:asks(), Now, S),
     expert_job(Now, pipeline_job(Now, S1)).
 
-look(Asks, _Now, #?MODULE{asks = Asks} = S) -> S;
-look(Asks, Now, S) -> S#?MODULE{asks = Asks, asked_ms = Now}.
+look(Asks, _Now, #?MODULE{asks = Asks} = S) ->
+    ok = baguette_cluster:busy(false),
+    queue(0, S);
+look(Asks, Now, S) ->
+    ok = baguette_cluster:busy(true),
+    #{in_flight := InFlight, waiting := Waiting} = baguette_engine_expert:overview(),
+    queue(InFlight + Waiting, S#?MODULE{asks = Asks, asked_ms = Now}).
+
+%% What others put before their own call when they choose whom to ask (baguette_cluster_holders).
+queue(Length, #?MODULE{queue = Before, queue_said = Said} = S) ->
+    Mean = Before + ?QUEUE_WEIGHT * (Length - Before),
+    case abs(Mean - number(Said)) > 0.75 orelse Said =:= none of
+        true ->
+            ok = publish(#{queue => round(Mean)}),
+            S#?MODULE{queue = Mean, queue_said = round(Mean)};
+        false ->
+            S#?MODULE{queue = Mean}
+    end.
+
+number(none) -> 0;
+number(Said) -> Said.
 
 pipeline_job(Now, #?MODULE{memory_ms = Last} = S) when Now - Last >= ?MEMORY_MS ->
     case busy([pipeline], S) of
