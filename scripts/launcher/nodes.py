@@ -228,6 +228,7 @@ def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
             "python": str(ROOT / ".venv" / "bin" / "python"),
             "pipeline": Atom("eager" if index == 0 else "on_demand"),
             "threads": 1,
+            "probe_file": str(RUN / "probes.json"),
             "child_env": [*child_environment(), cores],
         },
         "baguette": {

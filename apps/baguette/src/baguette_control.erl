@@ -183,14 +183,17 @@ joining(Facts, Until, State) ->
 
 joined(Facts, Until, State) ->
     case Facts of
-        #{inventory := ok, agreed := true, measured := true, pipeline := true} ->
-            #{planned := Planned, ready := Ready} = Facts,
-            case Planned -- Ready of
-                [] -> tell(joined, Facts, State#?MODULE{poll = none});
-                _ -> again({join, Until, 0, Facts}, Until, {not_joined, Facts}, State)
-            end;
+        #{inventory := ok, agreed := true, pipeline := true} ->
+            joined_with(Facts, Until, State);
         _ ->
             again({join, Until, 0, Facts}, Until, {not_joined, Facts}, State)
+    end.
+
+%% Speed is measured with what is held; where nothing is to be held there is nothing to wait for.
+joined_with(#{planned := Planned, ready := Ready, measured := Measured} = Facts, Until, State) ->
+    case Planned -- Ready =:= [] andalso (Measured orelse Planned =:= []) of
+        true -> tell(joined, Facts, State#?MODULE{poll = none});
+        false -> again({join, Until, 0, Facts}, Until, {not_joined, Facts}, State)
     end.
 
 progressed(Facts, Nodes, Until, State) ->

@@ -145,7 +145,7 @@ the_door_tells_without_the_application(Dir) ->
     Peer = peer("100.64.0.2", #{<<"HostName">> => <<"laptop">>, <<"CurAddr">> => <<"1.2.3.4:5">>}),
     ok = file:write_file(filename:join(Dir, "status.json"), running([Peer])),
     Cli = cli(Dir, "cat \"$(dirname \"$0\")/status.json\""),
-    {ok, #{own := "100.64.0.1", peers := [Found], health := []}} =
+    {ok, #{own := "100.64.0.1", peers := [Found], health := []}, []} =
         baguette_cluster:tailnet(#{tailscale => Cli}),
     ?assertMatch(#{address := "100.64.0.2", host_name := <<"laptop">>, path := direct}, Found),
     Absent = #{tailscale => filename:join(Dir, "absent")},
