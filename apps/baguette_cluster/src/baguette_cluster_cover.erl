@@ -6,7 +6,7 @@
 %% which the answer is thus never worse than) and the rarest on the disks first. What finds no room
 %% is then covered by augmenting paths (exact when all components are of one size), for which
 %% replicas give way. Last, those that were free in the beginning change places, alone or in chains
-%% of two or three, while that makes the step shorter: none of it is loaded yet, so it costs nothing.
+%% of two or three, while that makes the step shorter: none of it is loaded yet, so it is free.
 -module(baguette_cluster_cover).
 
 -export([keep/1, cover/1, afresh/1]).
@@ -42,7 +42,10 @@ keep_one_each(Places, Empty) ->
 
 %% Whatever of these there still is room for, what has fewest holders first.
 remember(Pairs, D) ->
-    Missing = [{length(holders(C, D)), C, N} || {C, N} <- Pairs, not lists:member(N, holders(C, D))],
+    Missing = [
+        {length(Nodes), C, N}
+     || {C, N} <- Pairs, Nodes <- [holders(C, D)], not lists:member(N, Nodes)
+    ],
     lists:foldl(
         fun({_, C, N}, {Sofar, Over}) ->
             case fits(C, N, Sofar) of

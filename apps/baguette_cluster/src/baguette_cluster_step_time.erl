@@ -22,7 +22,10 @@
 %% A component as far as its step time goes: its weight, its nearest holder, what that takes when
 %% asked for nothing else, and what it takes more when it is asked for another one too.
 -opaque seat() :: {
-    Weight :: pos_integer(), Nearest :: node(), AloneUs :: pos_integer(), ExtraUs :: non_neg_integer()
+    Weight :: pos_integer(),
+    Nearest :: node(),
+    AloneUs :: pos_integer(),
+    ExtraUs :: non_neg_integer()
 }.
 
 %% @doc The mean over all pairs in microseconds, after the number of components without a holder.

@@ -12,8 +12,8 @@ host(N) ->
 component(N) ->
     iolist_to_binary(io_lib:format("model/part-~b", [N])).
 
-%% @doc A report; Facts: room, disk => [{N, Size}], states => #{N => State}, id, hash, and every fact
-%% that stands in extra (usage => #{N => PerMille}).
+%% @doc A report; Facts: room, disk => [{N, Size}], states => #{N => State}, id, hash, and all
+%% facts that stand in extra (usage => #{N => PerMille}).
 -spec report(pos_integer(), map()) -> baguette_cluster_report:report().
 report(N, Facts) ->
     Disk = maps:get(disk, Facts, []),

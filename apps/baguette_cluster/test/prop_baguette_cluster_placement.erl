@@ -186,7 +186,8 @@ prop_within_a_tenth_of_the_best() ->
         Plan = plan(Idle),
         {Missed, Us} = expected_us(Plan, Idle),
         {Least, BestUs} = brute_force(Idle),
-        told(Idle, {Plan, Us, BestUs}, Missed =:= Least andalso (Missed > 0 orelse Us * 10 =< BestUs * 11))
+        told(Idle, {Plan, Us, BestUs},
+            Missed =:= Least andalso (Missed > 0 orelse Us * 10 =< BestUs * 11))
     end).
 
 small_fleet() ->
