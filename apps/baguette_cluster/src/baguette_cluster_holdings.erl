@@ -19,6 +19,7 @@
 -define(INVENTORY_MS, 60000).       % how often the disk is looked at again
 -define(INVENTORY_RETRY_MS, 200).  % after an error: the application above may not be up yet
 -define(REMIND_BEATS, 10).          % how often the list is told again unchanged
+-define(MEASURE_BEATS, 10).         % how often the round trips are looked at
 -define(STRIKES, 3).                % failures to load or crashes, within
 -define(STRIKES_MS, 60000).         % this time, and the component is planned elsewhere
 -define(FAILED_MS, 120000).         % for this long
@@ -35,7 +36,10 @@
     states = #{} :: #{component() => baguette_cluster_component:state()}, % of what is held
     strikes = #{} :: #{component() => [integer()]},
     failed = #{} :: #{component() => Until :: integer()},
+    fleet :: baguette_cluster_draft:fleet() | undefined, % what the plan was made for
     plan = #{} :: baguette_cluster_placement:plan(),
+    said = #{} :: #{atom() => term()},              % our facts in the report, as last published
+    distance = baguette_cluster_distance:new() :: baguette_cluster_distance:state(),
     told = false :: boolean(),                      % the component module has our latest list
     try_again = false :: boolean(),                 % tell it with the next beat: a load failed
     beats = 0 :: non_neg_integer()
@@ -68,10 +72,15 @@ overview() ->
 init(#{settle_ms := Settle, beat_ms := Beat} = Settings) ->
     %% Readers may come before there is anything to plan.
     _ = ets:insert_new(?TABLE, {plan, #{}}),
-    S = #?MODULE{settings = Settings, line = baguette_cluster_line:new(Settle)},
+    %% The clock is above every number that a process of this name has counted to before.
+    Line = baguette_cluster_line:new(Settle, erlang:system_time(microsecond)),
+    S = #?MODULE{settings = Settings, line = Line},
     Remembered = case ets:lookup(?TABLE, memory) of
         [{memory, Items, Mib, Held, States}] ->
-            S#?MODULE{items = Items, memory_mib = Mib, held = Held, states = States};
+            Resumed = baguette_cluster_line:resumed(now_ms(), Line),
+            S#?MODULE{
+                items = Items, memory_mib = Mib, held = Held, states = States, line = Resumed
+            };
         [] ->
             S
     end,
@@ -104,7 +113,8 @@ handle_info(beat, #?MODULE{settings = #{beat_ms := Beat}, beats = Beats} = S) ->
     _ = erlang:send_after(Beat, self(), beat),
     Remind = S#?MODULE.try_again orelse (Beats + 1) rem ?REMIND_BEATS =:= 0,
     Told = S#?MODULE.told andalso not Remind,
-    {noreply, act(forgive(S#?MODULE{beats = Beats + 1, told = Told, try_again = false}))};
+    Next = S#?MODULE{beats = Beats + 1, told = Told, try_again = false},
+    {noreply, act(measure(forgive(Next)))};
 handle_info(inventory, S) ->
     {noreply, ask_inventory(S)};
 handle_info({inventory, Pid, Answer}, #?MODULE{asking = {Pid, Ref}} = S) ->
@@ -214,20 +224,27 @@ forgive(#?MODULE{failed = Failed} = S) ->
 %% Planning and acting --------------------------------------------------------------------------
 
 act(S) ->
-    View = view(S),
-    Planned = note_plan(maps:get(plan, View), S),
-    Now = now_ms(),
-    Line = baguette_cluster_line:look(View, Now, Planned#?MODULE.line),
-    Held = baguette_cluster_line:next(Planned#?MODULE.held, View, Now, Line),
-    tell_module(report(hold(Held, Planned#?MODULE{line = Line}))).
-
-view(S) ->
     [Own | Others] = [R || {R, _} <- baguette_cluster_table:reports()],
-    Links = baguette_cluster_table:links(),
     %% What we just learned of ourselves counts now: gossip's table has it a moment later.
     Reports = [current(Own, S) | Others],
+    Planned = plan(Reports, S),
+    View = view(Reports, Planned),
+    Now = now_ms(),
+    Looked = baguette_cluster_line:look(View, Now, Planned#?MODULE.line),
+    {Held, Line} = baguette_cluster_line:next(Planned#?MODULE.held, View, Now, Looked),
+    tell_module(report(hold(Held, Planned#?MODULE{line = Line}))).
+
+%% Most looks find nothing new that a plan depends on: it is made again only when they do.
+plan(Reports, #?MODULE{fleet = Before} = S) ->
+    case baguette_cluster_draft:fleet(Reports) of
+        Before -> S;
+        Fleet -> note_plan(baguette_cluster_placement:plan_for(Fleet), S#?MODULE{fleet = Fleet})
+    end.
+
+view([_ | Others] = Reports, #?MODULE{plan = Plan} = S) ->
+    Links = baguette_cluster_table:links(),
     #{
-        plan => baguette_cluster_placement:plan(Reports),
+        plan => Plan,
         reports => Reports,
         up => [N || N <- nodes_of(Others), is_up(maps:find(N, Links))],
         expected => expected(baguette_cluster_discovery:has_answered()),
@@ -264,6 +281,7 @@ hold(Held, #?MODULE{held = Before, states = States} = S) ->
 report(#?MODULE{items = Items, memory_mib = Mib, held = Held, states = States} = S) ->
     Own = #{components => Items, states => said_states(S), memory_mib => Mib},
     ok = baguette_cluster_gossip:say(Own#{plan_hash => said_hash(S)}),
+    Said = maps:fold(fun publish/3, S#?MODULE.said, facts(S)),
     Now = now_ms(),
     true = ets:insert(?TABLE, [
         {memory, Items, Mib, Held, States},
@@ -274,6 +292,33 @@ report(#?MODULE{items = Items, memory_mib = Mib, held = Held, states = States} =
             inventory => S#?MODULE.inventory
         }}
     ]),
+    S#?MODULE{said = Said}.
+
+facts(#?MODULE{line = Line, distance = Distance}) ->
+    (baguette_cluster_line:says(Line))#{distance_us => baguette_cluster_distance:us(Distance)}.
+
+%% A fact that was never anything but nothing is not said at all. One that does not fit is logged:
+%% an unheard wish or promise moves nothing.
+publish(Key, Nothing, Said) when Nothing =:= [] orelse Nothing =:= 0, not is_map_key(Key, Said) ->
+    Said;
+publish(Key, Fact, Said) ->
+    case Said of
+        #{Key := Fact} -> ok;
+        _ -> published(baguette_cluster_gossip:publish(Key, Fact))
+    end,
+    Said#{Key => Fact}.
+
+published(ok) -> ok;
+published({error, Why}) -> ?LOG_WARNING(#{what => fact_not_published, why => Why}, ?LOG_META).
+
+%% How far we are from the others, now and then.
+measure(#?MODULE{beats = Beats, distance = Distance} = S) when Beats rem ?MEASURE_BEATS =:= 0 ->
+    Trips = [
+        Us
+     || #{state := up, rtt_us := Us} <- maps:values(baguette_cluster_table:links()), Us > 0
+    ],
+    S#?MODULE{distance = baguette_cluster_distance:measured(Trips, Distance)};
+measure(S) ->
     S.
 
 said_states(#?MODULE{items = Items, held = Held, states = States, failed = Failed}) ->

@@ -5,8 +5,11 @@
 -module(baguette_cluster_report).
 
 -export([new/2, next/1, reborn/2, at/2, set/3, check/1]).
--export([identity/1, node/1, newest/2, same_body/2, hash/1, leaving/1, to_map/1]).
--export([items/1, states/1, state/2, held/1, memory_mib/1, plan_hash/1, extra/1, call_us/1]).
+-export([identity/1, node/1, newest/2, same_body/2, hash/1, to_map/1]).
+-export([items/1, states/1, state/2, held/1, memory_mib/1, plan_hash/1, extra/1]).
+%% Facts in extra: optional, and whatever stands there is believed only in its own shape and range
+-export([call_us/1, measured_us/1, load_us_per_mib/1, usage/1, distance_us/1, leaving/1]).
+-export([letting_go/1, promises/1]).
 -export_type([report/0, identity/0, field/0]).
 
 -define(VERSION, 1).
@@ -14,6 +17,10 @@
 -define(MAX_EXTRA_KEYS, 16).
 -define(MAX_EXTRA_BYTES, 16384).
 -define(DEFAULT_CALL_US, 1000).
+-define(DEFAULT_LOAD_US_PER_MIB, 5000).
+-define(MAX_US, 1000000000).
+-define(MAX_USAGES, 256).
+-define(MAX_PROMISES, 64).
 
 %% Numbers sort before atoms, so {I, gone} - said by the node itself when it leaves - is above
 %% every report of that incarnation and below the next one's first.
@@ -87,10 +94,6 @@ same_body(A, B) ->
 hash(Report) ->
     erlang:phash2(maps:remove(id, Report), 1 bsl 32).
 
-%% @doc Whether the node says that it is about to leave: it is not asked any more.
--spec leaving(report()) -> boolean().
-leaving(#{extra := Extra}) -> maps:get(leaving, Extra, false) =:= true.
-
 -spec to_map(report()) -> map().
 to_map(Report) -> Report.
 
@@ -126,8 +129,70 @@ extra(#{extra := Extra}) -> Extra.
 
 %% @doc Microseconds this node takes for one call, as it published them; a guess until it did.
 -spec call_us(report()) -> pos_integer().
-call_us(#{extra := #{call_us := Us}}) when is_integer(Us), Us > 0, Us < 1000000000 -> Us;
-call_us(_) -> ?DEFAULT_CALL_US.
+call_us(Report) ->
+    case measured_us(Report) of
+        {ok, Us} -> Us;
+        unknown -> ?DEFAULT_CALL_US
+    end.
+
+%% @doc The same for who must not mistake the guess for a measurement.
+-spec measured_us(report()) -> {ok, pos_integer()} | unknown.
+measured_us(#{extra := #{call_us := Us}}) when is_integer(Us), Us > 0, Us < ?MAX_US -> {ok, Us};
+measured_us(_) -> unknown.
+
+%% @doc Microseconds to load one MiB of a component from this node's disk.
+-spec load_us_per_mib(report()) -> pos_integer().
+load_us_per_mib(#{extra := #{load_us_per_mib := Us}}) when is_integer(Us), Us > 0, Us < ?MAX_US ->
+    Us;
+load_us_per_mib(_) ->
+    ?DEFAULT_LOAD_US_PER_MIB.
+
+%% @doc What this node asks for, per mille of its own asks. Nothing known: empty.
+-spec usage(report()) -> #{baguette_cluster_component:component() => 0..1000}.
+usage(#{extra := #{usage := Usage}}) when is_map(Usage), map_size(Usage) =< ?MAX_USAGES ->
+    maps:filter(
+        fun(C, N) -> is_binary(C) andalso is_integer(N) andalso N >= 0 andalso N =< 1000 end,
+        Usage);
+usage(_) ->
+    #{}.
+
+%% @doc The round trip between this node and its peers, as it published it; 0 while unknown or near.
+-spec distance_us(report()) -> non_neg_integer().
+distance_us(#{extra := #{distance_us := Us}}) when is_integer(Us), Us >= 0, Us < ?MAX_US -> Us;
+distance_us(_) -> 0.
+
+%% @doc Whether the node drains: it gets nothing more, and gives away what it holds.
+-spec leaving(report()) -> boolean().
+leaving(#{extra := #{leaving := true}}) -> true;
+leaving(_) -> false.
+
+%% @doc What this node would unload if somebody promised to keep it; the number tells one such wish
+%% from the next.
+-spec letting_go(report()) -> [{baguette_cluster_component:component(), integer()}].
+letting_go(#{extra := #{letting_go := Wishes}}) when is_list(Wishes) ->
+    some(fun({C, Serial}) -> is_binary(C) andalso is_integer(Serial); (_) -> false end, Wishes);
+letting_go(_) ->
+    [].
+
+%% @doc To whom this node has promised to keep what, and for which wish of theirs.
+-spec promises(report()) -> [{node(), baguette_cluster_component:component(), integer()}].
+promises(#{extra := #{promises := Promises}}) when is_list(Promises) ->
+    some(
+        fun
+            ({N, C, Serial}) -> is_atom(N) andalso is_binary(C) andalso is_integer(Serial);
+            (_) -> false
+        end,
+        Promises);
+promises(_) ->
+    [].
+
+%% The good ones among the first few, of a list that may be no proper one.
+some(IsGood, List) -> some(IsGood, List, ?MAX_PROMISES).
+
+some(IsGood, [Entry | Rest], Left) when Left > 0 ->
+    [Entry || IsGood(Entry)] ++ some(IsGood, Rest, Left - 1);
+some(_IsGood, _EndOrTooMany, _Left) ->
+    [].
 
 %% @doc A term from the network, or from our own hands, is a report only if this says so.
 -spec check(term()) -> {ok, report()} | {error, atom()}.

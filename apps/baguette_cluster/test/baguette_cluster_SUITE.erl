@@ -9,6 +9,7 @@
 -export([
     four_nodes_find_each_other_and_hold_one_each/1,
     one_of_two_takes_several/1,
+    who_drains_hands_over_on_a_promise/1,
     a_killed_node_is_down_at_once_gone_later_and_new_when_it_returns/1,
     a_clean_stop_leaves_at_once/1,
     who_was_frozen_judges_nobody/1,
@@ -38,6 +39,7 @@ all() ->
     [
         four_nodes_find_each_other_and_hold_one_each,
         one_of_two_takes_several,
+        who_drains_hands_over_on_a_promise,
         a_killed_node_is_down_at_once_gone_later_and_new_when_it_returns,
         a_clean_stop_leaves_at_once,
         who_was_frozen_judges_nobody,
@@ -88,6 +90,21 @@ one_of_two_takes_several(Config) ->
     [Mine | _] = held(A),
     until(fun() -> [100] =:= [Us || #{expected_us := Us} <- ask(A, holders, [Mine])] end),
     [#{queue := 3, expected_us := 200}] = ask(A, holders, [Mine, #{host(2) => 2}]).
+
+who_drains_hands_over_on_a_promise(Config) ->
+    [A, B] = cluster([2, 3], Config),
+    ok = ask(B, publish, [leaving, true]),
+    until(fun() -> [[host(2)]] =:= lists:usort([ready(A, Part) || Part <- ?PARTS]) end),
+    until(fun() -> [] =:= held(B) end),
+    ?assertEqual(4, length(held(A))),
+    %% Wishes that are over bind nobody any more.
+    Facts = fun(P, N) -> maps:get(extra, maps:get(report, listed(P, N))) end,
+    until(fun() -> #{promises => []} =:= maps:with([promises], Facts(B, 2)) end),
+    ?assertMatch(#{letting_go := []}, Facts(B, 3)),
+    %% Back again: it takes what pays, and takes nothing away.
+    ok = ask(B, publish, [leaving, false]),
+    until(fun() -> [] =/= held(B) end),
+    ?assertEqual(4, length(held(A))).
 
 a_killed_node_is_down_at_once_gone_later_and_new_when_it_returns(Config) ->
     [A, B, C, D] = cluster([2, 3, 4, 5], Config),

@@ -12,7 +12,8 @@ host(N) ->
 component(N) ->
     iolist_to_binary(io_lib:format("model/part-~b", [N])).
 
-%% @doc A report; Facts: room, disk => [{N, Size}], states => #{N => State}, call_us, id, hash.
+%% @doc A report; Facts: room, disk => [{N, Size}], states => #{N => State}, id, hash, and all
+%% facts that stand in extra (usage => #{N => PerMille}).
 -spec report(pos_integer(), map()) -> baguette_cluster_report:report().
 report(N, Facts) ->
     Disk = maps:get(disk, Facts, []),
@@ -24,7 +25,7 @@ report(N, Facts) ->
          || {C, State} <- maps:to_list(maps:get(states, Facts, #{}))
         ]),
         plan_hash => maps:get(hash, Facts, 0),
-        extra => maps:with([call_us], Facts)
+        extra => extra(Facts)
     },
     {Incarnation, Counter} = maps:get(id, Facts, {1, 0}),
     New = baguette_cluster_report:new(host(N), Incarnation),
@@ -32,6 +33,15 @@ report(N, Facts) ->
     {ok, Report} = baguette_cluster_report:check(lists:foldl(
         fun(_, R) -> baguette_cluster_report:next(R) end, Body, lists:seq(1, Counter))),
     Report.
+
+extra(Facts) ->
+    Extra = maps:without([room, disk, states, id, hash], Facts),
+    case Extra of
+        #{usage := Usage} when is_map(Usage) ->
+            Extra#{usage := maps:from_list([{component(C), N} || {C, N} <- maps:to_list(Usage)])};
+        _ ->
+            Extra
+    end.
 
 %% @doc The same fleet once it has done what the plan says.
 -spec apply_plan(baguette_cluster_placement:plan(), [baguette_cluster_report:report()]) ->

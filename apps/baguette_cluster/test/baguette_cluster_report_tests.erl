@@ -35,6 +35,30 @@ call_time_is_guessed_until_it_is_a_sane_number_test() ->
     ?assertEqual(1000, call_us(report(1, #{call_us => -4}))),
     ?assertEqual(77, call_us(report(1, #{call_us => 77}))).
 
+a_fact_of_the_wrong_shape_is_as_one_that_is_missing_test_() ->
+    Says = fun(Fact, Value) -> baguette_cluster_report:Fact(report(1, #{Fact => Value})) end,
+    Many = maps:from_list([{integer_to_binary(N), 1} || N <- lists:seq(1, 257)]),
+    [
+        ?_assertEqual(unknown, Says(measured_us, 5)),
+        ?_assertEqual({ok, 5}, baguette_cluster_report:measured_us(report(1, #{call_us => 5}))),
+        ?_assertEqual([5000, 5000, 5000, 7], [Says(load_us_per_mib, V) || V <- [0, a, 1.5, 7]]),
+        ?_assertEqual([0, 0, 0, 7], [Says(distance_us, V) || V <- [-1, a, 1 bsl 40, 7]]),
+        ?_assertEqual([false, false, true], [Says(leaving, V) || V <- [1, false, true]]),
+        ?_assertEqual(#{}, usage([a])),
+        ?_assertEqual(#{}, usage(Many)),
+        ?_assertEqual(#{<<"a">> => 0}, usage(#{<<"a">> => 0, <<"b">> => 1001, c => 1})),
+        ?_assertEqual([], Says(letting_go, #{})),
+        ?_assertEqual([{<<"a">>, 1}], Says(letting_go, [{<<"a">>, 1}, {a, 1}, b | improper])),
+        ?_assertEqual([], Says(promises, <<>>)),
+        ?_assertEqual([{n, <<"a">>, 1}], Says(promises, [{1, <<"a">>, 1}, {n, <<"a">>, 1} | x])),
+        ?_assertEqual(64, length(Says(promises, lists:duplicate(99, {n, <<"a">>, 1}))))
+    ].
+
+%% As from the network: our own tests name components by number.
+usage(Usage) ->
+    Report = baguette_cluster_report:set(extra, #{usage => Usage}, report(1, #{})),
+    baguette_cluster_report:usage(Report).
+
 what_is_no_report_is_refused_with_its_field_test_() ->
     Good = report(1, #{disk => [{1, 2}]}),
     Item = #{component => <<"a">>, size_mib => 1, key => <<>>},
