@@ -52,7 +52,11 @@ def memory_mib_s(device: torch.device) -> Generator[None, None, int]:
 
 
 def call_us(call: Call, batch: int) -> Generator[None, None, int]:
-    """Median microseconds of one call with `batch` rows; a slow call is made once only."""
+    """Microseconds of one call with `batch` rows: the least of some, a slow one made once only.
+
+    The least, because what else this machine does meanwhile is not the device's doing, and equal
+    machines should look equal.
+    """
     first = _call_us(call, batch)
     if first > SLOW_US:
         return first
@@ -60,7 +64,7 @@ def call_us(call: Call, batch: int) -> Generator[None, None, int]:
     for _ in range(CALLS):
         yield
         times.append(_call_us(call, batch))
-    return max(1, int(statistics.median(times)))
+    return max(1, min(times))
 
 
 def rows_equal(call: Call, batches: Sequence[int], one_us: int) -> Generator[None, None, list[int]]:

@@ -174,7 +174,7 @@ def velocity(payload: bytes) -> bytes:
 
 
 def probe(payload: bytes) -> bytes:
-    """{component, batches} -> {micros: {batch: median per call}, skipped} of the real component.
+    """{component, batches} -> {micros: {batch: least of some}, skipped} of the real component.
 
     What is known is not measured again; a batch that would take over a second is skipped.
     """
@@ -208,7 +208,7 @@ def explore(_payload: bytes) -> bytes:
 def stats(_payload: bytes) -> bytes:
     """{} -> this process's figures, what it holds, what real calls took, and what is free.
 
-    image_us is the moving average of microseconds per image at the canonical call, 0 before one.
+    image_us: microseconds per image, the least of the last canonical calls; 0 before one.
     """
     from baguette.machine import machine as look
 

@@ -6,6 +6,7 @@ component that comes or goes starts it anew, and what is known already is not me
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -20,8 +21,8 @@ from baguette.worker.state import forget_peak, keep_peak
 
 BATCHES = (1, 4, 16)
 ROWS = (2, 4, 8)
-# The weight of one call in the moving average: about the last twenty count.
-_RECENT = 0.1
+# Of so many calls the fastest counts.
+_RECENT = 32
 
 
 class Held:
@@ -34,20 +35,22 @@ class Held:
 
 
 class Served:
-    """What real calls took: a moving average of microseconds per image at the canonical call."""
+    """What real calls took: microseconds per image, the least of the last canonical calls.
+
+    The least, as in `probe.call_us`: what waits for the device is told apart, as a queue.
+    """
 
     def __init__(self) -> None:
         self.calls = 0
-        self._image_us: float | None = None
+        self._recent: deque[int] = deque(maxlen=_RECENT)
 
     def image(self, micros: int) -> None:
         """One canonical call took so long."""
-        before = micros if self._image_us is None else self._image_us
-        self._image_us = before + _RECENT * (micros - before)
+        self._recent.append(micros)
 
     def to_map(self) -> dict[str, int]:
         """For `stats`; image_us is 0 before the first canonical call."""
-        return {"calls": self.calls, "image_us": int(self._image_us or 0)}
+        return {"calls": self.calls, "image_us": min(self._recent, default=0)}
 
 
 class Explorer:
