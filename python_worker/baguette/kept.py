@@ -7,8 +7,11 @@ remembers for the life of the process only. Imports no torch.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,7 +53,7 @@ def _version() -> str | None:
 
 
 class Kept:
-    """Measurements by name: of the machine, and of each component under its own key."""
+    """Measurements by name: of the machine, and of each kind of component."""
 
     def __init__(self, path: Path | None, key: dict[str, Any]) -> None:
         self._path = path
@@ -59,24 +62,39 @@ class Kept:
         if path is not None:
             self._values = self._read(path, say=True) or self._values
 
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """One of this machine's nodes at a time measures; what the others found is known inside.
+
+        Eight that measure the same at once on two cores would find eight different speeds.
+        """
+        if self._path is None:
+            yield
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(f"{self._path.name}.lock").open("a", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._merge(self._read(self._path, say=False))
+            yield
+
     def machine(self) -> Figures:
         """What is known of the machine: name -> whole number."""
         return dict(self._values["machine"])
 
-    def component(self, component_key: str) -> Figures:
-        """What is known of a component: call_us, skipped, rows_equal, load_us_per_mib."""
-        return dict(self._values["components"].get(component_key, {}))
+    def component(self, kind: str) -> Figures:
+        """What is known of a kind of component: call_us, skipped, rows_equal, load_us_per_mib."""
+        return dict(self._values["components"].get(kind, {}))
 
     def put_machine(self, **figures: int) -> None:
         """Remember these and write the file."""
         self._values["machine"].update(figures)
         self._write()
 
-    def put_component(self, component_key: str, **figures: Any) -> None:
-        """Remember these of a component and write the file."""
+    def put_component(self, kind: str, **figures: Any) -> None:
+        """Remember these of a kind of component and write the file."""
         components = self._values["components"]
         # Taken out and put in again: the oldest are the first to be forgotten.
-        components[component_key] = components.pop(component_key, {}) | figures
+        components[kind] = components.pop(kind, {}) | figures
         while len(components) > MAX_COMPONENTS:
             del components[next(iter(components))]
         self._write()
@@ -102,17 +120,19 @@ class Kept:
     def _write(self) -> None:
         if self._path is None:
             return
-        # Other nodes of this machine may keep theirs in the same file.
-        theirs = (self._read(self._path, say=False) or {}).get("components", {})
-        self._values["components"] = dict(
-            list({**theirs, **self._values["components"]}.items())[-MAX_COMPONENTS:]
-        )
+        self._merge(self._read(self._path, say=False))
         content = {"format": FORMAT, "key": self._key, **self._values}
         try:
             write_whole({self._path: (json.dumps(content, indent=1) + "\n").encode()})
         except OSError as error:
             # Measured anew at the next start, which is all that is lost.
             log.warning("probe file %s cannot be written (%s)", self._path, error)
+
+    def _merge(self, theirs: Figures | None) -> None:
+        """Other nodes of this machine keep theirs in the same file; ours go before."""
+        for name, ours in self._values.items():
+            both = {**(theirs or {}).get(name, {}), **ours}
+            self._values[name] = dict(list(both.items())[-MAX_COMPONENTS:])
 
 
 def _checked(values: Figures) -> Figures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from baguette import kept, machine, probe
 from baguette.errors import BadInput
-from baguette.families.paris.files import expert_file
 from baguette.kept import Kept
 from baguette.machine import Gpu, Gpus, Machine, TorchBuild
 from baguette.worker import expert_entry, held
@@ -139,9 +139,7 @@ def test_what_is_known_is_not_measured_again(worker: Any, monkeypatch: Any) -> N
     assert explored() == (0, before)
 
 
-def test_another_components_content_is_measured_anew(
-    worker: Any, tiny_dir: Path, tmp_path: Path
-) -> None:
+def test_what_is_built_alike_is_measured_once(worker: Any, tiny_dir: Path, tmp_path: Path) -> None:
     worker()
     explored()
     components = json.loads((tmp_path / "probes.json").read_text())["components"]
@@ -150,11 +148,31 @@ def test_another_components_content_is_measured_anew(
     part = call(expert_entry.inventory, model_dir=str(tiny_dir))["components"][1]
     wanted = {"component": part["name"], "key": part["key"]}
     call(expert_entry.load, model_dir=str(tiny_dir), **wanted)
+    before = json.loads((tmp_path / "probes.json").read_text())["components"]
     steps, _ = explored()
-    assert steps > 1
-    components = json.loads((tmp_path / "probes.json").read_text())["components"]
-    assert {key.split(":")[1] for key in components} == {"expert-0", "expert-1"}
-    assert expert_file(tiny_dir, 1).is_file()
+    assert steps == 1
+    assert json.loads((tmp_path / "probes.json").read_text())["components"] == before
+    assert len(before) == 1
+
+
+def test_nodes_of_one_machine_measure_in_turn_and_agree(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "probes.json"
+    one, two = (kept.Kept(path, {"cpu": "x"}) for _ in range(2))
+    began, done = threading.Event(), []
+
+    def second() -> None:
+        began.set()
+        with two.turn():
+            done.append(two.component("kind"))
+
+    with one.turn():
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert began.wait(10)
+        one.put_component("kind", call_us={"1": 5})
+        assert done == []
+    thread.join(10)
+    assert done == [{"call_us": {"1": 5}}]
 
 
 def test_a_component_that_goes_while_it_is_explored_disturbs_nobody(worker: Any) -> None:

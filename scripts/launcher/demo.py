@@ -100,7 +100,7 @@ def _show(event: dict[str, Any], progress: Progress) -> None:
     elif kind == "warning":
         progress.line(f"warning: {event['text']}")
     elif kind == "waiting":
-        progress.line(f"waiting for expert {event.get('expert')}: {event.get('reason')}")
+        progress.line(event.get("text", "waiting"))
     elif kind == "failover":
         progress.line(f"{event.get('from')} did not answer; asking {event.get('to')}")
 

@@ -195,11 +195,16 @@ is_ready_pipeline(_) -> false.
 
 -spec status_text() -> unicode:chardata().
 status_text() ->
+    Experts = baguette_engine:experts(),
     baguette_text:status(#{
         model => baguette_engine:model(),
         nodes => baguette_cluster:nodes(),
         components => baguette_cluster:components(),
-        experts => baguette_engine:experts(),
+        experts => Experts,
+        missing => [
+            {E, baguette_cluster:why_missing(C)}
+         || #{expert := E, component := C, holders := []} <- Experts
+        ],
         workers => baguette_engine:workers(),
         generations => baguette_engine:generations()
     }).

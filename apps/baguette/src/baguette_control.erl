@@ -78,7 +78,7 @@ handle_info({baguette_draw, Ref, {finished, Outcome}}, #?MODULE{drawing = {Ref, 
     true = demonitor(Monitor, [flush]),
     {noreply, finished(Outcome, S#?MODULE{drawing = none})};
 handle_info({baguette_draw, Ref, {Name, Facts}}, #?MODULE{drawing = {Ref, _}} = State) ->
-    {noreply, tell(Name, Facts, State)};
+    {noreply, tell(Name, with_text(Name, Facts), State)};
 handle_info({'DOWN', Monitor, process, _, Why}, #?MODULE{drawing = {_, Monitor}} = State) ->
     Reason = {requester_died, #{why => Why}},
     {noreply, failed(Reason, State#?MODULE{drawing = none})};
@@ -231,6 +231,14 @@ remote(Node, Function, Args) ->
     end.
 
 %% --- answers
+
+with_text(waiting, Facts) ->
+    case baguette_text:event({waiting, Facts}) of
+        none -> Facts;
+        Text -> Facts#{text => unicode:characters_to_binary(Text)}
+    end;
+with_text(_Name, Facts) ->
+    Facts.
 
 finished({ok, Result}, State) -> tell(done, #{result => Result}, State);
 finished({error, Reason}, State) -> failed(Reason, State).

@@ -2,7 +2,7 @@
 %% facts in, Unicode text out. An error's sentence says what happened and what to do next.
 -module(baguette_text).
 
--export([error/1, event/1, result/1, status/1, help/0, table/2]).
+-export([error/1, event/1, missing/1, result/1, status/1, help/0, table/2]).
 
 -spec help() -> unicode:chardata().
 help() ->
@@ -87,13 +87,24 @@ event({state, #{state := State}}) when State =:= encoding; State =:= decoding ->
     words(State);
 event({warning, #{text := Text}}) ->
     [Text, "\n"];
-event({waiting, #{expert := Expert} = Facts}) ->
-    ["waiting for ", expert_name(Expert), facts(maps:remove(expert, Facts))];
+event({waiting, #{expert := Expert, reason := Reason}}) ->
+    ["waiting for ", expert_name(Expert), ": ", missing(Reason)];
 event({failover, #{expert := Expert, from := From, to := To}}) ->
     Line = [expert_name(Expert), short(From), short(To)],
     io_lib:format("~ts: ~ts did not answer, asking ~ts", Line);
 event(_) ->
     none.
+
+%% @doc Why an expert cannot be asked now (`baguette_cluster:why_missing/1'), and what helps.
+-spec missing(term()) -> unicode:chardata().
+missing({loading, Nodes}) -> [node_names(Nodes), " is loading it"];
+missing({planned, Nodes}) -> [node_names(Nodes), " is about to load it"];
+missing({failed, Nodes}) -> [node_names(Nodes), " could not load it; the log there says why"];
+missing(nobody_has_it_on_disk) -> "nobody has it on its disk; copy it to a node's model directory";
+missing(no_memory) -> "no node that has it on its disk has the memory for it; let another join";
+missing(not_settled) -> "the nodes have not agreed yet who holds it";
+missing({late, Node}) -> [short(Node), " has it and takes longer than usual"];
+missing(Other) -> io_lib:format("~0tP", [Other, 12]).
 
 bar(Step, Steps) ->
     Full = 20 * Step div max(Steps, 1),
@@ -126,7 +137,7 @@ status(#{model := Model, generations := Generations} = Facts) ->
     lists:join($\n, [
         model(Model),
         nodes_table(Facts),
-        experts(Facts),
+        [experts(Facts) | lacking(Facts)],
         workers(Facts),
         generations(Generations)
     ]).
@@ -187,6 +198,12 @@ experts(#{experts := Experts, components := Components}) ->
         ]
      || #{expert := Expert, component := Component, holders := Holders} <- Experts
     ]).
+
+lacking(Facts) ->
+    [
+        [expert_name(Expert), ": ", missing(Why), $\n]
+     || {Expert, Why} <- maps:get(missing, Facts, [])
+    ].
 
 nodes_of(State, Component, Components) ->
     maps:get(State, maps:get(Component, Components, #{}), []).

@@ -62,6 +62,25 @@ status_shows_every_node_and_expert_test() ->
         ]
     ].
 
+each_reason_to_wait_says_what_helps_test_() ->
+    [
+        ?_assertMatch({match, _}, re:run(flat(baguette_text:missing(Why)), Words))
+     || {Why, Words} <- [
+            {{loading, ['baguette@127.0.0.3']}, "127.0.0.3 is loading"},
+            {{planned, ['baguette@127.0.0.3']}, "about to"},
+            {{failed, ['baguette@127.0.0.3']}, "log"},
+            {nobody_has_it_on_disk, "copy it"},
+            {no_memory, "let another join"},
+            {not_settled, "agreed"},
+            {{late, 'baguette@127.0.0.3'}, "longer than usual"},
+            {something_new, "something_new"}
+        ]
+    ].
+
+an_expert_on_no_disk_is_a_line_of_the_status_test() ->
+    Text = flat(baguette_text:status((status())#{missing => [{2, nobody_has_it_on_disk}]})),
+    ?assertMatch({match, _}, re:run(Text, "^E2: nobody has it on its disk", [multiline])).
+
 status_without_a_model_says_so_test() ->
     Empty = #{nodes => [], components => #{}, experts => [], workers => [], generations => []},
     Text = flat(baguette_text:status(Empty#{model => {error, {not_ready, #{}}}})),

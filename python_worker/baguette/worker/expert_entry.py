@@ -115,11 +115,11 @@ def load(payload: bytes) -> bytes:
     file = _announced(model_dir, name, key)
     expert = load_expert(model_dir, file.number)
     _announced(model_dir, name, key)
-    _held[name] = Held(expert, key, text_length(model_dir))
+    held = _held[name] = Held(expert, text_length(model_dir))
     _explorer[0].restart()
     micros = micros_since(start)
     us_per_mib = max(1, micros // file.size_mib)
-    _known().put_component(key, load_us_per_mib=us_per_mib)
+    _known().put_component(held.kind, load_us_per_mib=us_per_mib)
     return pack({"micros": micros, "us_per_mib": us_per_mib})
 
 
@@ -186,8 +186,9 @@ def probe(payload: bytes) -> bytes:
     for batch in batches:
         if not isinstance(batch, int) or not 1 <= batch <= MAX_ROWS:
             raise BadInput(f"got batch {batch!r} but expected 1..{MAX_ROWS}")
-        at_once(measure(one, batch, _known()))
-    known = _known().component(one.key)
+        with _known().turn():
+            at_once(measure(one, batch, _known()))
+    known = _known().component(one.kind)
     times = known.get("call_us", {})
     micros = {str(batch): times[str(batch)] for batch in batches if str(batch) in times}
     return pack({"micros": micros, "skipped": known.get("skipped", [])})

@@ -6,6 +6,7 @@ component that comes or goes starts it anew, and what is known already is not me
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -26,12 +27,15 @@ _RECENT = 32
 
 
 class Held:
-    """One loaded expert under its key."""
+    """One loaded expert, and of which kind it is: all of one kind are equally fast."""
 
-    def __init__(self, expert: PreparedExpert, key: str, tokens: int) -> None:
+    def __init__(self, expert: PreparedExpert, tokens: int) -> None:
         self.expert = expert
-        self.key = key
         self.rehearsal = Rehearsal(expert, tokens)
+        module = expert.module
+        weights = [(n, tuple(p.shape), str(p.dtype)) for n, p in module.named_parameters()]
+        what = repr((sorted(weights), module.config.image_size, tokens))
+        self.kind = hashlib.sha256(what.encode()).hexdigest()
 
 
 class Served:
@@ -83,10 +87,10 @@ def _explore(held: dict[str, Held], kept: Kept) -> Generator[None, None, None]:
         one = held[name]
         for batch in BATCHES:
             yield from measure(one, batch, kept)
-        if "rows_equal" not in kept.component(one.key):
-            one_us = kept.component(one.key)["call_us"]["1"]
+        if "rows_equal" not in kept.component(one.kind):
+            one_us = kept.component(one.kind)["call_us"]["1"]
             equal = yield from probe.rows_equal(one.rehearsal, ROWS, one_us)
-            kept.put_component(one.key, rows_equal=equal)
+            kept.put_component(one.kind, rows_equal=equal)
         one.rehearsal.end()
 
 
@@ -111,15 +115,15 @@ def _machine(kept: Kept) -> Generator[None, None, None]:
 
 def measure(one: Held, batch: int, kept: Kept) -> Generator[None, None, None]:
     """Time a call with `batch` rows, unless that is known or would take too long."""
-    known = kept.component(one.key)
+    known = kept.component(one.kind)
     times, skipped = known.get("call_us", {}), known.get("skipped", [])
     if str(batch) in times or batch in skipped:
         return
     if batch * times.get("1", 0) > probe.SLOW_US and batch > 1:
-        kept.put_component(one.key, skipped=sorted({*skipped, batch}))
+        kept.put_component(one.kind, skipped=sorted({*skipped, batch}))
         return
     micros = yield from probe.call_us(one.rehearsal, batch)
-    kept.put_component(one.key, call_us={**times, str(batch): micros})
+    kept.put_component(one.kind, call_us={**times, str(batch): micros})
 
 
 def at_once(steps: Iterator[None]) -> None:
@@ -130,7 +134,7 @@ def at_once(steps: Iterator[None]) -> None:
 
 def speed(held: dict[str, Held], kept: Kept) -> dict[str, Any]:
     """All that is known: of several components the slowest call, and the rows equal in each."""
-    known = [kept.component(held[name].key) for name in sorted(held)]
+    known = [kept.component(held[name].kind) for name in sorted(held)]
     batches = sorted({n for one in known for n in one.get("call_us", {})}, key=int)
     slowest = {n: max(one.get("call_us", {}).get(n, 0) for one in known) for n in batches}
     equal = [set(one.get("rows_equal", ())) for one in known]
