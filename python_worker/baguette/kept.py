@@ -129,10 +129,24 @@ class Kept:
             log.warning("probe file %s cannot be written (%s)", self._path, error)
 
     def _merge(self, theirs: Figures | None) -> None:
-        """Other nodes of this machine keep theirs in the same file; ours go before."""
-        for name, ours in self._values.items():
-            both = {**(theirs or {}).get(name, {}), **ours}
-            self._values[name] = dict(list(both.items())[-MAX_COMPONENTS:])
+        """Other nodes of this machine keep theirs in the same file."""
+        if theirs is None:
+            return
+        self._values["machine"] = {**theirs["machine"], **self._values["machine"]}
+        ours = self._values["components"]
+        both = {kind: _joined(theirs["components"].get(kind, {}), ours[kind]) for kind in ours}
+        both = {**theirs["components"], **both}
+        self._values["components"] = dict(list(both.items())[-MAX_COMPONENTS:])
+
+
+def _joined(theirs: Figures, ours: Figures) -> Figures:
+    """Of two times for the same call the lesser: less was in its way."""
+    both = {**theirs, **ours}
+    calls = (theirs.get("call_us", {}), ours.get("call_us", {}))
+    batches = sorted({batch for times in calls for batch in times}, key=int)
+    if batches:
+        both["call_us"] = {n: min(times[n] for times in calls if n in times) for n in batches}
+    return both
 
 
 def _checked(values: Figures) -> Figures:

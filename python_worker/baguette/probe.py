@@ -7,7 +7,6 @@ Called by the expert worker. Whole numbers only: GFLOPS, MiB/s, microseconds.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
 
@@ -95,13 +94,13 @@ def _call_us(call: Call, batch: int) -> int:
 
 
 def _samples(work: Callable[[], object], device: torch.device) -> Generator[None, None, float]:
-    """Median seconds of some runs, the first of which pays for set-up and does not count."""
+    """Least seconds of some runs, the first of which pays for set-up and does not count."""
     _seconds(work, device)
     times: list[float] = []
     while len(times) < SAMPLES and sum(times) < BUDGET_S:
         yield
         times.append(_seconds(work, device))
-    return statistics.median(times)
+    return min(times)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
