@@ -10,6 +10,8 @@
 %%   join     deadline_ms             joining ... joined | failed; this one node is READY
 %%   status                           text
 %%   report                           text
+%%   figures                          figures; what every node counts, for benchmarks
+%%   simulate changes                 simulated | failed; of that node's simulated device
 %%   leave    deadline_ms             leaving ... left | failed; the node ends
 %%   generate request, watch          accepted, state, step, ... done | failed
 %%   cancel   id                      the generation's own last event
@@ -114,6 +116,16 @@ command(<<"status">>, _, State) ->
     text(status_text, State);
 command(<<"report">>, _, State) ->
     text(report_text, State);
+command(<<"figures">>, _, #?MODULE{node = Node} = State) ->
+    case remote(Node, figures, []) of
+        {ok, Figures} -> tell(figures, #{nodes => Figures}, State);
+        {error, Reason} -> failed(Reason, State)
+    end;
+command(<<"simulate">>, #{<<"changes">> := Given}, #?MODULE{node = Node} = State) ->
+    case baguette_control_json:changes(Given) of
+        {ok, Changes} -> simulated(remote(Node, simulate, [Changes]), State);
+        {error, Reason} -> failed(Reason, State)
+    end;
 command(<<"leave">>, #{<<"deadline_ms">> := Ms}, #?MODULE{leaving = none} = State) when
     is_integer(Ms), Ms > 0
 ->
@@ -140,6 +152,12 @@ command(<<"cancel">>, #{<<"id">> := Id}, #?MODULE{node = Node} = State) ->
     State;
 command(_, _, State) ->
     failed({bad_command, #{}}, State).
+
+simulated({ok, ok}, State) -> tell(simulated, #{}, State);
+simulated({ok, {error, {bad_setting, device, Got, Why}}}, State) ->
+    failed({bad_request, device, Got, Why}, State);
+simulated({ok, {error, Reason}}, State) -> failed(Reason, State);
+simulated({error, Reason}, State) -> failed(Reason, State).
 
 text(Function, #?MODULE{node = Node} = State) ->
     case remote(Node, Function, []) of
