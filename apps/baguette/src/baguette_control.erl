@@ -27,6 +27,8 @@
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(ERPC_MS, 5000).
+%% Of every node, by way of one (baguette_figures).
+-define(FIGURES_MS, 30000).
 -define(POLL_MS, 100).
 
 -record(?MODULE, {
@@ -117,7 +119,7 @@ command(<<"status">>, _, State) ->
 command(<<"report">>, _, State) ->
     text(report_text, State);
 command(<<"figures">>, _, #?MODULE{node = Node} = State) ->
-    case remote(Node, figures, []) of
+    case remote(Node, figures, [], ?FIGURES_MS) of
         {ok, Figures} -> tell(figures, #{nodes => Figures}, State);
         {error, Reason} -> failed(Reason, State)
     end;
@@ -239,11 +241,14 @@ now_ms() ->
     erlang:monotonic_time(millisecond).
 
 remote(Node, Function, Args) ->
+    remote(Node, Function, Args, ?ERPC_MS).
+
+remote(Node, Function, Args, Ms) ->
     try
-        {ok, erpc:call(Node, baguette, Function, Args, ?ERPC_MS)}
+        {ok, erpc:call(Node, baguette, Function, Args, Ms)}
     catch
         error:{erpc, noconnection} -> {error, {not_connected, #{node => Node}}};
-        error:{erpc, timeout} -> {error, {no_answer, #{node => Node, waited_ms => ?ERPC_MS}}};
+        error:{erpc, timeout} -> {error, {no_answer, #{node => Node, waited_ms => Ms}}};
         error:{exception, Reason, _} -> {error, {remote_failed, #{node => Node, why => Reason}}};
         exit:{exception, Reason} -> {error, {remote_failed, #{node => Node, why => Reason}}}
     end.

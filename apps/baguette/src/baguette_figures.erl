@@ -7,7 +7,8 @@
 %% Called on each node
 -export([this/0]).
 
--define(ANSWER_MS, 4000).
+%% Many nodes on few cores answer late when they start.
+-define(ANSWER_MS, 20000).
 -define(WIRE, [send_oct, send_cnt, recv_oct, recv_cnt]).
 
 %% @doc The figures of this node and of everybody it is linked with; of a node that does not answer,
@@ -31,7 +32,7 @@ this() ->
         silent => false,
         at_ms => erlang:system_time(millisecond),
         joined => joined(Cluster),
-        linked => length([N || #{node := N, link := up} <- maps:get(members, Cluster), N =/= node()]),
+        linked => length(linked(Cluster)),
         workers => [counted(Worker) || Worker <- baguette_engine:workers()],
         wire => wire(),
         gossip => maps:get(gossip, Cluster, undefined),
@@ -50,6 +51,9 @@ joined(#{agreed := true, inventory := ok, components := Components}) ->
 joined(_) ->
     false.
 
+linked(#{members := Members}) ->
+    [Node || #{node := Node, link := up} <- Members, Node =/= node()].
+
 counted(Worker) ->
     Names = [kind, simulated, state, in_flight, waiting, deaths, loads, unloads, loaded_at_ms],
     maps:with(Names, Worker).
@@ -62,6 +66,6 @@ wire() ->
         Port
      || {Node, Port} <- erlang:system_info(dist_ctrl), is_port(Port), lists:member(Node, Members)
     ],
-    Counted = [maps:from_list(Counts) || Port <- Ports, {ok, Counts} <- [inet:getstat(Port, ?WIRE)]],
+    Counted = [maps:from_list(C) || Port <- Ports, {ok, C} <- [inet:getstat(Port, ?WIRE)]],
     Sum = fun(Name) -> lists:sum([maps:get(Name, Counts) || Counts <- Counted]) end,
     maps:from_list([{links, length(Counted)} | [{Name, Sum(Name)} || Name <- ?WIRE]]).

@@ -7,7 +7,7 @@
 -define(SIGNATURE, 137, "PNG", 13, 10, 26, 10).
 
 %% @doc `Pixels' are Side * Side * 3 bytes, row by row; keys and values of `Text' Latin-1.
--spec encode(Side :: pos_integer(), Pixels :: binary(), Text :: #{binary() => binary()}) -> binary().
+-spec encode(pos_integer(), Pixels :: binary(), Text :: #{binary() => binary()}) -> binary().
 encode(Side, Pixels, Text) when byte_size(Pixels) =:= Side * Side * 3 ->
     Rows = [<<0, Row/binary>> || <<Row:(Side * 3)/binary>> <= Pixels],
     iolist_to_binary([

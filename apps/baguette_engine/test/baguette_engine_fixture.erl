@@ -1,5 +1,5 @@
-%% @doc One whole engine in the test's own node: real Python workers and a tiny untrained model, or a
-%% simulated device and neither.
+%% @doc One whole engine in the test's own node: real Python workers and a tiny untrained model, or
+%% a simulated device and neither.
 %% For the Common Test suites of this room and of those above it.
 -module(baguette_engine_fixture).
 
