@@ -150,6 +150,7 @@ def at_rest(running: Fleet, seconds: float, progress: Progress) -> Record:
         **{
             name: {
                 "median": round(median(r[name] for r in rates), 1),
+                "mean": round(sum(r[name] for r in rates) / len(rates), 1),
                 "most": round(max(r[name] for r in rates), 1),
             }
             for name in names
@@ -223,6 +224,8 @@ ROWS: tuple[tuple[str, str, Callable[[Record], Any]], ...] = (
     ("READY after start, last node, s", "start", lambda r: r["seconds_to_all_ready"]),
     ("memory of all nodes, MiB", "start", lambda r: r["memory_mib"]),
     ("at rest: bytes out a node a second", "rest", lambda r: r["wire_bytes"]["median"]),
+    ("  the mean of all nodes", "rest", lambda r: r["wire_bytes"]["mean"]),
+    ("  the most of any node", "rest", lambda r: r["wire_bytes"]["most"]),
     ("at rest: packets out a node a second", "rest", lambda r: r["wire_messages"]["median"]),
     ("  of these gossip's bytes", "rest", lambda r: r.get("gossip_bytes", {}).get("median")),
     ("  of these gossip's messages", "rest", lambda r: r.get("gossip_messages", {}).get("median")),

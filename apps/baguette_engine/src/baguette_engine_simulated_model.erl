@@ -107,7 +107,8 @@ entry(stats, _, Settings, #memory{loaded = Loaded, calls = Calls} = M) ->
     Stats = #{
         device => {text, <<"simulated">>}, rss_mib => 0, rss_peak_mib => 0, vram_mib => 0,
         vram_peak_mib => 0, uptime_s => 0, os_pid => nil, calls => Calls,
-        image_us => case Calls of 0 -> 0; _ -> call_us(1, Settings) end, ram_free_mib => 0, vram_free_mib => 0,
+        ram_free_mib => 0, vram_free_mib => 0,
+        image_us => case Calls of 0 -> 0; _ -> call_us(1, Settings) end,
         components => [{text, C} || C <- Loaded]
     },
     {0, {ok, Stats}, M};
