@@ -57,6 +57,9 @@ set(App, Settings) ->
 stop() ->
     Workers = [Os || #{os_pid := Os} <- baguette_engine:workers(), is_integer(Os)],
     [ok = application:stop(App) || App <- [baguette_engine, baguette_cluster]],
+    %% The next engine of this node has other settings, and another model or device.
+    [ok = application:unload(App) || App <- [baguette_engine, baguette_cluster]],
+    _ = persistent_term:erase(baguette_engine_model),
     until(fun() -> not lists:any(fun runs/1, Workers) end).
 
 %% @doc Whether a request could be served at once.

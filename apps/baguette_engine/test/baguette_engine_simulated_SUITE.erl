@@ -36,8 +36,7 @@ init_per_suite(Config) ->
     Config.
 
 end_per_suite(_Config) ->
-    ok = baguette_engine_fixture:stop(),
-    application:set_env(baguette_engine, device, python).
+    baguette_engine_fixture:stop().
 
 %% Cases ----------------------------------------------------------------------------------------
 
