@@ -34,6 +34,9 @@ start_simulated(Device) ->
     }).
 
 start_with(Engine) ->
+    %% Nothing is left of the settings, the model or the device of the suite before.
+    _ = [application:unload(App) || App <- [baguette_engine, baguette_cluster]],
+    _ = persistent_term:erase(baguette_engine_model),
     ok = logger:set_primary_config(level, error),
     ok = set(baguette_cluster, #{component_module => baguette_engine_component}),
     ok = set(baguette_engine, Engine),
@@ -57,9 +60,6 @@ set(App, Settings) ->
 stop() ->
     Workers = [Os || #{os_pid := Os} <- baguette_engine:workers(), is_integer(Os)],
     [ok = application:stop(App) || App <- [baguette_engine, baguette_cluster]],
-    %% The next engine of this node has other settings, and another model or device.
-    [ok = application:unload(App) || App <- [baguette_engine, baguette_cluster]],
-    _ = persistent_term:erase(baguette_engine_model),
     until(fun() -> not lists:any(fun runs/1, Workers) end).
 
 %% @doc Whether a request could be served at once.
