@@ -139,14 +139,16 @@ def at_rest(running: Fleet, seconds: float, progress: Progress) -> Record:
     progress.waiting(f"measuring {seconds:.0f} s of rest")
     before = {f["node"]: f for f in running.figures()}
     psutil.cpu_percent()
+    used = cpu_seconds(running)
     time.sleep(seconds)
     busy = psutil.cpu_percent()
+    used = cpu_seconds(running) - used
     rates = [rate(before[f["node"]], f) for f in running.figures() if f["node"] in before]
     names = [name for name in rates[0] if all(name in r for r in rates)]
     cores = os.cpu_count() or 1
     return {
         "machine_busy_percent": busy,
-        "nodes_cpu_percent": round(sum(r["cpu"] for r in rates) * 100 / cores, 1),
+        "nodes_cpu_percent": round(100 * used / seconds / cores, 1),
         **{
             name: {
                 "median": round(median(r[name] for r in rates), 1),
@@ -154,9 +156,14 @@ def at_rest(running: Fleet, seconds: float, progress: Progress) -> Record:
                 "most": round(max(r[name] for r in rates), 1),
             }
             for name in names
-            if name != "cpu"
         },
     }
+
+
+def cpu_seconds(running: Fleet) -> float:
+    """What all beams have used of the CPU, the kernel's work for them included."""
+    times = [psutil.Process(process.pid).cpu_times() for process in running.cluster.nodes]
+    return sum(t.user + t.system for t in times)
 
 
 def rate(before: Figures, after: Figures) -> dict[str, float]:
@@ -170,7 +177,6 @@ def rate(before: Figures, after: Figures) -> dict[str, float]:
     found = {
         "wire_bytes": per_second("wire", "send_oct"),
         "wire_messages": per_second("wire", "send_cnt"),
-        "cpu": (after["cpu_ms"] - before["cpu_ms"]) / 1000 / seconds,
     }
     if after["gossip"] and before["gossip"]:
         found["gossip_bytes"] = per_second("gossip", "bytes_sent")

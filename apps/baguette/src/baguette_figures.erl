@@ -36,7 +36,6 @@ this() ->
         workers => [counted(Worker) || Worker <- baguette_engine:workers()],
         wire => wire(),
         gossip => maps:get(gossip, Cluster, undefined),
-        cpu_ms => element(1, statistics(runtime)),
         memory_kib => erlang:memory(total) div 1024,
         processes => erlang:system_info(process_count)
     }.
