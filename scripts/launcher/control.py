@@ -23,17 +23,20 @@ Event = dict[str, Any]
 
 
 class Control:
-    """A context manager around one control node that talks to one node of a cluster."""
+    """A context manager around one control node that talks to one node of a cluster.
 
-    def __init__(self, target: Target) -> None:
+    Who has several at once gives each a name.
+    """
+
+    def __init__(self, target: Target, name: str = "control") -> None:
         self.events: queue.Queue[Event | None] = queue.Queue()
-        self.log: Path = target.run / "control.log"
-        config = target.run / "control.config"
+        self.log: Path = target.run / f"{name}.log"
+        config = target.run / f"{name}.config"
         config.write_text(term([_kernel(), _face(target.node)]) + ".\n", encoding="ascii")
         with self.log.open("wb") as log:
             self.popen = subprocess.Popen(
                 [
-                    *control_flags(target, "ctl"),
+                    *control_flags(target, name),
                     "-noinput",
                     *("-config", str(config.with_suffix(""))),
                     *("-eval", "ok = application:load(baguette), baguette_control:start()"),

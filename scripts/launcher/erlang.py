@@ -119,9 +119,16 @@ class Atom(str):
 
 
 def term(value: Any) -> str:
-    """Erlang source of a value: numbers, atoms, strings (lists of characters), tuples and lists."""
+    """Erlang source of a value: numbers, atoms, strings (lists of characters), tuples and lists.
+
+    A dictionary is a map; its keys are atoms.
+    """
     if isinstance(value, Atom | int):
         return str(value)
+    if isinstance(value, float):
+        return f"{value:.9f}"  # Erlang wants a point and digits on both sides
+    if isinstance(value, dict):
+        return "#{" + ",".join(f"{Atom(k)}=>{term(v)}" for k, v in value.items()) + "}"
     if isinstance(value, str):
         return "[" + ",".join(str(ord(char)) for char in value) + "]"
     if isinstance(value, tuple):

@@ -183,38 +183,44 @@ def _check_free(host: str, port: int, instead: int) -> None:
 class Launch:
     """What all nodes of a cluster share. `guard` is the read end of a pipe: they end with it.
 
-    `web_port` None: no HTTP.
+    `web_port` None: no HTTP. `engine` are settings of baguette_engine over the usual ones.
     """
 
     nodes: int
-    model_dir: Path
+    model_dir: Path | None
     guard: int | None = None
     web_port: int | None = None
+    engine: dict[str, Any] = field(default_factory=dict)
 
 
 def start(cluster: Cluster, launch: Launch) -> None:
     """Start every node at once; the first one is the requester."""
     write_cookie(cluster.run, secrets.token_hex(32))
     for index in range(launch.nodes):
-        config = cluster.run / f"node{index + 1}.config"
-        write_config(config, _settings(index, launch))
-        with cluster.log(index).open("wb") as log:
-            popen = subprocess.Popen(
-                [
-                    *member_flags(address(index), cluster.port, [config]),
-                    *("+S", "1:1"),  # there are more nodes here than cores
-                ],
-                stdin=subprocess.DEVNULL if launch.guard is None else launch.guard,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment(cluster.run),
-                cwd=ROOT,
-                start_new_session=True,
-            )
-        process = Process.of(popen.pid)
+        process = start_one(cluster, launch, index)
         if process is not None:
             cluster.nodes.append(process)
             cluster.save()
+
+
+def start_one(cluster: Cluster, launch: Launch, index: int) -> Process | None:
+    """Start node number `index`; the caller enters it into the cluster."""
+    config = cluster.run / f"node{index + 1}.config"
+    write_config(config, _settings(index, launch))
+    with cluster.log(index).open("wb") as log:
+        popen = subprocess.Popen(
+            [
+                *member_flags(address(index), cluster.port, [config]),
+                *("+S", "1:1"),  # there are more nodes here than cores
+            ],
+            stdin=subprocess.DEVNULL if launch.guard is None else launch.guard,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment(cluster.run),
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    return Process.of(popen.pid)
 
 
 def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
@@ -224,12 +230,13 @@ def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
     return {
         "baguette_cluster": {"peers": [address(i) for i in range(launch.nodes)]},
         "baguette_engine": {
-            "model_dir": str(launch.model_dir),
+            "model_dir": Atom("undefined") if launch.model_dir is None else str(launch.model_dir),
             "python": str(ROOT / ".venv" / "bin" / "python"),
             "pipeline": Atom("eager" if index == 0 else "on_demand"),
             "threads": 1,
             "probe_file": str(RUN / "probes.json"),
             "child_env": [*child_environment(), cores],
+            **launch.engine,
         },
         "baguette": {
             "out_dir": str(ROOT / "out"),

@@ -8,7 +8,7 @@
 %% Looking
 -export([status/0, report/0, nodes/0, experts/0, help/0]).
 %% For the control node (baguette_control)
--export([readiness/0, joining/0, status_text/0, report_text/0]).
+-export([readiness/0, joining/0, figures/0, simulate/1, status_text/0, report_text/0]).
 
 -export_type([options/0, result/0]).
 
@@ -136,6 +136,16 @@ joining() ->
         pipeline => lists:any(fun is_ready_pipeline/1, Workers),
         workers_failed => [Reason || #{state := {failed, Reason}} <- Workers]
     }.
+
+%% @doc What every node that can be reached counts about itself (baguette_figures).
+-spec figures() -> [map()].
+figures() ->
+    baguette_figures:all().
+
+%% @doc Changes the simulated device of this node, e.g. #{speed => 0.1}; refused by a real one.
+-spec simulate(map()) -> ok | {error, term()}.
+simulate(Changes) ->
+    baguette_engine:simulate(Changes).
 
 plan() -> lists:sort(maps:to_list(baguette_cluster:plan())).
 

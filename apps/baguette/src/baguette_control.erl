@@ -10,6 +10,8 @@
 %%   join     deadline_ms             joining ... joined | failed; this one node is READY
 %%   status                           text
 %%   report                           text
+%%   figures                          figures; what every node counts, for benchmarks
+%%   simulate changes                 simulated | failed; of that node's simulated device
 %%   leave    deadline_ms             leaving ... left | failed; the node ends
 %%   generate request, watch          accepted, state, step, ... done | failed
 %%   cancel   id                      the generation's own last event
@@ -25,6 +27,8 @@
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(ERPC_MS, 5000).
+%% Of every node, by way of one (baguette_figures).
+-define(FIGURES_MS, 30000).
 -define(POLL_MS, 100).
 
 -record(?MODULE, {
@@ -114,6 +118,16 @@ command(<<"status">>, _, State) ->
     text(status_text, State);
 command(<<"report">>, _, State) ->
     text(report_text, State);
+command(<<"figures">>, _, #?MODULE{node = Node} = State) ->
+    case remote(Node, figures, [], ?FIGURES_MS) of
+        {ok, Figures} -> tell(figures, #{nodes => Figures}, State);
+        {error, Reason} -> failed(Reason, State)
+    end;
+command(<<"simulate">>, #{<<"changes">> := Given}, #?MODULE{node = Node} = State) ->
+    case baguette_control_json:changes(Given) of
+        {ok, Changes} -> simulated(remote(Node, simulate, [Changes]), State);
+        {error, Reason} -> failed(Reason, State)
+    end;
 command(<<"leave">>, #{<<"deadline_ms">> := Ms}, #?MODULE{leaving = none} = State) when
     is_integer(Ms), Ms > 0
 ->
@@ -140,6 +154,12 @@ command(<<"cancel">>, #{<<"id">> := Id}, #?MODULE{node = Node} = State) ->
     State;
 command(_, _, State) ->
     failed({bad_command, #{}}, State).
+
+simulated({ok, ok}, State) -> tell(simulated, #{}, State);
+simulated({ok, {error, {bad_setting, device, Got, Why}}}, State) ->
+    failed({bad_request, device, Got, Why}, State);
+simulated({ok, {error, Reason}}, State) -> failed(Reason, State);
+simulated({error, Reason}, State) -> failed(Reason, State).
 
 text(Function, #?MODULE{node = Node} = State) ->
     case remote(Node, Function, []) of
@@ -221,11 +241,14 @@ now_ms() ->
     erlang:monotonic_time(millisecond).
 
 remote(Node, Function, Args) ->
+    remote(Node, Function, Args, ?ERPC_MS).
+
+remote(Node, Function, Args, Ms) ->
     try
-        {ok, erpc:call(Node, baguette, Function, Args, ?ERPC_MS)}
+        {ok, erpc:call(Node, baguette, Function, Args, Ms)}
     catch
         error:{erpc, noconnection} -> {error, {not_connected, #{node => Node}}};
-        error:{erpc, timeout} -> {error, {no_answer, #{node => Node, waited_ms => ?ERPC_MS}}};
+        error:{erpc, timeout} -> {error, {no_answer, #{node => Node, waited_ms => Ms}}};
         error:{exception, Reason, _} -> {error, {remote_failed, #{node => Node, why => Reason}}};
         exit:{exception, Reason} -> {error, {remote_failed, #{node => Node, why => Reason}}}
     end.

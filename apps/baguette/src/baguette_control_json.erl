@@ -2,7 +2,7 @@
 %% here, so no line that is read ever makes an atom.
 -module(baguette_control_json).
 
--export([request/1, failure/1, encode/1]).
+-export([request/1, changes/1, failure/1, encode/1]).
 
 -define(OPTIONS, #{
     <<"prompt">> => prompt,
@@ -13,6 +13,23 @@
     <<"top_k">> => top_k,
     <<"seed">> => seed,
     <<"deterministic">> => deterministic
+}).
+
+%% What can be changed of a simulated device while it runs.
+-define(CHANGES, #{
+    <<"speed">> => speed,
+    <<"batch_us">> => batch_us,
+    <<"row_us">> => row_us,
+    <<"restart_ms">> => restart_ms,
+    <<"skew">> => skew,
+    <<"fail">> => fail
+}).
+-define(FAILURES, #{
+    <<"none">> => none,
+    <<"died">> => died,
+    <<"out_of_memory">> => out_of_memory,
+    <<"not_finite">> => not_finite,
+    <<"failure">> => failure
 }).
 
 -spec request(term()) -> {ok, map()} | {error, {unknown_option, map()}}.
@@ -26,6 +43,19 @@ request(_) ->
 
 option(<<"top_k">>, <<"full">>) -> {top_k, full};
 option(Key, Value) -> {maps:get(Key, ?OPTIONS), Value}.
+
+%% @doc Changes of a simulated device; values that cannot be are refused by that device's check.
+-spec changes(term()) -> {ok, map()} | {error, {unknown_option, map()}}.
+changes(Given) when is_map(Given) ->
+    case maps:keys(maps:without(maps:keys(?CHANGES), Given)) of
+        [] -> {ok, maps:from_list([change(Key, Value) || {Key, Value} <- maps:to_list(Given)])};
+        [Unknown | _] -> {error, {unknown_option, #{option => Unknown}}}
+    end;
+changes(_) ->
+    {error, {unknown_option, #{}}}.
+
+change(<<"fail">>, Value) -> {fail, maps:get(Value, ?FAILURES, Value)};
+change(Key, Value) -> {maps:get(Key, ?CHANGES), Value}.
 
 %% @doc A reason as its name, its facts and its sentence.
 -spec failure(term()) -> map().

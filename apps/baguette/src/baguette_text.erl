@@ -38,6 +38,7 @@ sentences() ->
         not_ready => {"This node cannot draw yet", "baguette:status() shows what is missing."},
         not_connected => {"The node cannot be reached", "Is it running, with the same cookie?"},
         no_answer => {"The node did not answer in time", "Its log says more."},
+        not_simulated => {"This node's device is real", "Only a simulated one can be changed."},
         unknown_generation => {"No such generation here", "baguette:generations() lists all."},
         unknown_option => {"There is no such option", "baguette:help() lists all."},
         cannot_load => {"No node could load every expert", "The nodes' logs say why."},
@@ -118,6 +119,7 @@ expert_name(Expert) -> [$E | integer_to_list(Expert)].
 result(#{images := Images, seconds := #{total := Total}} = Result) ->
     [
         [[Path, "\n"] || #{png := Path} <- Images],
+        ["drawn on a simulated device: these are no pictures\n" || is_map_key(simulated, Result)],
         io_lib:format("~b steps in ~.1f s, seed ~b, asked: ~ts~n", [
             maps:get(steps, Result), Total, maps:get(seed, Result), who(maps:get(who, Result))
         ])
@@ -216,11 +218,15 @@ workers(#{workers := Workers}) ->
         [
             atom_to_list(Kind),
             text(State),
-            text(maps:get(os_pid, W, undefined)),
+            os_process(W),
             lists:join(" ", [part(C) || C <- maps:get(components, W, []), is_binary(C)])
         ]
      || #{kind := Kind, state := State} = W <- Workers
     ]).
+
+%% What computes nothing is never shown as if it did.
+os_process(#{simulated := true}) -> "none: simulated device";
+os_process(Worker) -> text(maps:get(os_pid, Worker, undefined)).
 
 generations([]) ->
     "No generations yet.\n";

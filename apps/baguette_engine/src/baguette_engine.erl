@@ -10,6 +10,8 @@
 -export([generate/1, await/2, result/1, watch/1, cancel/1, generations/0, close/0]).
 %% The node
 -export([model/0, experts/0, workers/0, capabilities/0, overview/0, health/0]).
+%% A node with a simulated device
+-export([simulate/1]).
 
 %% @doc Check a request and take it in. Keys: prompt, negative_prompt, n, steps, guidance_scale,
 %% top_k (an integer or `full'), seed, deterministic; what is omitted comes from the model.
@@ -113,6 +115,14 @@ health() ->
         {{ok, _}, _} -> {degraded, Missing};
         {{error, Reason}, _} -> {degraded, [Reason]}
     end.
+
+%% @doc Change the simulated device of this node from its next call on: any key of
+%% baguette_engine_simulated_settings but the model, e.g. #{speed => 0.1} for a straggler. Refused
+%% on a node whose device is real.
+-spec simulate(map()) ->
+    ok | {error, {not_simulated, map()} | {bad_setting, device, term(), binary()}}.
+simulate(Changes) when is_map(Changes) ->
+    baguette_engine_settings:simulate(Changes).
 
 with(Id, Fun) ->
     case baguette_engine_admission:lookup(Id) of

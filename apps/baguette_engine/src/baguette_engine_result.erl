@@ -10,7 +10,9 @@
 -spec new(baguette_engine_request:request(), map(), [map()], map()) -> map().
 new(Request, Encoded, Decoded, #{calls := Calls, keys := Keys} = Drawn) ->
     Asked = maps:with([seed, steps, guidance_scale, top_k, deterministic], Request),
-    maps:merge(Drawn, Asked#{
+    %% Only a simulated device says so.
+    Simulated = [{simulated, true} || #{<<"simulated">> := true} <- [Encoded]],
+    maps:merge(maps:merge(Drawn, maps:from_list(Simulated)), Asked#{
         prompt_sha256 => hex(crypto:hash(sha256, maps:get(prompt, Request))),
         threads => maps:get(<<"threads">>, Encoded),
         keys => maps:fold(fun expert_key/3, maps:get(<<"keys">>, Encoded), Keys),

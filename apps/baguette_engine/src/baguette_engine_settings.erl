@@ -4,12 +4,13 @@
 %% in baguette_engine.app.src and nowhere else.
 -module(baguette_engine_settings).
 
--export([check/0, get/1]).
+-export([check/0, get/1, simulate/1]).
 
 -export_type([key/0]).
 
 -type key() ::
     model_dir
+    | device
     | python
     | pipeline
     | threads
@@ -24,6 +25,7 @@
 
 -define(KEYS, [
     model_dir,
+    device,
     python,
     pipeline,
     threads,
@@ -57,8 +59,25 @@ get(Key) ->
     {ok, Value} = application:get_env(baguette_engine, Key),
     Value.
 
+%% @doc Change how the simulated device of this node behaves, from its next call on.
+-spec simulate(map()) ->
+    ok | {error, {not_simulated, map()} | {bad_setting, device, term(), binary()}}.
+simulate(Changes) ->
+    case ?MODULE:get(device) of
+        {simulated, Given} ->
+            case baguette_engine_simulated_settings:change(Changes, Given) of
+                {ok, New} -> application:set_env(baguette_engine, device, {simulated, New});
+                {error, Why} -> {error, {bad_setting, device, Changes, Why}}
+            end;
+        python ->
+            {error, {not_simulated, #{}}}
+    end.
+
 valid(model_dir, undefined) -> true;
 valid(model_dir, Dir) -> filelib:is_dir(Dir) orelse <<"a directory that exists">>;
+valid(device, python) -> true;
+valid(device, {simulated, Given}) -> baguette_engine_simulated_settings:check(Given);
+valid(device, _) -> <<"python or {simulated, Map}">>;
 valid(python, Path) -> is_list(Path) orelse <<"the path of a Python interpreter">>;
 valid(pipeline, V) -> lists:member(V, [eager, on_demand]) orelse <<"eager or on_demand">>;
 valid(threads, V) -> between(V, 1, 256);

@@ -13,6 +13,7 @@
 %% through `when_idle/4': it is sent alone, and only while nothing else is here; whatever comes
 %% meanwhile waits for that one call at most, so such calls are short. The owner is told
 %% `{baguette_engine_worker, Pid, {booted, Function, Payload} | up | down | {failed, Reason}}'.
+%% Where the setting `device' says `simulated', baguette_engine_simulated takes the same orders.
 -module(baguette_engine_worker).
 -behaviour(gen_server).
 
@@ -20,7 +21,7 @@
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 -export([format_status/1]).
 
--export_type([options/0, answer/0, failure/0]).
+-export_type([options/0, order/0, answer/0, failure/0]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -36,6 +37,7 @@
 
 -type options() :: #{
     kind := pipeline | expert,
+    device => python | simulated, % default: python
     python := file:filename_all(),
     env := [{string(), string() | false}],
     %% Called in order after every start, before any request: {Function, Payload}.
@@ -46,6 +48,10 @@
     {baguette_engine_frame:error_class(), map()}
     | {python_not_started | worker_not_started, map()}.
 -type error_class() :: baguette_engine_frame:error_class() | died.
+%% What a worker is sent, whichever process it is.
+-type order() ::
+    {request | when_idle, reference(), pid(), {Function :: atom(), Payload :: binary()}}
+    | {cancel, reference()}.
 -type answer() :: {ok, binary()} | {error, {error_class(), map()}}.
 
 -record(call, {
@@ -78,22 +84,20 @@
 
 %% @doc Start the owner of one worker, linked to and reporting to the caller.
 -spec start_link(options()) -> {ok, pid()} | {error, term()}.
+start_link(#{device := simulated} = Options) ->
+    baguette_engine_simulated:start_link(Options);
 start_link(Options) ->
     gen_server:start_link(?MODULE, {self(), Options}, []).
 
 %% @doc Call an entry point; the answer goes to `To' under the reference given.
 -spec request(pid(), reference(), pid(), {atom(), binary()}) -> ok.
-request(Worker, Ref, To, {Function, Payload}) ->
-    gen_server:cast(Worker, {request, #call{
-        ref = Ref, to = To, function = Function, payload = Payload
-    }}).
+request(Worker, Ref, To, Call) ->
+    gen_server:cast(Worker, {request, Ref, To, Call}).
 
 %% @doc Call an entry point when there is nothing else to do, be it never.
 -spec when_idle(pid(), reference(), pid(), {atom(), binary()}) -> ok.
-when_idle(Worker, Ref, To, {Function, Payload}) ->
-    gen_server:cast(Worker, {when_idle, #call{
-        ref = Ref, to = To, function = Function, payload = Payload
-    }}).
+when_idle(Worker, Ref, To, Call) ->
+    gen_server:cast(Worker, {when_idle, Ref, To, Call}).
 
 %% @doc Forget a call; its answer, if it still comes, is dropped.
 -spec cancel(pid(), reference()) -> ok.
@@ -134,11 +138,12 @@ handle_call(overview, _From, S) ->
         },
         S}.
 
--spec handle_cast({request | when_idle, #call{}} | {cancel, reference()}, #?MODULE{}) ->
-    {noreply, #?MODULE{}}.
-handle_cast({request, Call}, S) ->
+-spec handle_cast(order(), #?MODULE{}) -> {noreply, #?MODULE{}}.
+handle_cast({request, Ref, To, {Function, Payload}}, S) ->
+    Call = #call{ref = Ref, to = To, function = Function, payload = Payload},
     {noreply, send_more(S#?MODULE{waiting = queue:in(Call, S#?MODULE.waiting)})};
-handle_cast({when_idle, Call}, S) ->
+handle_cast({when_idle, Ref, To, {Function, Payload}}, S) ->
+    Call = #call{ref = Ref, to = To, function = Function, payload = Payload},
     {noreply, send_more(S#?MODULE{idle = queue:in(Call, S#?MODULE.idle)})};
 handle_cast({cancel, Ref}, S) ->
     Other = fun(Call) -> Call#call.ref =/= Ref end,

@@ -10,6 +10,7 @@
 options(Kind, Boot) ->
     #{
         kind => Kind,
+        device => device(),
         python => baguette_engine_settings:get(python),
         env => env(),
         boot => Boot
@@ -18,7 +19,7 @@ options(Kind, Boot) ->
 %% @doc A payload that names this node's model directory and thread count.
 -spec model(map()) -> binary().
 model(More) ->
-    Dir = unicode:characters_to_binary(baguette_engine_settings:get(model_dir)),
+    Dir = model_dir(device()),
     Threads = baguette_engine_settings:get(threads),
     baguette_engine_msgpack:encode(More#{model_dir => {text, Dir}, threads => Threads}).
 
@@ -31,6 +32,15 @@ machine() ->
     end,
     Threads = baguette_engine_settings:get(threads),
     baguette_engine_msgpack:encode(#{threads => Threads, probe_file => File}).
+
+device() ->
+    case baguette_engine_settings:get(device) of
+        python -> python;
+        {simulated, _} -> simulated
+    end.
+
+model_dir(python) -> unicode:characters_to_binary(baguette_engine_settings:get(model_dir));
+model_dir(simulated) -> <<"simulated">>.
 
 %% One thread a worker, asleep when idle: many workers share few cores, and the thread count is part
 %% of what "identical" means. Nothing is fetched: weights are files.

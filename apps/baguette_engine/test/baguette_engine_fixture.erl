@@ -1,8 +1,9 @@
-%% @doc One whole engine in the test's own node: real Python workers and a tiny untrained model.
+%% @doc One whole engine in the test's own node: real Python workers and a tiny untrained model, or
+%% a simulated device and neither.
 %% For the Common Test suites of this room and of those above it.
 -module(baguette_engine_fixture).
 
--export([start/1, start/2, model/1, python/0, stop/0, ready/0, until/1]).
+-export([start/1, start/2, start_simulated/1, model/1, python/0, stop/0, ready/0, until/1]).
 
 -define(WAIT_MS, 60000).
 
@@ -19,18 +20,26 @@ start(Dir, More) ->
     Log = Model ++ ".log",
     Build = [Python, " -m baguette.families.paris.tiny ", Model, " > ", Log, " 2>&1 || cat ", Log],
     [] = os:cmd(lists:flatten(Build)),
-    ok = logger:set_primary_config(level, error),
     Settings = #{
-        baguette_cluster => #{component_module => baguette_engine_component},
-        baguette_engine => maps:merge(
-            #{
-                model_dir => Model, python => Python, pipeline => eager, max_running => 1,
-                max_waiting => 1
-            },
-            More
-        )
+        model_dir => Model, python => Python, pipeline => eager, max_running => 1, max_waiting => 1
     },
-    maps:foreach(fun set/2, Settings),
+    start_with(maps:merge(Settings, More)).
+
+%% @doc The same engine without Python and without a model.
+-spec start_simulated(Device :: map()) -> ok.
+start_simulated(Device) ->
+    start_with(#{
+        device => {simulated, Device}, python => "/nowhere/python", pipeline => eager,
+        memory_mib => 1 bsl 20
+    }).
+
+start_with(Engine) ->
+    %% Nothing is left of the settings, the model or the device of the suite before.
+    _ = [application:unload(App) || App <- [baguette_engine, baguette_cluster]],
+    _ = persistent_term:erase(baguette_engine_model),
+    ok = logger:set_primary_config(level, error),
+    ok = set(baguette_cluster, #{component_module => baguette_engine_component}),
+    ok = set(baguette_engine, Engine),
     {ok, _} = application:ensure_all_started(baguette_engine),
     until(fun ready/0).
 

@@ -1,0 +1,234 @@
+%% @doc A worker that computes nothing: it answers as baguette_engine_worker with Python behind it
+%% would, after the time its setting says. For measuring the cluster's and the engine's own cost on
+%% more nodes than there are machines. Declared wherever it is seen: workers, model, components,
+%% keys, results and pictures say `simulated'.
+%%
+%% Started by baguette_engine_worker:start_link/1 where the setting `device' says so; the protocol
+%% (calls, cancels, what the owner is told) stands there. One call computes at a time, in order. A
+%% call begins when the one before it ended by the device's own clock, in microseconds, and is
+%% answered at the nearest millisecond: what a timer rounds is not added up over the calls that
+%% wait. The settings are read at every call. What dies with this process: the calls in it.
+-module(baguette_engine_simulated).
+-behaviour(gen_server).
+
+-export([start_link/1]).
+-export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
+-export([format_status/1]).
+
+-include_lib("kernel/include/logger.hrl").
+-define(LOG, #{domain => [baguette, engine]}).
+
+-type outcome() ::
+    baguette_engine_simulated_model:outcome() | {error, {died, map()}}.
+
+-record(call, {
+    %% `boot' is answered to the owner; `nobody': cancelled while it was computed.
+    to :: {pid(), reference()} | boot | nobody,
+    function :: atom(),
+    payload :: binary(),
+    arrived_us :: integer()
+}).
+
+-record(?MODULE, {
+    owner :: pid(),
+    kind :: pipeline | expert,
+    %% Called after every start, and those of them not yet answered.
+    boot :: [{atom(), binary()}],
+    booting :: [{atom(), binary()}],
+    alive = true :: boolean(),
+    memory = baguette_engine_simulated_model:new() :: baguette_engine_simulated_model:memory(),
+    computing :: undefined | {reference(), #call{}, outcome()},
+    %% When the last call ended by the device's clock: before that the next one does not begin.
+    free_us :: integer(),
+    waiting = queue:new() :: queue:queue(#call{}),
+    %% Not urgent: begun while nobody else waits.
+    idle = queue:new() :: queue:queue(#call{}),
+    deaths = 0 :: non_neg_integer(),
+    loads = 0 :: non_neg_integer(),
+    unloads = 0 :: non_neg_integer(),
+    loaded_at_ms = 0 :: integer() % of the last load; since 1970, for other machines' clocks
+}).
+
+%% @doc Start a simulated worker, linked to and reporting to the caller.
+-spec start_link(baguette_engine_worker:options()) -> {ok, pid()} | {error, term()}.
+start_link(Options) ->
+    gen_server:start_link(?MODULE, {self(), Options}, []).
+
+-spec init({pid(), baguette_engine_worker:options()}) ->
+    {ok, #?MODULE{}, {continue, start}}.
+init({Owner, #{kind := Kind, boot := Boot}}) ->
+    %% So that it ends with its owner, however that ends.
+    process_flag(trap_exit, true),
+    ?LOG_NOTICE(#{what => simulated_device, kind => Kind}, ?LOG),
+    S = #?MODULE{owner = Owner, kind = Kind, boot = Boot, booting = Boot, free_us = now_us()},
+    {ok, S, {continue, start}}.
+
+-spec handle_continue(start, #?MODULE{}) -> {noreply, #?MODULE{}}.
+handle_continue(start, S) ->
+    {noreply, start(S)}.
+
+-spec handle_call(overview, {pid(), term()}, #?MODULE{}) -> {reply, map(), #?MODULE{}}.
+handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} = S) ->
+    {reply,
+        #{
+            kind => S#?MODULE.kind,
+            simulated => true,
+            os_pid => undefined,
+            state => phase(S),
+            in_flight => case Computing of undefined -> 0; _ -> 1 end,
+            waiting => queue:len(Waiting),
+            deaths => S#?MODULE.deaths,
+            loads => S#?MODULE.loads,
+            unloads => S#?MODULE.unloads,
+            loaded_at_ms => S#?MODULE.loaded_at_ms
+        },
+        S}.
+
+-spec handle_cast(baguette_engine_worker:order(), #?MODULE{}) -> {noreply, #?MODULE{}}.
+handle_cast({request, Ref, To, Call}, #?MODULE{waiting = Waiting} = S) ->
+    {noreply, next(S#?MODULE{waiting = queue:in(arrived(Ref, To, Call), Waiting)})};
+handle_cast({when_idle, Ref, To, Call}, #?MODULE{idle = Idle} = S) ->
+    {noreply, next(S#?MODULE{idle = queue:in(arrived(Ref, To, Call), Idle)})};
+handle_cast({cancel, Ref}, #?MODULE{waiting = Waiting, idle = Idle} = S) ->
+    Other = fun(#call{to = {_, R}}) -> R =/= Ref end,
+    Left = S#?MODULE{waiting = queue:filter(Other, Waiting), idle = queue:filter(Other, Idle)},
+    {noreply, unheard(Ref, Left)}.
+
+arrived(Ref, To, {Function, Payload}) ->
+    #call{to = {To, Ref}, function = Function, payload = Payload, arrived_us = now_us()}.
+
+-spec handle_info({timeout, reference(), computed} | restart, #?MODULE{}) ->
+    {noreply, #?MODULE{}}.
+handle_info({timeout, Timer, computed}, #?MODULE{computing = {Timer, Call, Outcome}} = S) ->
+    {noreply, next(computed(Call, Outcome, S#?MODULE{computing = undefined}))};
+handle_info(restart, S) ->
+    {noreply, start(S#?MODULE{alive = true})};
+handle_info(_StaleOrUnknown, S) ->
+    {noreply, S}.
+
+%% @doc Payloads hold prompts: none of them is printed.
+-spec format_status(gen_server:format_status()) -> gen_server:format_status().
+format_status(Status) ->
+    baguette_engine_private:status(Status, fun(S) ->
+        S#?MODULE{
+            waiting = queue:new(), idle = queue:new(), computing = undefined, boot = [],
+            booting = []
+        }
+    end).
+
+%% Computing
+
+start(#?MODULE{boot = Boot} = S) ->
+    next(S#?MODULE{
+        booting = Boot, memory = baguette_engine_simulated_model:new(), free_us = now_us()
+    }).
+
+next(#?MODULE{alive = false} = S) ->
+    S;
+next(#?MODULE{computing = {_, _, _}} = S) ->
+    S;
+next(#?MODULE{booting = [{Function, Payload} | _], free_us = Free} = S) ->
+    Call = #call{to = boot, function = Function, payload = Payload, arrived_us = Free},
+    compute(Call, S);
+next(#?MODULE{waiting = Waiting} = S) ->
+    case queue:out(Waiting) of
+        {{value, Call}, Rest} -> compute(Call, S#?MODULE{waiting = Rest});
+        {empty, _} -> next_idle(S)
+    end.
+
+next_idle(#?MODULE{idle = Idle} = S) ->
+    case queue:out(Idle) of
+        {{value, Call}, Rest} -> compute(Call, S#?MODULE{idle = Rest});
+        {empty, _} -> S
+    end.
+
+compute(#call{function = Function, payload = Payload, arrived_us = Arrived} = Call, S) ->
+    #?MODULE{memory = Memory0, free_us = Free} = S,
+    Settings = settings(),
+    {Us, Outcome, Memory} =
+        baguette_engine_simulated_model:answer(Function, Payload, Settings, Memory0),
+    End = max(Arrived, Free) + Us,
+    %% The nearest millisecond, and at the earliest now.
+    Timer = erlang:start_timer((End + 500) div 1000, self(), computed, [{abs, true}]),
+    S#?MODULE{
+        memory = Memory,
+        free_us = End,
+        computing = {Timer, Call, told_to(Settings, Outcome)}
+    }.
+
+told_to(#{fail := Class}, {ok, #{velocities := _}}) when Class =/= none ->
+    {error, {Class, #{message => <<"a simulated device was told to fail">>}}};
+told_to(_Settings, Outcome) ->
+    Outcome.
+
+computed(Call, {error, {died, _}}, S) ->
+    died(Call, S);
+computed(#call{to = boot, function = Function}, {ok, Answer}, S) ->
+    [_ | Booting] = S#?MODULE.booting,
+    ok = tell(S, {booted, Function, baguette_engine_msgpack:encode(Answer)}),
+    _ = Booting =:= [] andalso tell(S, up),
+    S#?MODULE{booting = Booting};
+computed(#call{function = Function} = Call, Outcome, S) ->
+    ok = answer(Call, packed(Outcome)),
+    counted(Function, Outcome, S).
+
+packed({ok, Answer}) -> {ok, baguette_engine_msgpack:encode(Answer)};
+packed({error, _} = Error) -> Error.
+
+counted(load, {ok, _}, #?MODULE{loads = Loads} = S) ->
+    S#?MODULE{loads = Loads + 1, loaded_at_ms = erlang:system_time(millisecond)};
+counted(unload, {ok, _}, #?MODULE{unloads = Unloads} = S) ->
+    S#?MODULE{unloads = Unloads + 1};
+counted(_Function, _Outcome, S) ->
+    S.
+
+%% As of a real worker's process: whoever it computed for is told that it died of it, the rest had
+%% not begun, and the owner makes its own calls anew.
+died(Call, #?MODULE{owner = Owner, kind = Kind, waiting = Waiting, idle = Idle} = S) ->
+    ?LOG_WARNING(#{what => simulated_worker_died, kind => Kind}, ?LOG),
+    ok = answer(Call, {error, {died, #{exit_status => simulated}}}),
+    ok = not_held(Idle),
+    Left = queue:filter(fun(#call{to = {To, _}}) -> To =/= Owner end, Waiting),
+    Kept = case Kind of
+        pipeline ->
+            Left;
+        expert ->
+            ok = not_held(Left),
+            queue:new()
+    end,
+    ok = tell(S, down),
+    _ = erlang:send_after(maps:get(restart_ms, settings()), self(), restart),
+    S#?MODULE{
+        alive = false, waiting = Kept, idle = queue:new(), deaths = S#?MODULE.deaths + 1
+    }.
+
+not_held(Calls) ->
+    lists:foreach(
+        fun(Call) -> ok = answer(Call, {error, {not_held, #{}}}) end, queue:to_list(Calls)
+    ).
+
+%% What is being computed is computed to its end: a device cannot be called back.
+unheard(Ref, #?MODULE{computing = {Timer, #call{to = {_, Ref}} = Call, Outcome}} = S) ->
+    S#?MODULE{computing = {Timer, Call#call{to = nobody}, Outcome}};
+unheard(_Ref, S) ->
+    S.
+
+answer(#call{to = {To, Ref}}, Answer) ->
+    To ! {baguette_engine_worker, Ref, Answer},
+    ok;
+answer(#call{to = nobody}, _Answer) ->
+    ok.
+
+tell(#?MODULE{owner = Owner}, What) ->
+    Owner ! {baguette_engine_worker, self(), What},
+    ok.
+
+settings() ->
+    {simulated, Given} = baguette_engine_settings:get(device),
+    baguette_engine_simulated_settings:in_effect(Given).
+
+phase(#?MODULE{alive = false}) -> restarting;
+phase(#?MODULE{booting = []}) -> ready;
+phase(_) -> booting.
+
+now_us() -> erlang:monotonic_time(microsecond).

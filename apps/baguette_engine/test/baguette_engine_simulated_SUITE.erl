@@ -1,0 +1,122 @@
+%% @doc One node with a simulated device: the whole engine without Python and without a model.
+-module(baguette_engine_simulated_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
+-export([
+    a_generation_runs_to_its_end_and_says_what_it_is/1,
+    the_same_request_is_the_same_picture/1,
+    a_picture_takes_what_its_calls_take/1,
+    a_slow_device_slows_its_next_picture/1,
+    a_dead_simulated_worker_changes_no_pixel/1,
+    a_poisoned_call_fails_its_generation_and_no_other/1
+]).
+
+-define(STEPS, 6).
+-define(CALL_US, 4000).
+
+suite() -> [{timetrap, {seconds, 60}}].
+
+all() ->
+    [
+        a_generation_runs_to_its_end_and_says_what_it_is,
+        the_same_request_is_the_same_picture,
+        a_picture_takes_what_its_calls_take,
+        a_slow_device_slows_its_next_picture,
+        a_dead_simulated_worker_changes_no_pixel,
+        a_poisoned_call_fails_its_generation_and_no_other
+    ].
+
+init_per_suite(Config) ->
+    ok = baguette_engine_fixture:start_simulated(#{
+        model => #{experts => 3, steps => ?STEPS}, batch_us => ?CALL_US - 1000, row_us => 1000,
+        encode_us => 0, advance_us => 0, decode_us => 0, load_ms => 1, restart_ms => 10
+    }),
+    Config.
+
+end_per_suite(_Config) ->
+    baguette_engine_fixture:stop().
+
+%% Cases ----------------------------------------------------------------------------------------
+
+a_generation_runs_to_its_end_and_says_what_it_is(_Config) ->
+    {ok, #{name := <<"simulated-model">>, num_experts := 3}} = baguette_engine:model(),
+    [
+        ?assertMatch(#{simulated := true, os_pid := undefined, state := ready}, Worker)
+     || Worker <- baguette_engine:workers()
+    ],
+    {ok, Id} = baguette_engine:generate(#{prompt => <<"a">>, n => 2}),
+    ok = baguette_engine:watch(Id),
+    {ok, Result} = baguette_engine:await(Id, infinity),
+    ?assertMatch(#{simulated := true, steps := ?STEPS, top_k := 2}, Result),
+    #{images := [First, Second], keys := Keys, routing := [Routing, _]} = Result,
+    ?assertEqual(?STEPS, length(Routing)),
+    ?assertMatch(<<137, "PNG", _/binary>>, maps:get(png, First)),
+    ?assertNotEqual(pixels(First), pixels(Second)),
+    [?assertMatch(<<"simulated", _/binary>>, Key) || Key <- maps:values(Keys)],
+    ?assertEqual([], os_processes()).
+
+the_same_request_is_the_same_picture(_Config) ->
+    Request = #{seed => 7, n => 2, guidance_scale => 3.0},
+    ?assertEqual(pictures(draw(Request)), pictures(draw(Request))),
+    ?assertNotEqual(pictures(draw(Request)), pictures(draw(Request#{guidance_scale => 4.0}))).
+
+%% Both experts of a step are asked at once, of one device here: the step takes two calls, to the
+%% millisecond that the first and the last answer may come early. What the machine takes beside is
+%% not bounded.
+a_picture_takes_what_its_calls_take(_Config) ->
+    #{calls := Calls, seconds := #{experts := Seconds}} = draw(#{}),
+    ?assertEqual(2 * ?STEPS, length(Calls)),
+    [?assertEqual(?CALL_US / 1000, Ms) || #{compute_ms := Ms} <- Calls],
+    ?assert(Seconds * 1000 >= ?STEPS * (2 * ?CALL_US / 1000 - 1)).
+
+a_slow_device_slows_its_next_picture(_Config) ->
+    Before = pictures(draw(#{})),
+    ok = baguette_engine:simulate(#{speed => 0.1}),
+    #{calls := Calls} = Slow = draw(#{}),
+    ok = baguette_engine:simulate(#{speed => 1}),
+    [?assertEqual(?CALL_US / 100, Ms) || #{compute_ms := Ms} <- Calls],
+    ?assertEqual(Before, pictures(Slow)).
+
+%% The worker dies of every call until it is told otherwise; the generation waits and goes on.
+a_dead_simulated_worker_changes_no_pixel(_Config) ->
+    Undisturbed = pictures(draw(#{seed => 3, steps => 40})),
+    {ok, Id} = submit(#{seed => 3, steps => 40}),
+    ok = baguette_engine:watch(Id),
+    receive {baguette_engine, Id, {step, _}} -> ok end,
+    %% Time enough to be told otherwise before the next worker dies of it too.
+    ok = baguette_engine:simulate(#{fail => died, restart_ms => 1000}),
+    receive {baguette_engine, Id, {failover, #{why := died}}} -> ok end,
+    ok = baguette_engine:simulate(#{fail => none}),
+    {ok, Result} = baguette_engine:await(Id, infinity),
+    ?assertEqual(Undisturbed, pictures(Result)),
+    ?assertMatch(#{failovers := [_ | _]}, Result).
+
+a_poisoned_call_fails_its_generation_and_no_other(_Config) ->
+    ok = baguette_engine:simulate(#{fail => not_finite}),
+    {ok, Id} = submit(#{}),
+    ?assertMatch({error, {not_finite, #{expert := _}}}, baguette_engine:await(Id, infinity)),
+    ok = baguette_engine:simulate(#{fail => none}),
+    ?assertMatch(#{simulated := true}, draw(#{})).
+
+%% Helpers --------------------------------------------------------------------------------------
+
+submit(Options) ->
+    baguette_engine:generate(Options#{prompt => <<"a">>}).
+
+draw(Options) ->
+    {ok, Id} = submit(Options),
+    {ok, Result} = baguette_engine:await(Id, infinity),
+    Result.
+
+pictures(#{images := Images}) -> [pixels(Image) || Image <- Images].
+
+pixels(#{pixels_sha256 := Hash}) -> Hash.
+
+%% What this beam started; a port of its own is no OS process.
+os_processes() ->
+    [Port || Port <- erlang:ports(), is_worker(erlang:port_info(Port, name))].
+
+is_worker({name, Name}) -> string:find(Name, "python") =/= nomatch;
+is_worker(undefined) -> false.
