@@ -26,7 +26,8 @@ $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 
 # The parts share build directories and addresses.
 .NOTPARALLEL:
-.PHONY: help setup build demo up status down shell doctor join leave invite bench weights \
+.PHONY: help setup build demo up status down shell doctor join leave invite \
+	bench bench-cluster weights \
 	test test-erlang test-python test-cluster check check-erlang check-style check-python \
 	check-shell dialyzer fmt train-mini clean
 
@@ -86,6 +87,9 @@ invite: build ## print the line that brings the next machine into this cluster
 
 bench: build ## cluster against the single-process pipeline, milliseconds per step
 	@$(PY) scripts/bench.py
+
+bench-cluster: build ## what clusters of 8 and 64 nodes cost at rest, comings, goings (15 minutes)
+	@$(PY) scripts/bench_cluster.py
 
 train-mini: setup ## make weights/paris-mini again (about 90 minutes on two cores)
 	@nice -n 19 $(PY) scripts/train_mini.py

@@ -1,11 +1,13 @@
-"""What the cluster itself costs, on many simulated nodes on this machine.
+"""What the cluster itself costs and does, on many nodes on this machine.
 
-Every node is a real beam with the real cluster and engine; only its device is simulated (no Python,
-no model: nothing is drawn), so these figures are of gossip, placement and start, never of pictures.
-For each size of cluster, in this order: the time from start to READY of all nodes at once, the
-traffic of a cluster at rest, what moves when a node leaves, what moves when one joins. Where the
-machine was over 80 % busy while it was measured, a row is void and says so. Called by
-`make bench-cluster`. Prints a table and writes out/bench_cluster.json. PORT comes from the
+Most nodes are simulated: a real beam with the real cluster and engine, only its device is not (no
+Python, no model: nothing is drawn), so those figures are of gossip, placement and start, never of
+pictures. For each size of cluster: the time from start to READY of all nodes at once, the traffic
+of a cluster at rest, what moves when a node leaves and when one joins. Then, on small clusters: how
+fast comings and goings are noticed, and what placement expects of a step against what it takes. And
+with Python and the model: the traffic of eight nodes, and `make join` part by part. Where the
+machine was over 80 % busy meanwhile, a row of a cluster is void and says so. Called by `make
+bench-cluster` (15 minutes). Prints tables and writes out/bench_cluster.json. PORT comes from the
 environment, as for scripts/cluster.py.
 """
 
@@ -25,21 +27,36 @@ import psutil
 
 from baguette.files import check_writable
 from launcher import command_line
-from launcher.nodes import DEFAULT_PORT
+from launcher.comings import comings
+from launcher.fleets import random_fleets
+from launcher.nodes import DEFAULT_PORT, Cluster, Launch
 from launcher.options import MAX_NODES, ROOT, BadOption, Options
 from launcher.picture import write_record
 from launcher.progress import Progress
-from launcher.simulated import Device, Figures, Fleet, expert, fleet, seconds_to_ready
+from launcher.real_joins import real_joins
+from launcher.simulated import (
+    Device,
+    Figures,
+    Fleet,
+    cluster_of,
+    expert,
+    fleet,
+    seconds_to_ready,
+)
 from launcher.waiting import interruptible
 
 OUTPUT = ROOT / "out" / "bench_cluster.json"
 SIZES = (8, 64)
 SECONDS = 20.0
 TOO_BUSY = 80.0
+REAL_NODES = 8
+QUIET = 25.0
+SETTLE_SECONDS = 60.0
+JOINS, KILLS, FLEETS = 20, 5, 20
 EXAMPLES = """\
 examples:
   .venv/bin/python scripts/bench_cluster.py
-  .venv/bin/python scripts/bench_cluster.py --nodes 4 --seconds 5
+  .venv/bin/python scripts/bench_cluster.py --nodes 4 --seconds 5 --joins 3 --fleets 2
 """
 Record = dict[str, Any]
 
@@ -52,46 +69,78 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, nargs="+", default=SIZES, help="sizes (8 64)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of rest (20)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the record goes")
+    parser.add_argument("--joins", type=int, default=JOINS, help="of one node (20)")
+    parser.add_argument("--fleets", type=int, default=FLEETS, help="of random speeds (20)")
     args = parser.parse_args()
-    return command_line.run(lambda: _checked(args.nodes, args.seconds, args.output))
+    return command_line.run(lambda: _checked(args))
 
 
-def _checked(sizes: list[int], seconds: float, output: Path) -> int:
+def _checked(args: argparse.Namespace) -> int:
+    sizes, seconds = args.nodes, args.seconds
     for nodes in sizes:
         if not 2 <= nodes <= MAX_NODES:
             raise BadOption(f"--nodes got {nodes} but expected 2..{MAX_NODES}")
     if not 1 <= seconds <= 3600:
         raise BadOption(f"--seconds got {seconds} but expected 1..3600")
-    check_writable(output)
-    return bench(Options.read(os.environ).port or DEFAULT_PORT, sizes, seconds, output)
+    if min(args.joins, args.fleets) < 1:
+        raise BadOption("--joins and --fleets are at least 1")
+    check_writable(args.output)
+    return bench(Options.read(os.environ), args)
 
 
-def bench(port: int, sizes: list[int], seconds: float, output: Path) -> int:
+def bench(options: Options, args: argparse.Namespace) -> int:
     """One cluster after the other, every measure on each."""
+    port, seconds = options.port or DEFAULT_PORT, args.seconds
     device = Device()
-    clusters = []
     interruptible()
     progress = Progress()
     try:
-        for nodes in sizes:
-            progress.line(f"{nodes} simulated nodes:")
-            clusters.append(measured(port, nodes, device, seconds, progress))
+        record = {
+            "machine": machine(),
+            "device": {"simulated": device.settings(max(args.nodes))["device"][1]},
+            "seconds_of_rest": seconds,
+            "real": real(port, options.model_dir, seconds, progress),
+            "joins": real_joins(port, progress.waiting),
+            **small(port, args.joins, args.fleets, progress),
+            "clusters": [measured(port, n, device, seconds, progress) for n in args.nodes],
+        }
     finally:
         progress.close()
-    record = {
-        "simulated": True,
-        "device": {"simulated": device.settings(max(sizes))["device"][1]},
-        "seconds_of_rest": seconds,
-        "clusters": clusters,
-        "machine": machine(),
-    }
-    write_record(record, output)
-    tell(record, output)
+    write_record(record, args.output)
+    tell(record, args.output)
     return 0
+
+
+def real(port: int, model_dir: Path, seconds: float, progress: Progress) -> Record:
+    """Eight nodes with Python and the model, at rest."""
+    progress.line(f"{REAL_NODES} real nodes:")
+    launch = Launch(REAL_NODES, model_dir)
+    with cluster_of(Cluster(port, mode="bench"), launch, progress) as running:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline and not quiet():
+            progress.waiting("waiting for the machine to be quiet")
+        return {"nodes": REAL_NODES, **watched(lambda: at_rest(running, seconds, progress))}
+
+
+def quiet() -> bool:
+    """Whether this machine had little to do for five seconds: what was started has settled."""
+    return psutil.cpu_percent(interval=5.0) < QUIET
+
+
+def small(port: int, joins: int, fleets: int, progress: Progress) -> Record:
+    """Who comes and goes, on eight simulated nodes; unequal machines, on five."""
+    progress.line("8 simulated nodes, coming and going:")
+    with fleet(port, 8, Device(), progress) as running:
+        coming = comings(running, 8, joins, min(joins, KILLS), progress.waiting)
+    progress.line("5 simulated nodes of unequal speed:")
+    with fleet(port, 5, Device(), progress) as running:
+        unequal = random_fleets(running, 5, fleets, progress.waiting)
+    return {"comings": coming, "unequal": unequal}
 
 
 def measured(port: int, nodes: int, device: Device, seconds: float, progress: Progress) -> Record:
     """One cluster, started for this and stopped again."""
+    progress.line(f"{nodes} simulated nodes:")
     measures: list[tuple[str, Callable[[], Record]]] = []
     began = time.monotonic()
     with fleet(port, nodes, device, progress) as running:
@@ -248,6 +297,8 @@ ROWS: tuple[tuple[str, str, Callable[[Record], Any]], ...] = (
 
 def tell(record: Record, output: Path) -> None:
     """The table; a value measured on a machine that was too busy stands in brackets."""
+    for line in [*_real(record), *_comings(record["comings"]), *_unequal(record["unequal"])]:
+        print(line)
     clusters = record["clusters"]
     heads = "".join(f"{c['nodes']:>6} nodes" for c in clusters)
     print(f"{'simulated devices':<38}{heads}")
@@ -258,6 +309,38 @@ def tell(record: Record, output: Path) -> None:
         busy = found["machine_busy_percent"]
         print(f"void: {part} of {nodes} nodes, the machine was {busy:.0f} % busy (in brackets)")
     print(f"{record['machine']['cores']} cores; no Python, no model; {os.path.relpath(output)}")
+
+
+def _real(record: Record) -> list[str]:
+    rest = record["real"]
+    return [
+        f"{rest['nodes']} real nodes at rest: {_cell(rest, lambda r: r['wire_bytes']['median'])} "
+        f"bytes out a node a second, machine {rest['machine_busy_percent']:.0f} % busy",
+        "`make join` to READY, seconds from the command to each part:",
+        *(
+            f"  {name:<14}" + "  ".join(f"{part} {at:.1f}" for part, at in parts.items())
+            for name, parts in record["joins"].items()
+        ),
+    ]
+
+
+def _comings(found: Record) -> list[str]:
+    sees, boots = found["seconds_to_see_all"], found["of_these_to_boot"]
+    goes = found["seconds_until_gone_everywhere"]
+    return [
+        f"a joiner sees all 8 nodes after {sees['median']:.2f} s (p95 {sees['p95']:.2f}; of this "
+        f"{boots['median']:.2f} for Erlang to start; {found['joins']} joins)",
+        f"a killed node is off every list after {goes['median']:.1f} s "
+        f"(most {goes['most']:.1f}; {found['kills']} kills)",
+    ]
+
+
+def _unequal(found: Record) -> list[str]:
+    ratio = found["measured_to_expected"]
+    return [
+        f"a step on {len(found['fleets'])} random fleets of 5: measured to expected "
+        f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})"
+    ]
 
 
 def _cell(found: Record, value: Callable[[Record], Any]) -> str:

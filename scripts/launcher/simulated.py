@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher.control import Control
@@ -123,15 +123,22 @@ class Fleet:
 @contextmanager
 def fleet(port: int, nodes: int, device: Device, progress: Progress) -> Iterator[Fleet]:
     """`nodes` simulated nodes that are ready; gone afterwards, and with us if we end before."""
-    cluster = Cluster(port, mode="simulated")
+    launch = Launch(nodes, None, engine=device.settings(nodes))
+    with cluster_of(Cluster(port, mode="simulated"), launch, progress) as running:
+        yield running
+
+
+@contextmanager
+def cluster_of(cluster: Cluster, launch: Launch, progress: Progress) -> Iterator[Fleet]:
+    """A cluster that is ready; gone afterwards, and with us if we end before."""
     guard = os.pipe()
     try:
-        launch = Launch(nodes, None, guard[0], engine=device.settings(nodes))
-        with claim(port, nodes):
+        launch = replace(launch, guard=guard[0])
+        with claim(cluster.port, launch.nodes):
             start(cluster, launch)
             with Control(cluster.target()) as control:
                 control.connect(CONNECT_SECONDS)
-                become_ready(cluster, control, nodes, progress)
+                become_ready(cluster, control, launch.nodes, progress)
                 yield Fleet(cluster, launch, control)
     finally:
         progress.close()

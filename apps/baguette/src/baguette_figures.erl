@@ -33,6 +33,7 @@ this() ->
         at_ms => erlang:system_time(millisecond),
         joined => joined(Cluster),
         linked => length(linked(Cluster)),
+        expected_step_us => baguette_cluster:expected_step_us(),
         workers => [counted(Worker) || Worker <- baguette_engine:workers()],
         wire => wire(),
         gossip => maps:get(gossip, Cluster, undefined),

@@ -4,7 +4,8 @@
 -module(baguette_cluster).
 
 %% Looking
--export([nodes/0, holders/1, holders/2, components/0, plan/0, why_missing/1]).
+-export([nodes/0, holders/1, holders/2, components/0, plan/0, expected_step_us/0]).
+-export([why_missing/1]).
 -export([unreached/0, overview/0, health/0]).
 %% Looking without the application: for a doctor
 -export([tailnet/1]).
@@ -136,6 +137,13 @@ component_info(Planned, Rows) ->
 -spec plan() -> baguette_cluster_placement:plan().
 plan() ->
     baguette_cluster_holdings:plan().
+
+%% @doc How long a step is expected to take as things are planned: what placement makes small.
+-spec expected_step_us() -> non_neg_integer().
+expected_step_us() ->
+    Reports = [R || {R, _} <- baguette_cluster_table:reports()],
+    {_Uncovered, Us} = baguette_cluster_placement:expected_us(plan(), Reports),
+    Us.
 
 %% @doc Why holders/1 is empty: what somebody who waits for it can be told.
 -spec why_missing(component()) -> missing().
