@@ -11,7 +11,7 @@
 %% A node that does not know its own disk yet reports no plan: it is not waited for, except by those
 %% who expect it at their start.
 %%
-%% Unloading needs the same plan for settle_ms and every node it names for the component ready and
+%% Unloading needs the same plan for settle_ms and a node it names for the component ready and
 %% reachable; and of what is ready here, a promise. Protocol, all of it in reports (facts letting_go
 %% and promises), so that a lost or late message is nothing but a late one:
 %%   wish      "I would let go of C", under a number never used before; whoever has such a wish
@@ -146,7 +146,7 @@ next(Held, #{plan := Plan, reports := [Own | _]} = View, Now, S) ->
     Drops = [C || C <- Held -- Line, may_let_go(C, View, Now, Wishing)],
     Gone = Wishing#?MODULE{wishes = maps:without(Drops, Wishing#?MODULE.wishes)},
     Kept = lists:sort(Held -- Drops),
-    Loads = [C || C <- Line -- Held, may_load(C, View, Now, Gone)],
+    Loads = urgent_first([C || C <- Line -- Held, may_load(C, View, Now, Gone)], View),
     {fitting(Loads, Kept, Own), promise(Kept, Line, View, Now, Gone)}.
 
 %% Letting go -----------------------------------------------------------------------------------
@@ -233,18 +233,27 @@ too_young(Now, #?MODULE{started_ms = Started, settle_ms = Settle, preparing = tr
 too_young(Now, #?MODULE{started_ms = Started, settle_ms = Settle}) ->
     Now - Started < ?PATIENCE * Settle.
 
-%% Everybody who is to hold it is ready and can be asked; and there is somebody.
+%% Somebody who is to hold it is ready and can be asked. Not everybody: nodes that are full would
+%% wait for each other.
 covered(C, #{plan := Plan, reports := Reports, up := Up}) ->
     Ready = [baguette_cluster_report:node(R) || R <- Reports, is_ready(C, R)],
-    case maps:get(C, Plan, []) of
-        [] -> false;
-        Named -> lists:all(fun(N) -> lists:member(N, Ready) andalso lists:member(N, Up) end, Named)
-    end.
+    Named = maps:get(C, Plan, []),
+    lists:any(fun(N) -> lists:member(N, Ready) andalso lists:member(N, Up) end, Named).
 
 %% Who leaves holds for the moment, not for us.
 held_by_any(Reports) ->
     Staying = [R || R <- Reports, not baguette_cluster_report:leaving(R)],
     lists:usort(lists:append([baguette_cluster_report:held(R) || R <- Staying])).
+
+urgent_first(Loads, #{plan := Plan, reports := Reports}) ->
+    Holders = fun(C) ->
+        [
+            baguette_cluster_report:node(R)
+         || R <- Reports, lists:member(C, baguette_cluster_report:held(R))
+        ]
+    end,
+    Urgency = fun(C) -> baguette_cluster_order:urgency(Holders(C), maps:get(C, Plan)) end,
+    [C || {_, C} <- lists:sort([{Urgency(C), C} || C <- Loads])].
 
 %% What is still to be dropped takes its memory until it is: a load that does not fit waits.
 fitting([], Held, _Own) ->

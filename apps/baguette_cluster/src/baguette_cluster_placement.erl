@@ -65,10 +65,11 @@ at_rest(Fleet, Tries) ->
     end.
 
 once(Fleet) ->
-    Covered = baguette_cluster_cover:cover(baguette_cluster_cover:keep(Fleet)),
+    Held = baguette_cluster_cover:keep(Fleet),
+    Covered = baguette_cluster_cover:cover(Held),
     Spread = spread(Covered),
     Improved = lists:foldl(fun load_more/2, Spread, baguette_cluster_draft:nodes(Spread)),
-    baguette_cluster_draft:plan(rearrange(Improved)).
+    baguette_cluster_draft:plan(rearrange(Improved, Held)).
 
 %% Spread ---------------------------------------------------------------------------------------
 
@@ -158,22 +159,23 @@ is_enough(Before, After) ->
 %% What grew one by one may be far from what would be planned for the whole, although no single node
 %% could make it better: two fast ones among slow ones are worth nothing until both have their half.
 %% The only step that may make a held component move for speed; what it gives up, others hold.
-rearrange(D) ->
+rearrange(D, Held) ->
     Now = total(D),
     case is_enough(Now, baguette_cluster_draft:least(D)) of
-        true -> if_worth_it(baguette_cluster_cover:afresh(D), Now, D);
+        true -> if_worth_it(baguette_cluster_cover:afresh(D), Now, D, Held);
         false -> D
     end.
 
-if_worth_it(Afresh, Now, D) ->
+if_worth_it(Afresh, Now, D, Held) ->
+    Target = baguette_cluster_draft:plan(Afresh),
     Plan = baguette_cluster_draft:plan(D),
     Loads = [
         baguette_cluster_draft:load_us(C, N, D)
-     || {C, Nodes} <- maps:to_list(baguette_cluster_draft:plan(Afresh)),
-        N <- Nodes -- maps:get(C, Plan)
+     || {C, Nodes} <- maps:to_list(Target), N <- Nodes -- maps:get(C, Plan)
     ],
-    Same = covered(Afresh) =:= covered(D),
-    case Same andalso net(Now, total(Afresh), lists:sum(Loads)) > 0 of
+    Pays = covered(Afresh) =:= covered(D) andalso
+        net(Now, total(Afresh), lists:sum(Loads)) > 0,
+    case Pays andalso baguette_cluster_order:exists(Target, Held) of
         true -> Afresh;
         false -> D
     end.

@@ -16,7 +16,8 @@
     prop_a_leave_loads_what_was_lost_or_what_pays/0,
     prop_no_node_idles_that_could_help/0,
     prop_a_trembling_measurement_changes_nothing/0,
-    prop_started_one_by_one_is_as_good/0
+    prop_started_one_by_one_is_as_good/0,
+    prop_there_is_a_safe_order/0
 ]).
 
 -import(baguette_cluster_fleet, [report/2, apply_plan/2]).
@@ -72,6 +73,24 @@ state() -> frequency([{5, idle}, {2, ready}, {1, loading}, {1, restarting}, {1, 
 sublist(List) ->
     ?LET(Keep, [frequency([{3, true}, {1, false}]) || _ <- List],
         [X || {X, true} <- lists:zip(List, Keep)]).
+
+%% Nobody may have to wait for another who waits for him: full nodes that exchange what they hold.
+%% (Where something has no holder at all the plan may ask for more than can be had.)
+prop_there_is_a_safe_order() ->
+    ?FORALL({Some, Calls}, {oneof([any_fleet(), one_size_fleet()]), vector(?MAX_NODES, call_us())},
+        begin
+            %% Holding what was planned for other speeds, as after a change of load.
+            Fleet = lists:zipwith(fun slower/2, apply_plan(plan(Some), Some),
+                lists:sublist(Calls, length(Some))),
+            Plan = plan(Fleet),
+            Held = baguette_cluster_cover:keep(
+                baguette_cluster_draft:indexed(baguette_cluster_draft:fleet(Fleet))),
+            told(Fleet, Plan, baguette_cluster_order:exists(Plan, Held))
+        end).
+
+slower(Report, Us) ->
+    Extra = baguette_cluster_report:extra(Report),
+    baguette_cluster_report:set(extra, Extra#{call_us => Us}, Report).
 
 shuffled(List) ->
     ?LET(Keys, [integer() || _ <- List], [X || {_, X} <- lists:sort(lists:zip(Keys, List))]).

@@ -22,7 +22,7 @@ from baguette.worker.state import forget_peak, keep_peak
 
 BATCHES = (1, 4, 16)
 ROWS = (2, 4, 8)
-# Of so many calls the fastest counts.
+# Of so many calls the fastest counts; fewer say nothing.
 _RECENT = 32
 
 
@@ -53,8 +53,9 @@ class Served:
         self._recent.append(micros)
 
     def to_map(self) -> dict[str, int]:
-        """For `stats`; image_us is 0 before the first canonical call."""
-        return {"calls": self.calls, "image_us": min(self._recent, default=0)}
+        """For `stats`; image_us is 0 until there were enough calls for one without a hitch."""
+        enough = len(self._recent) == _RECENT
+        return {"calls": self.calls, "image_us": min(self._recent) if enough else 0}
 
 
 class Explorer:
