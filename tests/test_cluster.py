@@ -81,8 +81,9 @@ def test_the_requesters_own_worker_killed_while_it_draws_changes_no_pixel(
     worker.signal(signal.SIGKILL)
     result = drawing.result()
     same(result, reference(reference_eight, request))
-    waited = [event for event in drawing.seen if event["event"] == "waiting"]
-    assert [event["reason"] for event in waited] == ["pipeline_restarting"]
+    reasons = [event["reason"] for event in drawing.seen if event["event"] == "waiting"]
+    assert reasons[0] == "pipeline_restarting"
+    assert set(reasons[1:]) <= {"pipeline_late"}  # what it imports takes seconds on a busy machine
     assert cluster.worker(node_name(0), "pipeline") != worker
 
 
