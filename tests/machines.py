@@ -26,9 +26,24 @@ from live import PATIENCE, ROOT, TAG, leftovers
 
 NODE = ROOT / "scripts" / "node.py"
 NEEDED = ("ip", "wg", "wireguard-go")
-# Whether `network` can be had here.
-POSSIBLE = os.geteuid() == 0 and Path("/dev/net/tun").exists() and all(map(shutil.which, NEEDED))
 WG_PORT = 51820
+
+
+def _possible() -> bool:
+    """Whether `network` can be had here: tools, rights, and a kernel that lets us."""
+    if os.geteuid() != 0 or not all(map(shutil.which, NEEDED)):
+        return False
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError:
+        return False
+    name = f"bgt{uuid.uuid4().hex[:8]}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+    return made.returncode == 0
+
+
+POSSIBLE = _possible()
 
 # What the line of `make invite` calls: the same command without the installation before it.
 MAKE = """#!/bin/sh

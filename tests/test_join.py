@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import pytest
 from agreement import reference
 from baguette.pipeline import Pipeline
 from launcher.processes import Process, wait_gone
-from live import PATIENCE, free_port
+from live import PATIENCE, ROOT, free_port
 from machines import NODE, Machine, loopback
 
 PROMPT = "a red circle on a blue background"
@@ -74,6 +75,31 @@ def test_two_machines_join_draw_and_leave(
     assert f"{two.address} has left" in two.good("leave")
     assert two.address not in one.status()
     assert "has not joined" in two.good("leave")
+    one.good("leave")
+
+
+def test_leaving_under_load_repeats_no_call(
+    machines: list[Machine], reference_eight: Pipeline
+) -> None:
+    one, two = machines
+    join(one)
+    one.share_secret(two)
+    join(two, one.address)
+    one.until_status(two.address)
+    request = {"prompt": PROMPT, "seed": 7, "steps": 60, "n": 4, "top_k": "full"}
+    program = str(ROOT / "tests" / "draw_here.py")
+    drawing = one.start(sys.executable, program, one.address, json.dumps(request))
+    one.until_status("asking")
+    two.good("leave")
+    output, _ = drawing.communicate(timeout=PATIENCE)
+    assert drawing.returncode == 0, output
+    result = json.loads(output.splitlines()[-1])
+    expected = reference(reference_eight, request)
+    assert [i["pixels_sha256"] for i in result["images"]] == [
+        i["pixels_sha256"] for i in expected["images"]
+    ]
+    assert f"baguette@{two.address}" in {call["node"] for call in result["calls"]}
+    assert result["failovers"] == []
     one.good("leave")
 
 

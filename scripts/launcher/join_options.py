@@ -64,11 +64,15 @@ def _peers(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if len(names) > MAX_PEERS:
         raise BadOption(f"PEERS names {len(names)} machines but expected at most {MAX_PEERS}")
-    return sorted({_resolved(name) for name in names})
+    found = [_resolved(name) for name in names]
+    return list(dict.fromkeys(address for address in found if address is not None))
 
 
-def _resolved(name: str) -> str:
-    """The IPv4 address of a host; an address is its own."""
+def _resolved(name: str) -> str | None:
+    """The IPv4 address of a host; an address is its own; None for this machine's own name.
+
+    Debian lets a machine's own name be 127.0.1.1.
+    """
     try:
         return str(ipaddress.IPv4Address(name))
     except ValueError:
@@ -79,7 +83,8 @@ def _resolved(name: str) -> str:
         raise BadOption(
             f"PEERS: {name[:80]!r} has no IPv4 address ({error}); give the address itself"
         ) from None
-    return str(found[0][4][0])
+    address = str(found[0][4][0])
+    return None if is_loopback(address) else address
 
 
 def _address(text: str) -> str:

@@ -90,6 +90,8 @@ event({warning, #{text := Text}}) ->
     [Text, "\n"];
 event({waiting, #{expert := Expert, reason := Reason}}) ->
     ["waiting for ", expert_name(Expert), ": ", missing(Reason)];
+event({waiting, #{reason := Reason}}) ->
+    ["waiting: ", pipeline(Reason)];
 event({failover, #{expert := Expert, from := From, to := To}}) ->
     Line = [expert_name(Expert), short(From), short(To)],
     io_lib:format("~ts: ~ts did not answer, asking ~ts", Line);
@@ -106,6 +108,10 @@ missing(no_memory) -> "no node that has it on its disk has the memory for it; le
 missing(not_settled) -> "the nodes have not agreed yet who holds it";
 missing({late, Node}) -> [short(Node), " has it and takes longer than usual"];
 missing(Other) -> io_lib:format("~0tP", [Other, 12]).
+
+pipeline(pipeline_restarting) -> "this node's own worker died; it is being started again";
+pipeline(pipeline_late) -> "this node's own worker takes longer than usual";
+pipeline(Other) -> missing(Other).
 
 bar(Step, Steps) ->
     Full = 20 * Step div max(Steps, 1),
