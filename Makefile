@@ -41,15 +41,16 @@ help: ## list these targets
 	@echo '  make demo PROMPT="a red circle on a blue background" SEED=7 NODES=4'
 
 setup: ## install what is missing: Erlang packages, .venv, pinned Python packages
-	@scripts/setup
+	@scripts/setup </dev/null
 
 # --- a cluster on this machine -------------------------------------------------------------------
 
 ERLANG_SOURCES := $(wildcard apps/*/src apps/*/include apps/*/src/*.erl apps/*/src/*.app.src \
 	apps/*/include/*.hrl) rebar.config rebar.config.script
 
+# Nothing here may read standard input: an invitation waits there (make join SECRET=-).
 _build/.compiled: $(ERLANG_SOURCES) | setup
-	@QUIET=1 rebar3 compile
+	@QUIET=1 rebar3 compile </dev/null
 	@touch $@
 
 build: setup _build/.compiled ## compile the Erlang applications
@@ -77,8 +78,8 @@ doctor: build ## check whether this machine can join a cluster, and say what to 
 join: build ## join the cluster of this tailnet, or that of PEERS=host1,host2
 	@$(PY) scripts/node.py join
 
-leave: build ## finish what others asked of this node, tell them, and end it
-	@$(PY) scripts/node.py leave
+leave: ## finish what others asked of this node, tell them, and end it
+	@[ -x $(PY) ] || { echo 'this machine has not joined'; exit 0; }; $(PY) scripts/node.py leave
 
 invite: build ## print the line that brings the next machine into this cluster
 	@$(PY) scripts/node.py invite

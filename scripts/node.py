@@ -44,7 +44,7 @@ def main() -> int:
         return run(lambda: joining.keep(args.host or ""))
     if args.host is not None:
         parser.error(f"{args.command} takes no argument; values come as environment variables")
-    return run(lambda: joining.COMMANDS[args.command](from_environment()))
+    return run(lambda: joining.COMMANDS[args.command](from_environment(args.command)))
 
 
 if __name__ == "__main__":

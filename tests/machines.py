@@ -45,11 +45,10 @@ def _possible() -> bool:
 
 POSSIBLE = _possible()
 
-# What the line of `make invite` calls: the same command without the installation before it.
+# What the line of `make invite` calls: make itself, in our checkout, with something to compile
+# before it comes to the command, as on a new machine.
 MAKE = """#!/bin/sh
-command=$1; shift
-for pair in "$@"; do export "$pair"; done
-exec {python} {node} "$command"
+exec {make} -C {root} -W apps/baguette/src/baguette.erl "$@"
 """
 
 
@@ -68,7 +67,8 @@ class Machine:
     cable: str = ""
 
     def environment(self, **options: str) -> dict[str, str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("BAGUETTE", "XDG_"))}
+        foreign = ("BAGUETTE", "XDG_", "MAKE", "MFLAGS", "PORT", "NODES", "MODEL")
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         own = {
             "HOME": str(self.home),
             "PATH": f"{self.home}/bin:{clean['PATH']}",
@@ -153,7 +153,7 @@ class Machine:
 
 def _make_home(home: Path) -> None:
     (home / "bin").mkdir(parents=True)
-    make = MAKE.format(python=shlex.quote(sys.executable), node=shlex.quote(str(NODE)))
+    make = MAKE.format(make=shutil.which("make"), root=shlex.quote(str(ROOT)))
     (home / "bin" / "make").write_text(make)
     (home / "bin" / "tailscale").write_text(f"#!/bin/sh\ncat {home}/status.json\n")
     for program in (home / "bin").iterdir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -175,6 +176,41 @@ def test_joining_twice_is_refused(machines: list[Machine]) -> None:
     status, told = one.node("join", PEERS="")
     assert status == 1
     assert "has joined already" in told
+    one.good("leave")
+
+
+def test_a_second_join_at_the_same_time_changes_nothing(machines: list[Machine]) -> None:
+    one, _ = machines
+    first, second = (one.start(sys.executable, str(NODE), "join", PEERS="") for _ in range(2))
+    told = [popen.communicate(timeout=PATIENCE)[0] for popen in (first, second)]
+    assert sorted((first.returncode, second.returncode)) == [0, 1], told
+    assert one.draw(**REQUEST)["images"]
+    assert "has left" in one.good("leave")
+
+
+def test_a_refused_join_leaves_the_secret_as_it_was(machines: list[Machine]) -> None:
+    one, _ = machines
+    join(one)
+    secret = one.secret_file().read_text()
+    status, _ = one.node("join", PEERS="", SECRET="new")
+    assert status == 1
+    assert one.secret_file().read_text() == secret
+    one.good("leave")
+
+
+def test_a_machine_with_experts_only_joins_and_serves_none(
+    machines: list[Machine], tmp_path: Path
+) -> None:
+    one, _ = machines
+    model = tmp_path / "experts"
+    whole = ROOT / "weights" / "paris-mini"
+    for part in ("expert_0", "expert_1"):
+        shutil.copytree(whole / part, model / part)
+    shutil.copy(whole / "config.json", model)
+    told = one.good("join", PEERS="", MODEL=str(model))
+    assert "Assigned Expert: E0 E1" in told
+    assert "the cluster waits for E2 E3 E4 E5 E6 E7" in told
+    assert "E3: nobody has it on its disk" in one.status()
     one.good("leave")
 
 

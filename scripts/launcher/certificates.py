@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from launcher.erlang import write_private
+from launcher.erlang import term, write_private
 from launcher.secret import Secret
 
 # The order of the group of P-256 (FIPS 186-5): private keys are 1 .. ORDER - 1.
@@ -102,6 +102,6 @@ def _pem(certificate: x509.Certificate) -> bytes:
 def _options(directory: Path) -> str:
     """Erlang's -ssl_dist_optfile: both sides show a certificate and both are checked."""
     names = (("certfile", "node.pem"), ("keyfile", "node.key"), ("cacertfile", "authority.pem"))
-    files = "".join(f'{{{name}, "{directory / file}"}}, ' for name, file in names)
+    files = "".join(f"{{{name}, {term(str(directory / file))}}}, " for name, file in names)
     common = f"{files}{{verify, verify_peer}}, {{versions, ['tlsv1.3']}}"
     return f"[{{server, [{common}, {{fail_if_no_peer_cert, true}}]}},\n {{client, [{common}]}}].\n"

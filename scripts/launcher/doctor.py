@@ -8,6 +8,7 @@ a process of its own: a broken torch must not break the doctor.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import socket
@@ -19,13 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from launcher.erlang import RUN, erl, term
-from launcher.join_options import TAILNET, JoinOptions, is_loopback, present_here, toward
+from launcher.join_options import (
+    TAILNET,
+    WEB_PORT_BELOW,
+    JoinOptions,
+    is_loopback,
+    present_here,
+    toward,
+    web_host,
+)
 from launcher.options import ROOT, BadOption
 from launcher.processes import Refused
 from launcher.secret import Secret, secret_file
 
 ERLANG_SECONDS = 30.0
-PYTHON_SECONDS = 120.0
+PYTHON_SECONDS = 1800.0  # a large model on a slow disk is hashed whole
 CONNECT_SECONDS = 1.5
 INVITE = "run `make invite` on a machine of the cluster, and here the line that it prints"
 MARKS = {"ok": "✓", "warn": "!", "bad": "✗"}
@@ -54,6 +63,7 @@ class Examination:
     peers: list[str] = field(default_factory=list)
     answering: list[str] = field(default_factory=list)
     tls: bool = False
+    serves: bool = True  # has the parts of the model that a requesting node needs
 
     @property
     def bad(self) -> list[Check]:
@@ -63,10 +73,11 @@ class Examination:
         self.checks.append(Check(name, state, text, todo))
 
 
-def examine(options: JoinOptions, ours: str | None = None) -> Examination:
-    """Look at everything; nothing is started or changed. `ours`: a node of this machine runs there.
+def examine(options: JoinOptions, ours: str | None = None, invited: bool = False) -> Examination:
+    """Look at everything; nothing is started or changed.
 
-    Whatever it holds is then no trouble.
+    `ours`: a node of this machine runs there, and what it holds is no trouble. `invited`: a secret
+    has come with an invitation.
     """
     found = Examination()
     if options.peers is None:
@@ -75,8 +86,8 @@ def examine(options: JoinOptions, ours: str | None = None) -> Examination:
         _chosen(found, options)
     if found.host is not None:
         _port(found, found.host, options.port, ours == found.host)
-        _others(found, options)
-    _secret(found)
+        _others(found, options, ours)
+    _secret(found, invited)
     _python(found, options.model_dir)
     _writable(found)
     return found
@@ -123,34 +134,53 @@ def _chosen(found: Examination, options: JoinOptions) -> None:
     else:
         found.host, found.tls = host, not is_loopback(host)
         found.peers = [peer for peer in found.peers if peer != host]
-        found.add("address", "ok", f"{host}, {_protection(host, found.tls)}")
+        _warn_of(found, host, options.address is not None)
 
 
-def _protection(host: str, tls: bool) -> str:
-    if not tls:
-        return "loopback: only nodes on this machine can join"
-    import ipaddress
-
-    more = " (with Tailscale running, leave PEERS and ADDRESS out)"
-    return "with TLS" + (more if ipaddress.ip_address(host) in TAILNET else "")
+def _warn_of(found: Examination, host: str, named: bool) -> None:
+    """An address that strangers may reach is taken only when it was named, and told always."""
+    address = ipaddress.ip_address(host)
+    if address.is_loopback:
+        found.add("address", "ok", f"{host}: only nodes on this machine can join")
+    elif address in TAILNET:
+        text = f"{host} is a tailnet's, and joins with TLS on top"
+        found.add("address", "warn", text, "with Tailscale running, leave PEERS and ADDRESS out")
+    elif address.is_global and not named:
+        text = f"{host} can be reached from the internet"
+        todo = f"join over a tailnet, or name it if you mean it: ADDRESS={host}"
+        found.add("address", "bad", text, todo)
+    else:
+        text = f"the node will listen at {host}, with TLS, to whoever has the secret"
+        found.add("address", "warn", text)
 
 
 def _port(found: Examination, host: str, port: int, ours: bool) -> None:
     if ours:
         found.add("port", "ok", f"{port} on {host} is this machine's node's own")
         return
+    web = (web_host(host), port - WEB_PORT_BELOW)
+    for name, (where, number) in (("port", (host, port)), ("web port", web)):
+        taken = _taken(where, number)
+        if taken is None:
+            found.add(name, "ok", f"{number} on {where} is free")
+        else:
+            todo = f"ss -ltnp sport = {number}   (or another PORT=..., the same on all machines)"
+            found.add(name, "bad", f"{number} on {where} cannot be used: {taken}", todo)
+
+
+def _taken(host: str, port: int) -> str | None:
+    """Why a socket cannot listen there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
             probe.listen(1)
-            found.add("port", "ok", f"{port} on {host} is free")
         except OSError as error:
-            todo = f"ss -ltnp sport = {port}   (a port must be the same on all machines: PORT=...)"
-            found.add("port", "bad", f"{port} on {host} cannot be used: {error.strerror}", todo)
+            return str(error.strerror)
+        return None
 
 
-def _others(found: Examination, options: JoinOptions) -> None:
+def _others(found: Examination, options: JoinOptions, ours: str | None) -> None:
     """Who listens where a peer would."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         answers = pool.map(lambda peer: _answers(peer, options.port), found.peers)
@@ -158,6 +188,8 @@ def _others(found: Examination, options: JoinOptions) -> None:
     text = f"{len(found.answering)} of {len(found.peers)} answer on port {options.port}"
     if found.answering:
         found.add("peers", "ok", f"{text}: {_some(found.answering)}")
+    elif ours is not None:
+        found.add("peers", "ok", f"{text}: this machine is alone so far")
     elif options.peers:
         todo = "start them (make join), or go on: they are tried again and again"
         found.add("peers", "warn", text, todo)
@@ -179,8 +211,11 @@ def _some(names: Iterable[str], most: int = 4) -> str:
     return ", ".join(listed[:most]) + more
 
 
-def _secret(found: Examination) -> None:
+def _secret(found: Examination, invited: bool) -> None:
     path = secret_file()
+    if invited:
+        found.add("secret", "ok", "it came with the invitation")
+        return
     try:
         Secret.read(path)
         found.add("secret", "ok", f"{path}")
@@ -205,6 +240,10 @@ def _python(found: Examination, model_dir: Path) -> None:
         )
         said = json.loads(done.stdout)
         found.checks += [Check(**check) for check in said["checks"]]
+        found.serves = bool(said["serves"])
+    except subprocess.TimeoutExpired:
+        text = f"{model_dir} could not be read and hashed within {PYTHON_SECONDS / 60:.0f} minutes"
+        found.add("model", "bad", text, "put it on a faster disk")
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
         found.add("python", "bad", f"the package cannot be run ({error})", "make setup")
 

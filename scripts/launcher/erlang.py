@@ -91,6 +91,7 @@ def write_cookie(run: Path, cookie: str) -> None:
     """Where the emulator looks for it, mode 0400: it is on no command line."""
     path = run / "xdg" / "erlang" / ".erlang.cookie"
     path.parent.mkdir(parents=True, exist_ok=True)
+    (run / ".erlang.cookie").unlink(missing_ok=True)  # where it is looked for first
     write_private(path, cookie)
 
 
@@ -99,7 +100,7 @@ def write_private(path: Path, text: str) -> None:
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     fd = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o400)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

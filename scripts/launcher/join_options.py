@@ -113,6 +113,11 @@ def is_loopback(address: str) -> bool:
     return ipaddress.IPv4Address(address).is_loopback
 
 
+def web_host(host: str) -> str:
+    """Where the node at `host` answers HTTP: loopback, since nothing there asks who calls."""
+    return host if is_loopback(host) else "127.0.0.1"
+
+
 def present_here(address: str) -> bool:
     """Whether a socket can be bound to it."""
     with socket.socket() as probe:
@@ -123,5 +128,7 @@ def present_here(address: str) -> bool:
         return True
 
 
-def from_environment() -> JoinOptions:
-    return JoinOptions.read(os.environ)
+def from_environment(command: str) -> JoinOptions:
+    """Who leaves need not say, or resolve, whom to join."""
+    kept = ("ADDRESS", "PORT") if command in ("leave", "invite") else tuple(os.environ)
+    return JoinOptions.read({name: os.environ[name] for name in kept if name in os.environ})

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import IO
 
 from launcher.control import Control, Event
 from launcher.doctor import Examination, examine
 from launcher.erlang import last_words
 from launcher.join_options import DEFAULT_PORT, WEB_PORT_BELOW, JoinOptions
 from launcher.keeper import Keeper
-from launcher.member import Member, Plan, prepare, run_directory, running
-from launcher.options import ROOT, BadOption
+from launcher.member import Member, Plan, claim, prepare, run_directory, running
+from launcher.options import ROOT
 from launcher.processes import Refused, wait_gone
 from launcher.progress import Progress
 from launcher.secret import Secret, secret_file
@@ -24,15 +26,18 @@ from launcher.waiting import interruptible, uninterrupted
 READY_SECONDS = 600.0  # an 11 B expert takes its time from a slow disk
 KEEPER_SECONDS = 60.0
 LEAVE_SECONDS = 60.0
+MANY_DEATHS = 3
 STOP_PATIENCE = 15.0
 
 
 def doctor(options: JoinOptions) -> int:
     """Every check, and what to type where one fails; exit status 1 when one does."""
     there = running(options.address)
-    if there is not None and options.address is None and not there.on_tailnet():
-        options = replace(options, address=there.host, port=there.port, peers=[])
-    found = examine(options, there.host if there else None)
+    if there is not None:
+        options = replace(options, port=there.port)
+        if options.peers is None and there.peers is not None:
+            options = replace(options, address=there.host, peers=there.peers)
+    found = examine(options, ours=there.host if there else None)
     for check in found.checks:
         print(check.line())
     if found.bad:
@@ -46,35 +51,31 @@ def doctor(options: JoinOptions) -> int:
 def join(options: JoinOptions) -> int:
     """Check, start the node with its keeper, wait until it is READY, print its report."""
     begun = time.monotonic()
-    _take_secret(options)
-    found = _checked(options)
+    offered = _offered(options)
+    found = _checked(options, offered is not None)
     assert found.host is not None
-    secret, made = _secret()
-    plan = _plan(options, found)
-    if made:
-        print(
-            "A new secret was made: `make invite` prints the line that brings in the next machine"
-        )
-    interruptible()
-    member = prepare(plan, secret)
-    if options.foreground:
-        return Keeper(member).keep()
-    try:
-        return _become_ready(_kept(member), begun)
-    except BaseException:
-        with uninterrupted():
-            (running(plan.host) or member).stop(STOP_PATIENCE)
-        raise
+    with claim(found.host) as lock:
+        secret = _settled(offered)
+        interruptible()
+        member = prepare(_plan(options, found), secret)
+        if options.foreground:
+            return Keeper(member).keep()
+        try:
+            return _become_ready(_kept(member, lock), begun)
+        except BaseException:
+            with uninterrupted():
+                (Member.load(member.run) or member).stop(STOP_PATIENCE)
+            raise
 
 
-def _checked(options: JoinOptions) -> Examination:
+def _checked(options: JoinOptions, invited: bool) -> Examination:
     there = running(options.address)
     if there is not None:
         raise Refused(
             f"this machine has joined already, as {there.host}: `make status` shows the cluster, "
             "`make leave` leaves it"
         )
-    found = examine(options)
+    found = examine(options, invited=invited)
     for check in found.checks:
         if check.state != "ok":
             print(check.line())
@@ -93,53 +94,46 @@ def _plan(options: JoinOptions, found: Examination) -> Plan:
         tls=found.tls,
         tailscale=options.tailscale,
         web_port=options.port - WEB_PORT_BELOW,
+        serves=found.serves,
     )
 
 
-def _take_secret(options: JoinOptions) -> None:
-    """SECRET=- (an invitation) or new; an old one is kept aside."""
-    path = secret_file()
+def _offered(options: JoinOptions) -> Secret | None:
+    """SECRET=- (an invitation) or new: read first, written when everything else is checked."""
     if options.secret is None:
-        return
-    if options.secret == "-":
-        if sys.stdin.isatty():
-            raise BadOption(
-                "SECRET=- reads the secret from a pipe: paste the line of `make invite`"
-            )
-        secret = Secret.parse(sys.stdin.readline(200))
-    else:
-        secret = Secret.new()
-    try:
-        if Secret.read(path) == secret:
-            return
-        path.replace(path.with_name("secret.old"))
-        print(f"the secret that was here is now {path.with_name('secret.old')}")
-    except FileNotFoundError:
-        pass
-    secret.write(path)
+        return None
+    if options.secret == "new":
+        return Secret.new()
+    if sys.stdin.isatty():
+        return Secret.parse(getpass.getpass("The secret that `make invite` printed: "))
+    return Secret.parse(sys.stdin.readline(200))
 
 
-def _secret() -> tuple[Secret, bool]:
-    """This machine's secret, and whether it was made just now."""
+def _settled(offered: Secret | None) -> Secret:
+    """This machine's secret from now on; the first machine of a cluster makes one."""
     path = secret_file()
-    try:
-        return Secret.read(path), False
-    except FileNotFoundError:
-        secret = Secret.new()
-        secret.write(path)
-        return secret, True
+    if offered is None:
+        try:
+            return Secret.read(path)
+        except FileNotFoundError:
+            offered = Secret.new()
+            print("A new secret was made: `make invite` prints the line for the next machine")
+    aside = offered.write(path)
+    if aside is not None:
+        print(f"the secret that was here before is now {aside}")
+    return offered
 
 
 def keep(host: str) -> int:
-    """The keeper's own process; started by `join`."""
+    """The keeper's own process; started by `join`, whose claim it inherits."""
     member = Member.load(run_directory(host))
     if member is None:
         raise Refused(f"no node was prepared for {host}: `make join` does that")
     return Keeper(member).keep()
 
 
-def _kept(member: Member) -> Member:
-    """Start the keeper; it outlives us."""
+def _kept(member: Member, lock: IO[str]) -> Member:
+    """Start the keeper; it outlives us, and our claim with it."""
     member.save()
     with (member.run / "keeper.log").open("ab") as log:
         popen = subprocess.Popen(
@@ -149,6 +143,7 @@ def _kept(member: Member) -> Member:
             stderr=subprocess.STDOUT,
             cwd=ROOT,
             start_new_session=True,
+            pass_fds=[lock.fileno()],
         )
     until = time.monotonic() + KEEPER_SECONDS
     while time.monotonic() < until and popen.poll() is None:
@@ -194,8 +189,11 @@ def _follow(
     waiting_for = "the node"
     try:
         for event in control.answers(last):
-            if not member.alive():
+            now = Member.load(member.run)
+            if now is None or not now.alive():
                 raise Refused("the node gave up")
+            if now.deaths >= MANY_DEATHS:
+                raise Refused(f"the node has ended {now.deaths} times")
             if event["event"] not in ("quiet", "noise"):
                 waiting_for = missing(event)
             progress.waiting(f"waiting for {waiting_for}")
@@ -303,16 +301,18 @@ def invite(options: JoinOptions) -> int:
     member = running(options.address)
     print(
         "On the next machine, in a checkout of Baguette (it holds the secret of your cluster: "
-        "whoever has it can run code on every machine):",
+        "whoever has it can run code on every machine; to keep it out of the shell's history, type "
+        "only the part from `make` on and paste the secret when asked):",
         file=sys.stderr,
     )
     more = ""
-    if member is not None and not member.on_tailnet():
+    if member is not None and member.peers is not None:
         more += f" PEERS={member.host}"
     if member is not None and member.port != DEFAULT_PORT:
         more += f" PORT={member.port}"
-    # printf is the shell's own: what it prints is in no process's arguments. A line that begins
-    # with a blank stays out of the history of most shells.
+    # printf is the shell's own: what it prints is in no process's arguments. The blank keeps it out
+    # of the history where the shell is told so (HISTCONTROL=ignorespace); SECRET=- on a terminal
+    # asks instead.
     print(f" printf '%s\\n' {secret.text()} | make join SECRET=-{more}")
     return 0
 

@@ -8,7 +8,7 @@ or refused its settings is not started again.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
 import signal
@@ -28,6 +28,7 @@ FIRST_WAIT = 0.2
 LONGEST_WAIT = 30.0
 HEALTHY = 60.0  # a node that lived this long is started again at once
 IN_ORDER, REFUSED = 0, 78  # 78: EX_CONFIG, said by baguette_app:boot/0
+NOT_STARTED = 127  # as a shell says it
 LOG_BYTES = 10 << 20
 
 
@@ -35,17 +36,12 @@ class Keeper:
     """Runs one node until it ends in order; its exit status is that of the last run."""
 
     def __init__(self, member: Member) -> None:
-        self.member = replace(member, keeper=Process.of(os.getpid()))
+        self.member = replace(member, keeper=Process.of(os.getpid()), deaths=0)
         self.stopping = threading.Event()
         self.popen: subprocess.Popen[bytes] | None = None
 
     def keep(self) -> int:
         """Until the node ends in order, is told to, or refuses to start."""
-        lock = (self.member.run / "lock").open("w", encoding="ascii")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused(f"another keeper runs the node at {self.member.host}") from None
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
         self.member.save()
@@ -54,14 +50,27 @@ class Keeper:
             begun = time.monotonic()
             status = self._run()
             if self.stopping.is_set() or status in (IN_ORDER, REFUSED):
+                self._say(what="node_ended", status=status)
                 return 0 if self.stopping.is_set() else status
-            wait = FIRST_WAIT if time.monotonic() - begun > HEALTHY else wait
+            healthy = time.monotonic() - begun > HEALTHY
+            wait = FIRST_WAIT if healthy else wait
+            self.member = replace(self.member, deaths=0 if healthy else self.member.deaths + 1)
+            with contextlib.suppress(OSError):  # a full disk, as in _say
+                self.member.save()
             self._say(what="node_died", status=status, again_in_s=wait)
             if self.stopping.wait(wait):
                 return 0
             wait = min(2 * wait, LONGEST_WAIT)
 
     def _run(self) -> int:
+        """One life of the node; what keeps it from starting counts as a death."""
+        try:
+            return self._live()
+        except (OSError, Refused) as error:
+            self._say(what="node_not_started", why=str(error))
+            return NOT_STARTED
+
+    def _live(self) -> int:
         """Start the node and wait for its end; nothing of it is left when this returns."""
         guard_read, guard_write = os.pipe()
         try:
@@ -75,7 +84,6 @@ class Keeper:
                     cwd=ROOT,
                     start_new_session=True,
                 )
-            os.close(guard_read)
             if self.stopping.is_set():  # told to before there was anybody to tell
                 self.popen.terminate()
             self._say(what="node_started", os_pid=self.popen.pid)
@@ -86,7 +94,9 @@ class Keeper:
             return status
         finally:
             self.popen = None
-            os.close(guard_write)
+            for fd in (guard_read, guard_write):
+                with contextlib.suppress(OSError):
+                    os.close(fd)
 
     def _log(self) -> IO[bytes]:
         """The node's log, begun anew when it has become long."""
@@ -101,5 +111,6 @@ class Keeper:
             self.popen.terminate()
 
     def _say(self, **facts: object) -> None:
-        with self._log() as log:
+        # A full disk is no reason to end a node that runs.
+        with contextlib.suppress(OSError), self._log() as log:
             log.write((json.dumps({"keeper": os.getpid(), **facts}) + "\n").encode())

@@ -7,15 +7,17 @@ address, and mostly one a machine.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from launcher import erlang
 from launcher.erlang import Atom, Target, child_environment, write_config, write_cookie
+from launcher.join_options import web_host
 from launcher.options import ROOT
 from launcher.processes import Process, Refused, end
 from launcher.secret import Secret
@@ -34,6 +36,7 @@ class Plan:
     tls: bool
     tailscale: str
     web_port: int | None
+    serves: bool = True  # has what it takes to draw for others: text encoder, router, decoder
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class Member:
     host: str
     port: int
     tls: bool
+    peers: list[str] | None  # None: found on the tailnet
     keeper: Process | None = None
+    deaths: int = 0  # of the node in a row, as its keeper counted
 
     @property
     def run(self) -> Path:
@@ -56,11 +61,6 @@ class Member:
     @property
     def tls_options(self) -> Path | None:
         return self.run / "tls" / "distribution.config" if self.tls else None
-
-    def on_tailnet(self) -> bool:
-        """Whether its peers are found by Tailscale."""
-        config = (self.run / "node.config").read_text(encoding="utf-8")
-        return "baguette_cluster_discovery_tailscale" in config
 
     def alive(self) -> bool:
         return self.keeper is not None and self.keeper.alive()
@@ -77,7 +77,7 @@ class Member:
     def save(self) -> None:
         """Written whole, by the keeper, once it is there."""
         keeper = self.keeper and vars(self.keeper)
-        value = {"host": self.host, "port": self.port, "tls": self.tls, "keeper": keeper}
+        value = {**vars(self), "keeper": keeper}
         new = self.run / f"{_RECORD}.new"
         new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
         new.replace(self.run / _RECORD)
@@ -88,7 +88,14 @@ class Member:
         try:
             value = json.loads((run / _RECORD).read_text(encoding="utf-8"))
             keeper = value["keeper"] and Process(**value["keeper"])
-            return cls(str(value["host"]), int(value["port"]), bool(value["tls"]), keeper)
+            return cls(
+                host=str(value["host"]),
+                port=int(value["port"]),
+                tls=bool(value["tls"]),
+                peers=value["peers"] and [str(peer) for peer in value["peers"]],
+                keeper=keeper,
+                deaths=int(value["deaths"]),
+            )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -107,6 +114,7 @@ class Member:
         (self.run / _RECORD).unlink(missing_ok=True)
         for name in ("xdg", "tls"):
             shutil.rmtree(self.run / name, ignore_errors=True)
+        (self.run / ".erlang.cookie").unlink(missing_ok=True)
 
 
 def run_directory(host: str) -> Path:
@@ -126,12 +134,30 @@ def running(host: str | None = None) -> Member | None:
     return alive[0] if alive else None
 
 
+def claim(host: str) -> IO[str]:
+    """The right to have a node at this address: held by `join`, then by its keeper, until it ends.
+
+    Whoever has it may write and remove what lies in the run directory.
+    """
+    run = run_directory(host)
+    run.mkdir(parents=True, exist_ok=True)
+    erlang.RUN.chmod(0o700)
+    run.chmod(0o700)
+    lock = (run / "lock").open("a", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise Refused(
+            f"this machine has joined already, or is joining, as {host}: `make status` shows the "
+            "cluster, `make leave` leaves it"
+        ) from None
+    return lock
+
+
 def prepare(plan: Plan, secret: Secret) -> Member:
     """Write what the node reads at its start."""
-    member = Member(plan.host, plan.port, plan.tls)
-    member.run.mkdir(parents=True, exist_ok=True)
-    erlang.RUN.chmod(0o700)
-    member.run.chmod(0o700)
+    member = Member(plan.host, plan.port, plan.tls, plan.peers)
     write_cookie(member.run, secret.cookie())
     if plan.tls:
         from launcher.certificates import write_tls  # its library takes a while to import
@@ -156,14 +182,14 @@ def _settings(plan: Plan, member: Member) -> dict[str, dict[str, Any]]:
         "baguette_engine": {
             "model_dir": str(plan.model_dir),
             "python": str(ROOT / ".venv" / "bin" / "python"),
-            "pipeline": Atom("eager"),
+            "pipeline": Atom("eager" if plan.serves else "on_demand"),
             "threads": 1,
             "probe_file": str(erlang.RUN / "probes.json"),
             "child_env": [*child_environment(), cores],
         },
         "baguette": {"out_dir": str(ROOT / "out"), "guard": Atom("stdin")},
         "baguette_web": {
-            "address": plan.host if plan.host.startswith("127.") else "127.0.0.1",
+            "address": web_host(plan.host),
             "port": plan.web_port or Atom("undefined"),
         },
     }

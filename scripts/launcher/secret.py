@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,10 +63,15 @@ class Secret:
                 f"{path} holds no secret: move it away and join by an invitation"
             ) from None
 
-    def write(self, path: Path) -> None:
-        """Mode 0400, in a directory of mode 0700."""
+    def write(self, path: Path) -> Path | None:
+        """Mode 0400, in a directory of mode 0700. Another one that was there is kept: its place."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = None
+        if path.exists() and path.read_bytes().strip() != self.text().encode():
+            aside = path.with_name(f"secret.{time.strftime('%Y%m%d-%H%M%S')}")
+            path.replace(aside)
         write_private(path, self.text() + "\n")
+        return aside
 
     def text(self) -> str:
         """One line that `parse` reads."""
@@ -88,5 +94,8 @@ def secret_file() -> Path:
     given = os.environ.get("SECRET_FILE")
     if given:
         return Path(given)
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    try:
+        base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    except RuntimeError:
+        raise Refused("this user has no home directory: SECRET_FILE=... says where") from None
     return Path(base) / "baguette" / "secret"

@@ -133,7 +133,7 @@ joining() ->
         planned => [C || {C, Nodes} <- plan(), lists:member(node(), Nodes)],
         ready => own_ready(),
         measured => is_measured(own_facts()),
-        pipeline => lists:any(fun is_ready_pipeline/1, Workers),
+        pipeline => lists:any(fun is_done_pipeline/1, Workers),
         workers_failed => [Reason || #{state := {failed, Reason}} <- Workers]
     }.
 
@@ -163,15 +163,18 @@ own_facts() ->
 
 -spec report_text() -> unicode:chardata().
 report_text() ->
-    Missing = [C || {C, #{ready := []}} <- maps:to_list(baguette_cluster:components())],
-    Facts = maps:with([hardware, speed, memory], own_facts()),
+    Experts = baguette_engine:experts(),
+    Missing = [[$E | integer_to_list(E)] || #{expert := E, holders := []} <- Experts],
+    #{leaving := Leaving} = Own = hd(baguette_cluster:nodes()),
+    #{report := #{extra := Known}} = Own,
+    Facts = maps:with([hardware, speed, memory], Known),
     baguette_capability:box(Facts#{
         peers => [
             maps:merge(#{node => address(N)}, maps:with([rtt_us, mbit, path], Info))
          || #{node := N, self := false, link := up} = Info <- baguette_cluster:nodes()
         ],
         holds => [name(C) || C <- own_ready()],
-        status => status_word(Missing, baguette_engine:health())
+        status => status_word((joining())#{leaving => Leaving}, Missing)
     }).
 
 address(Node) -> list_to_binary(lists:last(string:split(atom_to_list(Node), "@"))).
@@ -183,15 +186,16 @@ name(Component) ->
         [] -> Component
     end.
 
-status_word([], ok) ->
-    "READY";
-status_word(_, {degraded, Why}) ->
-    Missing = [name_of(E) || {no_holder, E} <- Why],
-    ["READY", [[", the cluster waits for ", lists:join(" ", Missing)] || Missing =/= []]];
-status_word(_, ok) ->
-    "READY".
-
-name_of(Expert) -> [$E | integer_to_list(Expert)].
+status_word(#{leaving := true}, _Missing) ->
+    "LEAVING";
+status_word(#{inventory := ok, agreed := true, planned := Planned, ready := Ready}, Missing) ->
+    case {Planned -- Ready, Missing} of
+        {[], []} -> "READY";
+        {[], _} -> ["READY, the cluster waits for ", lists:join(" ", Missing)];
+        {Loading, _} -> ["LOADING ", lists:join(" ", [name(C) || C <- Loading])]
+    end;
+status_word(_, _Missing) ->
+    "STARTING".
 
 %% Every node that has it on disk has tried: waiting longer changes nothing.
 has_failed(Component) ->
@@ -202,6 +206,10 @@ has_failed(Component) ->
 
 is_ready_pipeline(#{kind := pipeline, state := ready}) -> true;
 is_ready_pipeline(_) -> false.
+
+%% Idle: it is started at the first request, because this node need not serve any.
+is_done_pipeline(#{kind := pipeline, state := State}) -> State =:= ready orelse State =:= idle;
+is_done_pipeline(_) -> false.
 
 -spec status_text() -> unicode:chardata().
 status_text() ->

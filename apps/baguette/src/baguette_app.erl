@@ -24,8 +24,13 @@ boot() ->
         {error, {App, Reason}} ->
             What = #{what => start_refused, app => App, reason => Reason},
             ?LOG_ERROR(What, #{domain => [baguette]}),
-            init:stop(?REFUSED)
+            init:stop(status(Reason))
     end.
+
+%% Settings do not mend themselves; a port that is taken may be free the next time.
+status({bad_setting, _, _, _}) -> ?REFUSED;
+status({Reason, {_Module, start, _Args}}) -> status(Reason);
+status(_) -> 1.
 
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Args) ->

@@ -44,17 +44,30 @@ flat(#{text := Text, todo := Todo} = Check) ->
 %% @doc What the answer of `baguette_cluster:tailnet/1' means for a person who wants to join: every
 %% check up to the first that failed.
 -spec tailnet({ok, map(), [string()]} | {error, term()}) -> [check()].
-tailnet({ok, #{own := Own, peers := Peers, health := Health}, Selected}) ->
+tailnet({ok, #{own := Own, peers := Peers, health := Health} = Status, Selected}) ->
     Counts = io_lib:format(
-        "~b machines on this tailnet, ~b of them marked as Baguette's",
+        "~b other machines on this tailnet, ~b of them marked as Baguette's",
         [length(Peers), length(Selected)]
     ),
     passed(address) ++
-        [ok(<<"tailnet address">>, Own), ok(<<"tailnet">>, Counts)] ++
+        [ok(<<"tailnet address">>, Own), marks(Counts, maps:get(marked, Status), Selected)] ++
         [warn(<<"tailnet">>, shortened(Text)) || Text <- lists:sublist(Health, 3)];
 tailnet({error, Reason}) ->
     {Stage, Text, Todo} = trouble(Reason),
     passed(Stage) ++ [#{name => name(Stage), state => bad, text => Text, todo => Todo}].
+
+%% Two machines of which neither is marked never meet.
+marks(Counts, true, _Selected) ->
+    ok(<<"tailnet">>, Counts);
+marks(Counts, false, [_ | _]) ->
+    ok(<<"tailnet">>, [Counts, "; this one is not, and finds them"]);
+marks(Counts, false, []) ->
+    #{
+        name => <<"tailnet">>,
+        state => warn,
+        text => [Counts, ", nor is this one: machines that are not do not find each other"],
+        todo => "sudo tailscale set --hostname=baguette-$(hostname)   (or give it tag:baguette)"
+    }.
 
 %% In the order in which one thing needs the other.
 stages() -> [cli, daemon, login, networking, address].

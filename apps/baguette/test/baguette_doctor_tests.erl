@@ -37,16 +37,22 @@ what_was_passed_before_is_said_too_test() ->
 
 a_good_tailnet_says_who_is_there_test() ->
     Peer = #{address => "100.64.0.2", host_name => <<"two">>, tags => [], online => true},
-    Status = #{own => "100.64.0.1", peers => [Peer], health => []},
+    Status = #{own => "100.64.0.1", peers => [Peer], health => [], marked => true},
     Checks = baguette_doctor:tailnet({ok, Status, ["100.64.0.2"]}),
     ?assertEqual([], [C || #{state := State} = C <- Checks, State =/= ok]),
     #{text := Text} = lists:last(Checks),
     ?assertEqual(
-        "1 machines on this tailnet, 1 of them marked as Baguette's", lists:flatten(Text)
+        "1 other machines on this tailnet, 1 of them marked as Baguette's", lists:flatten(Text)
     ).
 
+machines_that_nobody_could_find_are_warned_of_test() ->
+    Status = #{own => "100.64.0.1", peers => [], health => [], marked => false},
+    ?assertMatch(#{state := warn}, lists:last(baguette_doctor:tailnet({ok, Status, []}))),
+    Found = baguette_doctor:tailnet({ok, Status, ["100.64.0.2"]}),
+    ?assertMatch(#{state := ok}, lists:last(Found)).
+
 complaints_of_tailscale_itself_are_handed_on_test() ->
-    Status = #{own => "100.64.0.1", peers => [], health => [<<"no DNS">>]},
+    Status = #{own => "100.64.0.1", peers => [], health => [<<"no DNS">>], marked => true},
     ?assertMatch(
         #{state := warn, text := <<"no DNS">>},
         lists:last(baguette_doctor:tailnet({ok, Status, []}))

@@ -227,8 +227,10 @@ tailnet(Given) ->
 tailnet_with(Settings) ->
     case baguette_cluster_discovery_tailscale:status(Settings) of
         {ok, Status} ->
-            Selected = baguette_cluster_discovery_tailscale:selected(Status, Settings),
-            {ok, Status, [Address || #{address := Address} <- Selected]};
+            #{self := Self} = Status,
+            Marked = baguette_cluster_discovery_tailscale:selected(Status, Settings),
+            OwnMark = baguette_cluster_discovery_tailscale:selected(#{peers => [Self]}, Settings),
+            {ok, Status#{marked => OwnMark =/= []}, [A || #{address := A} <- Marked]};
         {error, _} = Error ->
             Error
     end.

@@ -96,10 +96,11 @@ find(#?MODULE{settings = #{finder := Finder, find_ms := FindMs} = Settings} = S)
     Answer = try Finder:find(Settings)
     catch Class:_ -> {error, {finder_crashed, Class}}
     end,
+    Before = last_error(),
     true = ets:insert(?TABLE, {last, Answer}),
-    take(Answer, S).
+    take(Answer, Before, S).
 
-take({ok, Peers}, #?MODULE{settings = #{max_peers := Max}, refused = Refused} = S) ->
+take({ok, Peers}, _Before, #?MODULE{settings = #{max_peers := Max}, refused = Refused} = S) ->
     Bounded = lists:sublist(Peers, 2 * Max),
     Named = [{P, baguette_cluster_node_name:from_address(A)} || #{address := A} = P <- Bounded],
     Bad = lists:usort([A || {#{address := A}, {error, _}} <- Named]) -- Refused,
@@ -109,7 +110,9 @@ take({ok, Peers}, #?MODULE{settings = #{max_peers := Max}, refused = Refused} = 
     true = ets:insert(?TABLE, [{known, Nodes}, {facts, maps:with(Nodes, Facts)}]),
     ok = baguette_cluster_connector:look(),
     S#?MODULE{refused = lists:sublist(Bad ++ Refused, Max)};
-take({error, Why}, S) ->
+take(Same, Same, S) ->
+    S;
+take({error, Why}, _Before, S) ->
     ?LOG_WARNING(#{what => discovery_failed, why => Why, keeping => length(known())}, ?LOG_META),
     S.
 

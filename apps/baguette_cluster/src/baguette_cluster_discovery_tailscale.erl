@@ -32,7 +32,8 @@ find(Settings) ->
     end.
 
 %% @doc Of the machines on the tailnet those that are marked as ours.
--spec selected(baguette_cluster_tailscale:status(), baguette_cluster_settings:settings()) ->
+-spec selected(#{peers := [baguette_cluster_tailscale:peer()], atom() => term()},
+    baguette_cluster_settings:settings()) ->
     [baguette_cluster_tailscale:peer()].
 selected(#{peers := Peers}, #{tailscale_tag := Tag, tailscale_host_prefix := Prefix}) ->
     baguette_cluster_tailscale:select(Peers, #{tag => Tag, host_prefix => Prefix}).

@@ -17,7 +17,7 @@
     online := boolean(),
     path := direct | relayed | unknown  % unknown: nothing goes that way now
 }.
--type status() :: #{own := string(), peers := [peer()], health := [binary()]}.
+-type status() :: #{own := string(), self := peer(), peers := [peer()], health := [binary()]}.
 -type reason() ::
     not_json
     %% Stopped, NeedsLogin, ...: anything but Running
@@ -43,18 +43,21 @@ parse(Json) ->
 status(#{<<"BackendState">> := <<"Running">>, <<"TUN">> := false}) ->
     {error, userspace_networking};
 status(#{<<"BackendState">> := <<"Running">>} = Status) ->
-    case ipv4(value(<<"Self">>, Status, #{})) of
+    case ipv4(own(Status)) of
         {ok, Own} ->
             Listed = maps:values(value(<<"Peer">>, Status, #{})),
             Peers = [P || #{} = L <- lists:sublist(Listed, ?MAX_PEERS), {ok, P} <- [peer(L)]],
             Health = [H || H <- value(<<"Health">>, Status, []), is_binary(H)],
-            {ok, #{own => Own, peers => Peers, health => Health}};
+            {ok, Self} = peer(maps:without([<<"ShareeNode">>, <<"Expired">>], own(Status))),
+            {ok, #{own => Own, self => Self, peers => Peers, health => Health}};
         error ->
             {error, no_ipv4_address}
     end;
 status(Status) ->
     State = value(<<"BackendState">>, Status, <<"unknown">>),
     {error, {backend_state, binary:part(State, 0, min(40, byte_size(State)))}}.
+
+own(Status) -> value(<<"Self">>, Status, #{}).
 
 peer(#{<<"ShareeNode">> := true}) -> skipped;
 peer(#{<<"Expired">> := true}) -> skipped;

@@ -29,6 +29,9 @@
     first_us :: integer(),
     bytes = 0 :: non_neg_integer()
 }).
+%% What the interval is for.
+-define(LINKS, 8).
+
 -record(?MODULE, {
     measure_ms :: pos_integer(),
     due = #{} :: #{node() => integer()},        % everybody linked: not before
@@ -49,12 +52,14 @@ busy(Busy) when is_boolean(Busy) ->
     end.
 
 %% @doc How long to wait: two nodes do not start at once, and no node measures all its links at
-%% once. The first time soon, later within a tenth of the interval.
+%% once. The first time soon, later within a tenth of the interval, which is for eight links: with
+%% more of them each is measured less often, so that a node sends no more than it would with eight.
 -spec wait_ms(first | pos_integer(), node(), Links :: pos_integer()) -> pos_integer().
 wait_ms(first, Peer, Links) ->
     ?FIRST_WAIT_MS + erlang:phash2({node(), Peer}, ?FIRST_WAIT_MS * Links);
-wait_ms(Interval, Peer, _Links) ->
-    Interval + erlang:phash2({node(), Peer}, max(1, Interval div 10)).
+wait_ms(Interval, Peer, Links) ->
+    Each = Interval * max(?LINKS, Links) div ?LINKS,
+    Each + erlang:phash2({node(), Peer}, max(1, Each div 10)).
 
 -spec init(baguette_cluster_settings:settings()) -> {ok, state()}.
 init(#{measure_ms := Interval}) ->

@@ -65,9 +65,12 @@ def add_to(parsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every check; 1 when one is bad."""
-    checks = list(every_check(args.model_dir or default_model()))
+    model_dir = args.model_dir or default_model()
+    checks = list(every_check(model_dir))
     if args.json:
-        print(json.dumps({"checks": [asdict(check) for check in checks]}, indent=1))
+        serves = not lacking(model_dir)
+        listed = [asdict(check) for check in checks]
+        print(json.dumps({"checks": listed, "serves": serves}, indent=1))
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
@@ -141,7 +144,7 @@ def model(model_dir: Path) -> Iterator[Check]:
     except WeightsError as error:
         yield Check("model", BAD, str(error), "name another directory, or `make train-mini`")
         return
-    parts = [part for part in REQUESTER_PARTS if not (model_dir / part).is_dir()]
+    parts = lacking(model_dir)
     if parts:
         text = f"{model_dir} lacks {', '.join(parts)}: it can hold experts, not serve requests"
         yield Check("model", WARN, text, "fetch these parts to serve requests from this node")
@@ -149,6 +152,11 @@ def model(model_dir: Path) -> Iterator[Check]:
         yield Check("model", OK, f"{config.name} in {model_dir}")
     yield experts(model_dir, config)
     yield from hashes(model_dir)
+
+
+def lacking(model_dir: Path) -> list[str]:
+    """What a node needs to serve requests, and is not there."""
+    return [part for part in REQUESTER_PARTS if not (model_dir / part).is_dir()]
 
 
 def experts(model_dir: Path, config: ModelConfig) -> Check:
