@@ -11,10 +11,11 @@ import contextlib
 import fcntl
 import json
 import logging
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from baguette.files import write_whole
 from baguette.machine import Machine, TorchBuild
@@ -23,6 +24,7 @@ FORMAT = 1
 MAX_BYTES = 1 << 20
 MAX_COMPONENTS = 256
 _MOST = 1 << 53
+LOCK_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +73,14 @@ class Kept:
         if self._path is None:
             yield
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_name(f"{self._path.name}.lock").open("a", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as stack:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                name = self._path.with_name(f"{self._path.name}.lock")
+                _lock(stack.enter_context(name.open("a", encoding="ascii")))
+            except OSError as error:
+                # Asks wait for whoever waits here: rather a figure that others disturbed.
+                log.warning("probes are not taken in turn (%s)", error)
             self._merge(self._read(self._path, say=False))
             yield
 
@@ -147,6 +154,19 @@ def _joined(theirs: Figures, ours: Figures) -> Figures:
     if batches:
         both["call_us"] = {n: min(times[n] for times in calls if n in times) for n in batches}
     return both
+
+
+def _lock(file: IO[str]) -> None:
+    """At most LOCK_SECONDS of patience; TimeoutError is an OSError."""
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{file.name} is held by another node") from None
+            time.sleep(0.01)
 
 
 def _checked(values: Figures) -> Figures:

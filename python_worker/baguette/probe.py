@@ -57,6 +57,9 @@ def call_us(call: Call, batch: int) -> Generator[None, None, int]:
     machines should look equal.
     """
     first = _call_us(call, batch)
+    yield
+    if first > SLOW_US:  # or was it only the first, which pays for what is loaded once?
+        first = min(first, _call_us(call, batch))
     if first > SLOW_US:
         return first
     times = []

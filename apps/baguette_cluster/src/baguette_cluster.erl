@@ -199,7 +199,9 @@ busy(Busy) ->
 %% peer that can be asked has taken note, or after two seconds.
 -spec drain() -> ok.
 drain() ->
-    baguette_cluster_gossip:drain().
+    ok = baguette_cluster_gossip:drain(),
+    %% From here on the plan does not count on us.
+    baguette_cluster_holdings:replan().
 
 %% @doc Peers we want a link to and have tried in vain.
 -spec unreached() -> [unreached()].

@@ -105,7 +105,8 @@ take({ok, Peers}, _Before, #?MODULE{settings = #{max_peers := Max}, refused = Re
     Named = [{P, baguette_cluster_node_name:from_address(A)} || #{address := A} = P <- Bounded],
     Bad = lists:usort([A || {#{address := A}, {error, _}} <- Named]) -- Refused,
     _ = [?LOG_WARNING(#{what => address_refused, address => shortened(A)}, ?LOG_META) || A <- Bad],
-    Nodes = lists:sublist(lists:usort([N || {_, {ok, N}} <- Named, N =/= node()]), Max),
+    %% In the finder's order: who is online comes first.
+    Nodes = lists:sublist(once([N || {_, {ok, N}} <- Named, N =/= node()]), Max),
     Facts = maps:from_list([{N, facts(P)} || {P, {ok, N}} <- Named]),
     true = ets:insert(?TABLE, [{known, Nodes}, {facts, maps:with(Nodes, Facts)}]),
     ok = baguette_cluster_connector:look(),
@@ -115,6 +116,8 @@ take(Same, Same, S) ->
 take({error, Why}, _Before, S) ->
     ?LOG_WARNING(#{what => discovery_failed, why => Why, keeping => length(known())}, ?LOG_META),
     S.
+
+once(Nodes) -> [N || {_, N} <- lists:keysort(1, lists:ukeysort(2, lists:enumerate(Nodes)))].
 
 facts(Peer) ->
     Name = maps:get(name, Peer, <<>>),

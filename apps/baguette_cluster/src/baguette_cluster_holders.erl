@@ -25,7 +25,10 @@
 -spec all(node(), [baguette_cluster_report:report()], Links) -> #{component() => [holder()]} when
     Links :: #{node() => baguette_cluster_membership:link()}.
 all(Self, Reports, Links) ->
-    Offers = lists:append([offers(R, Way) || R <- Reports, {ok, Way} <- [way(Self, R, Links)]]),
+    Slowest = lists:max([0 | [Us || R <- Reports, {ok, Us} <- [measured_us(R)]]]),
+    Offers = lists:append([
+        offers(R, Way, Slowest) || R <- Reports, {ok, Way} <- [way(Self, R, Links)]
+    ]),
     Grouped = lists:foldl(
         fun({C, H}, Sofar) -> Sofar#{C => [H | maps:get(C, Sofar, [])]} end, #{}, Offers),
     maps:map(fun(C, Holders) -> in_order(Self, C, Holders, #{}) end, Grouped).
@@ -42,8 +45,8 @@ way(Self, Report, Links) ->
         _ -> not_asked
     end.
 
-offers(Report, {Trip, Relayed, Leaving}) ->
-    Us = baguette_cluster_report:call_us(Report),
+offers(Report, {Trip, Relayed, Leaving}, Slowest) ->
+    Us = call_us(Report, Slowest),
     Queue = queue(baguette_cluster_report:extra(Report), baguette_cluster_report:held(Report)),
     Holder = #{
         node => baguette_cluster_report:node(Report),
@@ -60,6 +63,16 @@ offers(Report, {Trip, Relayed, Leaving}) ->
         baguette_cluster_report:state(C, Report) =:= ready
     ].
 
+%% Who has not measured itself is taken to be no faster than anybody who has, as in placement.
+call_us(Report, Slowest) ->
+    case measured_us(Report) of
+        {ok, Us} -> Us;
+        unknown when Slowest > 0 -> Slowest;
+        unknown -> baguette_cluster_report:call_us(Report)
+    end.
+
+measured_us(Report) -> baguette_cluster_report:measured_us(Report).
+
 %% A node computes its components one after the other: until it says how many calls wait, a call to
 %% one is taken to wait behind one to each other that it holds. So work goes to who holds least.
 queue(#{queue := N}, _Held) when is_integer(N), N >= 0, N =< ?MAX_QUEUE -> N;
@@ -71,15 +84,16 @@ in_order(Self, Component, Holders, InFlight) ->
     Loaded = [loaded(H, maps:get(Node, InFlight, 0)) || #{node := Node} = H <- Holders],
     [H || {_, H} <- lists:sort([{rank(Self, Component, H), H} || H <- Loaded])].
 
-loaded(Holder, 0) ->
+%% What a holder says of its queue holds our own calls too, as far as it knows of them already.
+loaded(#{queue := Queue} = Holder, Own) when Own =< Queue ->
     Holder;
-loaded(#{queue := Queue, expected_us := Expected, call_us := Us} = Holder, More) ->
-    Holder#{queue := Queue + More, expected_us := Expected + More * Us}.
+loaded(#{call_us := Us, rtt_us := Trip} = Holder, Own) ->
+    Holder#{queue := Own, expected_us := (Own + 1) * Us + Trip}.
 
-%% By class (binary digits, as placement does): of holders that are about as fast everybody would
-%% otherwise ask the same one, and its replicas would idle. Among those, oneself, then a choice that
+%% By class (as in placement): of holders that are about as fast everybody would otherwise ask the
+%% same one, and its replicas would idle. Among those, oneself, then a choice that
 %% differs from asker to asker and from component to component. A relay is shared by strangers and
 %% bounded: a direct way wins, however slow.
 rank(Self, Component, #{node := Node, expected_us := Us, relayed := Relayed, leaving := Leaving}) ->
-    Class = length(integer_to_list(Us, 2)),
+    Class = baguette_cluster_step_time:coarse(Us),
     {Leaving, Relayed, Class, Node =/= Self, erlang:phash2({Self, Component, Node}), Node}.

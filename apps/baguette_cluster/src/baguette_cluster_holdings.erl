@@ -9,7 +9,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/1, look/0, component_state/2]).
+-export([start_link/1, look/0, replan/0, component_state/2]).
 %% Looking: table reads
 -export([plan/0, overview/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
@@ -55,6 +55,11 @@ start_link(Settings) ->
 look() ->
     gen_server:cast(?MODULE, look).
 
+%% @doc The same, done when this returns.
+-spec replan() -> ok.
+replan() ->
+    gen_server:call(?MODULE, replan).
+
 -spec component_state(component(), baguette_cluster_component:state()) -> ok.
 component_state(Component, State) ->
     gen_server:cast(?MODULE, {component_state, Component, State}).
@@ -88,7 +93,10 @@ init(#{settle_ms := Settle, beat_ms := Beat} = Settings) ->
     _ = erlang:send_after(Beat, self(), beat),
     {ok, act(Remembered)}.
 
--spec handle_call(term(), gen_server:from(), state()) -> {reply, {error, unknown_call}, state()}.
+-spec handle_call(replan | term(), gen_server:from(), state()) ->
+    {reply, ok | {error, unknown_call}, state()}.
+handle_call(replan, _From, S) ->
+    {reply, ok, act(S)};
 handle_call(Unknown, _From, S) ->
     ok = baguette_cluster_stranger:drop(?MODULE, Unknown),
     {reply, {error, unknown_call}, S}.

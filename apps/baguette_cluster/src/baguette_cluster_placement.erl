@@ -48,9 +48,15 @@ line(Node, Plan) ->
 %% @doc What a step is expected to take when this is carried out, after what it leaves uncovered.
 -spec expected_us(plan(), [baguette_cluster_report:report()]) ->
     {Uncovered :: non_neg_integer(), Us :: non_neg_integer()}.
-expected_us(Plan, Reports) ->
-    D = baguette_cluster_draft:new(baguette_cluster_draft:fleet(Reports)),
+expected_us(Given, Reports) ->
+    Fleet = baguette_cluster_draft:fleet(Reports),
+    D = baguette_cluster_draft:new(Fleet),
     Speeds = maps:from_list(baguette_cluster_draft:speeds(baguette_cluster_draft:nodes(D), D)),
+    %% The plan may be a moment older than the reports.
+    Plan = maps:map(
+        fun(_, Nodes) -> [N || N <- Nodes, is_map_key(N, Speeds)] end,
+        maps:with(baguette_cluster_draft:components(Fleet), Given)
+    ),
     Weights = maps:map(fun(C, _) -> baguette_cluster_draft:weight(C, D) end, Plan),
     baguette_cluster_step_time:expected(Plan, Speeds, Weights).
 

@@ -133,8 +133,10 @@ worker_says({booted, warm, _}, S) ->
     S;
 worker_says(up, #?MODULE{wanted = Wanted} = S) ->
     lists:foldl(fun load/2, S#?MODULE{up = true}, Wanted);
-worker_says(down, #?MODULE{ready = Ready} = S) ->
-    ok = say(restarting, maps:keys(Ready)),
+worker_says(down, #?MODULE{ready = Ready, jobs = Jobs} = S) ->
+    %% What it died while loading is told too: it may be what it died of.
+    Loading = [C || {load, C} <- maps:values(Jobs)],
+    ok = say(restarting, lists:usort(maps:keys(Ready) ++ Loading)),
     S#?MODULE{up = false, ready = #{}, jobs = #{}};
 worker_says({failed, Reason}, #?MODULE{wanted = Wanted} = S) ->
     ?LOG_ERROR(#{what => expert_worker_failed, reason => Reason}, ?LOG),

@@ -18,6 +18,9 @@
 %% How often late calls and missing holders are looked at; every other wake-up is an event.
 -define(TICK_MS, 250).
 
+%% Times what a holder expects to take.
+-define(PATIENCE, 3).
+
 -record(?MODULE, {
     id :: binary(),
     step :: baguette_engine_step:state(),
@@ -84,10 +87,15 @@ callback_mode() -> state_functions.
 init({Id, Request, Experts}) ->
     logger:set_process_metadata(#{request => Id, domain => [baguette, engine]}),
     ok = baguette_cluster:watch(),
-    Floor = baguette_engine_settings:get(ask_floor_ms),
+    Floor = max(baguette_engine_settings:get(ask_floor_ms), slowest_ms(Experts)),
     Step = baguette_engine_step:new(Id, Request, Experts, Floor),
     Deadline = baguette_engine_settings:get(generation_ms),
     {ok, waiting, #?MODULE{id = Id, step = Step}, [{{timeout, deadline}, Deadline, now}]}.
+
+%% What the slowest of those who may be asked says it takes, and as much again twice.
+slowest_ms(Experts) ->
+    Expected = [Us || E <- Experts, #{expected_us := Us} <- baguette_cluster:holders(E)],
+    ?PATIENCE * lists:max([0 | Expected]) div 1000.
 
 %% @doc Prompts, contexts and latents are not printed.
 -spec format_status(gen_statem:format_status()) -> gen_statem:format_status().

@@ -108,13 +108,17 @@ work(S) ->
     S1 = look(baguette_engine_expert:asks(), Now, S),
     expert_job(Now, pipeline_job(Now, S1)).
 
-look(Asks, _Now, #?MODULE{asks = Asks} = S) ->
-    ok = baguette_cluster:busy(false),
-    queue(0, S);
-look(Asks, Now, S) ->
-    ok = baguette_cluster:busy(true),
+%% A call may take longer than a tick, and a node that only asks is busy too.
+look(Asks, Now, #?MODULE{asks = Before, jobs = Jobs} = S) ->
     #{in_flight := InFlight, waiting := Waiting} = baguette_engine_expert:overview(),
-    queue(InFlight + Waiting, S#?MODULE{asks = Asks, asked_ms = Now}).
+    Own = length([Job || Job <- maps:values(Jobs), Job =/= pipeline]),
+    Length = max(0, InFlight + Waiting - Own),
+    Asked = Asks =/= Before orelse Length > 0,
+    ok = baguette_cluster:busy(Asked orelse baguette_engine_in_flight:with([]) =/= #{}),
+    case Asked of
+        true -> queue(Length, S#?MODULE{asks = Asks, asked_ms = Now});
+        false -> queue(0, S)
+    end.
 
 %% What others put before their own call when they choose whom to ask (baguette_cluster_holders).
 queue(Length, #?MODULE{queue = Before, queue_said = Said} = S) ->

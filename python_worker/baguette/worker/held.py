@@ -111,6 +111,9 @@ def _machine(kept: Kept) -> Generator[None, None, None]:
             rate = yield from probe.memory_mib_s(device)
         finally:
             forget_peak()
+            if device.type == "cuda":  # or its buffers stay with torch
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats(device)
         kept.put_machine(memory_mib_s=rate)
 
 
