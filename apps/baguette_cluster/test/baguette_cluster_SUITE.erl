@@ -89,7 +89,7 @@ one_of_two_takes_several(Config) ->
     ?assertMatch({error, {fact_too_large, _}}, ask(A, publish, [big, binary:copy(<<0>>, 3000)])),
     [Mine | _] = held(A),
     until(fun() -> [100] =:= [Us || #{expected_us := Us} <- ask(A, holders, [Mine])] end),
-    [#{queue := 3, expected_us := 200}] = ask(A, holders, [Mine, #{host(2) => 2}]).
+    [#{queue := 2, expected_us := 150}] = ask(A, holders, [Mine, #{host(2) => 2}]).
 
 who_drains_hands_over_on_a_promise(Config) ->
     [A, B] = cluster([2, 3], Config),
