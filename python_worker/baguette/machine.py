@@ -10,6 +10,7 @@ import importlib.util
 import os
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import psutil
 _MIB = 1 << 20
 _CPUINFO = Path("/proc/cpuinfo")
 MAX_TEXT = 120
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,12 @@ class Gpu:
     name: str
     vram_mib: int
     vram_free_mib: int
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
 class Gpus:
-    """The GPUs, the driver, and why there are none."""
+    """The GPUs that may be used, the one to use first; the driver, and why there are none."""
 
     found: tuple[Gpu, ...]
     driver: str | None
@@ -95,22 +98,53 @@ def gpus() -> Gpus:
         return Gpus((), None, f"no NVIDIA driver answers ({error})")
     try:
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        found = tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
-        return Gpus(found, driver, "" if found else "the NVIDIA driver sees no GPU")
+        every = [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        found = usable(every, os.environ.get(VISIBLE))
+        hidden = f"{VISIBLE} hides every GPU" if every else "the NVIDIA driver sees no GPU"
+        return Gpus(found, driver, "" if found else hidden)
     except pynvml.NVMLError as error:
         return Gpus((), None, f"the NVIDIA driver cannot be asked ({error})")
     finally:
         pynvml.nvmlShutdown()
 
 
+def usable(every: Sequence[Gpu], visible: str | None) -> tuple[Gpu, ...]:
+    """Those that CUDA_VISIBLE_DEVICES names, in its order; without it all, the largest first.
+
+    As CUDA reads it: numbers in the order of the bus or the beginning of a UUID, up to the first
+    entry that means nothing.
+    """
+    if visible is None:
+        return tuple(sorted(every, key=lambda gpu: -gpu.vram_mib))
+    named: list[Gpu] = []
+    for entry in (part.strip() for part in visible.split(",")):
+        if entry.isdecimal() and int(entry) < len(every):
+            named.append(every[int(entry)])
+            continue
+        alike = [gpu for gpu in every if entry.startswith("GPU-") and gpu.uuid.startswith(entry)]
+        if len(alike) != 1:
+            break
+        named += alike
+    return tuple(named)
+
+
+def use(gpus: Gpus) -> None:
+    """Let CUDA see the first one only; before torch is imported, which counts in another order."""
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    if gpus.found and gpus.found[0].uuid:
+        os.environ[VISIBLE] = gpus.found[0].uuid
+
+
 def _gpu(pynvml: Any, index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    name = _text(pynvml.nvmlDeviceGetName(handle))
+    name, uuid = (
+        _text(ask(handle)) for ask in (pynvml.nvmlDeviceGetName, pynvml.nvmlDeviceGetUUID)
+    )
     try:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError:  # memory shared with the CPU has no figure of its own
-        return Gpu(name, 0, 0)
-    return Gpu(name, memory.total // _MIB, memory.free // _MIB)
+        return Gpu(name, 0, 0, uuid)
+    return Gpu(name, memory.total // _MIB, memory.free // _MIB, uuid)
 
 
 def _text(value: str | bytes) -> str:
@@ -134,8 +168,7 @@ def torch_build() -> TorchBuild:
 
 def device(seen: Machine, build: TorchBuild) -> str:
     """Where experts will compute: what device.compute_device will say, told without torch."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
-    return "cuda" if build.cuda and seen.gpus.found and not hidden else "cpu"
+    return "cuda" if build.cuda and seen.gpus.found else "cpu"
 
 
 def component_memory_mib(seen: Machine, on: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -55,15 +56,30 @@ def test_without_the_drivers_module_there_is_no_gpu_and_a_reason(
     assert "pynvml" in seen.reason
 
 
-def test_experts_are_placed_by_the_memory_of_the_device_they_compute_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def test_the_best_gpu_is_used_unless_somebody_chose() -> None:
+    small, large = Gpu("GT 1030", 2048, 2000, "GPU-aa11"), Gpu("RTX 4090", 24564, 24000, "GPU-bb22")
+    both = (small, large)
+    assert machine.usable(both, None) == (large, small)
+    assert machine.usable(both, "0") == (small,)
+    assert machine.usable(both, "1, 0") == (large, small)
+    assert machine.usable(both, "GPU-bb") == (large,)
+    assert machine.usable(both, "GPU-") == ()
+    for hidden in ("", "-1", "7", "nonsense,0"):
+        assert machine.usable(both, hidden) == ()
+
+
+def test_cuda_sees_the_gpu_that_was_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    machine.use(Gpus((Gpu("RTX 4090", 24564, 24000, "GPU-bb22"),), "600.1", ""))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-bb22"
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+def test_experts_are_placed_by_the_memory_of_the_device_they_compute_on() -> None:
     cuda, cpu = TorchBuild("2.13.0", "13.0"), TorchBuild("2.13.0+cpu", None)
     assert machine.device(ONE_GPU, cuda) == "cuda"
     assert machine.device(ONE_GPU, cpu) == machine.device(NO_GPU, cuda) == "cpu"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert machine.device(ONE_GPU, cuda) == "cpu"
     assert machine.component_memory_mib(ONE_GPU, "cuda") == 23000
     assert machine.component_memory_mib(ONE_GPU, "cpu") == 9000
 

@@ -37,11 +37,12 @@ def machine(payload: bytes) -> bytes:
     (nil: none are kept) under this hardware and these versions; `explore` measures the rest.
     """
     from baguette import kept
-    from baguette.machine import component_memory_mib, device, torch_build
+    from baguette.machine import component_memory_mib, device, torch_build, use
     from baguette.machine import machine as look
 
     values = unpack(payload)
     seen, build = look(), torch_build()
+    use(seen.gpus)
     on = device(seen, build)
     path = values.get("probe_file")
     key = kept.key(seen, build, on, take(values, "threads", int))
