@@ -15,8 +15,7 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -25,12 +24,13 @@ from typing import Any
 from baguette.files import check_writable
 from launcher import command_line
 from launcher.control import Control
-from launcher.nodes import DEFAULT_PORT, Cluster, Launch, claim, start
+from launcher.nodes import DEFAULT_PORT, Cluster, Launch
 from launcher.options import ROOT, BadOption, Model, Options
 from launcher.picture import write_record
 from launcher.processes import Refused
 from launcher.progress import Progress
-from launcher.waiting import CONNECT_SECONDS, become_ready, interruptible, uninterrupted
+from launcher.simulated import cluster_of
+from launcher.waiting import interruptible
 
 OUTPUT = ROOT / "out" / "bench.json"
 STEPS = 30
@@ -38,7 +38,6 @@ ROUNDS = 15
 LEAST_ROUNDS = 5
 WARM_UP = 3
 BOUND = 1.3
-STOP_PATIENCE = 4.0
 SETTLING = 1_000_000  # added to the seed of the drawing that is not measured
 PARTS = ("route", "experts", "advance", "between")
 EXAMPLES = """\
@@ -122,8 +121,9 @@ def bench(options: Options, rounds: int, output: Path) -> int:
     try:
         progress.waiting("loading the single-process pipeline")
         singles = single_process(options.model_dir)
-        with running(options, nodes, progress) as control:
-            sides = [*singles, Side("cluster", lambda given: on_cluster(control, given))]
+        cluster = Cluster(options.port or DEFAULT_PORT, mode="bench")
+        with cluster_of(cluster, Launch(nodes, options.model_dir), progress) as running:
+            sides = [*singles, Side("cluster", lambda given: on_cluster(running.control, given))]
             run(sides, request, rounds, progress)
     finally:
         progress.close()
@@ -164,26 +164,6 @@ def single_process(model_dir: Path) -> list[Side]:
 
     counts = (1, 2) if (os.cpu_count() or 1) > 1 else (1,)
     return [Side(f"one process, {n} thread{'s' * (n > 1)}", draw_with(n)) for n in counts]
-
-
-@contextmanager
-def running(options: Options, nodes: int, progress: Progress) -> Iterator[Control]:
-    """A cluster that is ready, and gone afterwards; it also ends when this process does."""
-    cluster = Cluster(options.port or DEFAULT_PORT, mode="bench")
-    guard = os.pipe()
-    with claim(cluster.port, nodes):
-        try:
-            start(cluster, Launch(nodes, options.model_dir, guard[0]))
-            with Control(cluster.target()) as control:
-                control.connect(CONNECT_SECONDS)
-                become_ready(cluster, control, nodes, progress)
-                yield control
-        finally:
-            progress.close()
-            with uninterrupted():
-                cluster.stop(STOP_PATIENCE)
-            for fd in guard:
-                os.close(fd)
 
 
 def on_cluster(control: Control, request: Record) -> Record:

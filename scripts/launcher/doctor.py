@@ -19,17 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launcher.addresses import TAILNET, is_loopback, present_here, toward, web_host, why_taken
 from launcher.erlang import RUN, erl, term
-from launcher.join_options import (
-    TAILNET,
-    WEB_PORT_BELOW,
-    JoinOptions,
-    is_loopback,
-    present_here,
-    toward,
-    web_host,
-)
-from launcher.options import ROOT, BadOption
+from launcher.join_options import WEB_PORT_BELOW, JoinOptions
+from launcher.options import ROOT
 from launcher.processes import Refused
 from launcher.secret import Secret, secret_file
 
@@ -124,8 +117,9 @@ def _chosen(found: Examination, options: JoinOptions) -> None:
     found.peers = list(options.peers or [])
     try:
         host = options.address or (toward(found.peers[0]) if found.peers else None)
-    except BadOption as error:
-        found.add("address", "bad", str(error), "ADDRESS=this machine's own address")
+    except OSError as error:
+        text = f"no way to {found.peers[0]} ({error.strerror})"
+        found.add("address", "bad", text, "ADDRESS=this machine's own address")
         return
     if host is None:
         found.add("address", "bad", "no peer and no address was named", "ADDRESS=...")
@@ -160,24 +154,12 @@ def _port(found: Examination, host: str, port: int, ours: bool) -> None:
         return
     web = (web_host(host), port - WEB_PORT_BELOW)
     for name, (where, number) in (("port", (host, port)), ("web port", web)):
-        taken = _taken(where, number)
+        taken = why_taken(where, number)
         if taken is None:
             found.add(name, "ok", f"{number} on {where} is free")
         else:
             todo = f"ss -ltnp sport = {number}   (or another PORT=..., the same on all machines)"
             found.add(name, "bad", f"{number} on {where} cannot be used: {taken}", todo)
-
-
-def _taken(host: str, port: int) -> str | None:
-    """Why a socket cannot listen there."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as error:
-            return str(error.strerror)
-        return None
 
 
 def _others(found: Examination, options: JoinOptions, ours: str | None) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.addresses import is_loopback
 from launcher.options import ROOT, BadOption, read_path, read_whole
 
 DEFAULT_PORT = 9100
 WEB_PORT_BELOW = 1000
 MAX_PEERS = 64
 MAX_NAME = 253  # of a host, RFC 1035
-TAILNET = ipaddress.ip_network("100.64.0.0/10")
 
 
 @dataclass(frozen=True)
@@ -97,35 +97,6 @@ def _address(text: str) -> str:
             f"ADDRESS {address} is no address of one interface: name this machine's own"
         )
     return str(address)
-
-
-def toward(peer: str) -> str:
-    """This machine's own address on the way to `peer`; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((peer, 9))
-        except OSError as error:
-            raise BadOption(f"no way to {peer} ({error.strerror}): give ADDRESS=") from None
-        return str(probe.getsockname()[0])
-
-
-def is_loopback(address: str) -> bool:
-    return ipaddress.IPv4Address(address).is_loopback
-
-
-def web_host(host: str) -> str:
-    """Where the node at `host` answers HTTP: loopback, since nothing there asks who calls."""
-    return host if is_loopback(host) else "127.0.0.1"
-
-
-def present_here(address: str) -> bool:
-    """Whether a socket can be bound to it."""
-    with socket.socket() as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-        return True
 
 
 def from_environment(command: str) -> JoinOptions:

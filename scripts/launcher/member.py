@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from launcher import erlang
+from launcher.addresses import web_host
 from launcher.erlang import Atom, Target, child_environment, write_config, write_cookie
-from launcher.join_options import web_host
 from launcher.options import ROOT
 from launcher.processes import Process, Refused, end
 from launcher.secret import Secret

@@ -12,13 +12,13 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from launcher.addresses import why_taken
 from launcher.erlang import (
     RUN,
     Atom,
@@ -167,16 +167,12 @@ def claim(port: int, nodes: int, *also: int) -> IO[str]:
 
 
 def _check_free(host: str, port: int, instead: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as error:
-            raise Refused(
-                f"port {port} on {host} cannot be used ({error.strerror}): another program, or a "
-                f"cluster of another checkout, has it; choose another, e.g. PORT={instead}"
-            ) from None
+    taken = why_taken(host, port)
+    if taken is not None:
+        raise Refused(
+            f"port {port} on {host} cannot be used ({taken}): another program, or a "
+            f"cluster of another checkout, has it; choose another, e.g. PORT={instead}"
+        )
 
 
 @dataclass(frozen=True)

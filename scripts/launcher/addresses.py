@@ -1,0 +1,49 @@
+"""This machine's addresses and ports: which there are, which are free, which lead where.
+
+Nothing here sends a byte. Used by the doctor, the options of `make join` and the local cluster.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+TAILNET = ipaddress.ip_network("100.64.0.0/10")
+
+
+def is_loopback(address: str) -> bool:
+    return ipaddress.IPv4Address(address).is_loopback
+
+
+def toward(peer: str) -> str:
+    """This machine's own address on the way to `peer`; OSError where there is no way."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((peer, 9))
+        return str(probe.getsockname()[0])
+
+
+def present_here(address: str) -> bool:
+    """Whether a socket can be bound to it."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+        return True
+
+
+def why_taken(host: str, port: int) -> str | None:
+    """Why a socket cannot listen there; None when it can."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            return str(error.strerror)
+        return None
+
+
+def web_host(host: str) -> str:
+    """Where the node at `host` answers HTTP: loopback, since nothing there asks who calls."""
+    return host if is_loopback(host) else "127.0.0.1"
