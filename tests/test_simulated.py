@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
-import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +12,11 @@ import bench_cluster
 import pytest
 
 from launcher import nodes
+from launcher.comings import comings
 from launcher.nodes import node_name
 from launcher.processes import Process, Refused
 from launcher.progress import Progress
 from launcher.simulated import Device, Fleet, fleet
-from launcher.waiting import SIGNALS
 from live import TAG, Result, free_port, leftovers
 
 NODES = 4
@@ -97,26 +95,30 @@ def test_what_a_device_cannot_be_is_refused_in_a_sentence(running: Fleet) -> Non
         running.simulate(1, colour="red")
 
 
-def test_the_bench_prints_what_a_cluster_costs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_bench_measures_what_a_cluster_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nodes, "RUN", tmp_path / "run")
     tag = uuid.uuid4().hex
     monkeypatch.setenv(TAG, tag)
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        assert bench_cluster.bench(free_port(3), [3], 2.0, tmp_path / "record.json") == 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    record = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
-    assert record["simulated"] is True
-    (three,) = record["clusters"]
-    assert three["start"]["loads"] >= record["device"]["simulated"]["model"]["experts"]
+    three = bench_cluster.measured(free_port(3), 3, Device(), 2.0, Progress())
+    assert three["start"]["loads"] >= Device().experts
     assert three["rest"]["wire_bytes"]["median"] > 0
     assert three["leave"]["loads"] >= 1  # its experts had no other holder
     assert three["join"]["newcomer_loads"] <= 1
     for part in ("start", "rest", "leave", "join"):
         assert three[part]["void"] is (three[part]["machine_busy_percent"] > 80)
-    assert "a node joins: loads" in capsys.readouterr().out
+    assert leftovers(tag) == []
+
+
+def test_who_comes_and_goes_is_noticed_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "RUN", tmp_path / "run")
+    tag = uuid.uuid4().hex
+    monkeypatch.setenv(TAG, tag)
+    with fleet(free_port(3), 3, Device(), Progress()) as running:
+        found = comings(running, 3, 2, 1, lambda text: None)
+    assert found["seconds_to_see_all"]["most"] - found["of_these_to_boot"]["most"] < 2.0
+    assert found["seconds_until_gone_everywhere"]["most"] < 15.0
     assert leftovers(tag) == []

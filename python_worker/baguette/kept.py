@@ -89,7 +89,7 @@ class Kept:
         return dict(self._values["machine"])
 
     def component(self, kind: str) -> Figures:
-        """What is known of a kind of component: call_us, skipped, rows_equal, load_us_per_mib."""
+        """What is known of a kind: call_us, skipped, rows_equal, load_us_per_mib; quiet: how."""
         return dict(self._values["components"].get(kind, {}))
 
     def put_machine(self, **figures: int) -> None:
@@ -185,12 +185,8 @@ def _component(figures: Any) -> Figures:
         for name in ("skipped", "rows_equal")
         if name in figures
     }
-    load = figures.get("load_us_per_mib")
-    return {
-        "call_us": call_us,
-        **lists,
-        **({} if load is None else {"load_us_per_mib": _number(load)}),
-    }
+    numbers = {n: _number(figures[n]) for n in ("load_us_per_mib", "quiet") if n in figures}
+    return {"call_us": call_us, **lists, **numbers}
 
 
 def _number(value: Any) -> int:

@@ -181,7 +181,9 @@ decoded({ok, Payload}) -> baguette_engine_msgpack:decode(Payload);
 decoded({error, _} = Error) -> Error.
 
 done(explore, {ok, #{<<"done">> := true, <<"speed">> := Speed}}, S) ->
-    ok = publish(#{speed => baguette_engine_facts:speed(Speed)}),
+    #{call_us := Calls} = Facts = baguette_engine_facts:speed(Speed),
+    ok = publish(#{speed => Facts}),
+    ok = refresh(maps:get(1, Calls, 0), maps:get(call_us, published(), undefined)),
     S#?MODULE{explored = true};
 done(explore, {ok, #{<<"done">> := false}}, S) ->
     work(S);

@@ -86,6 +86,8 @@ def _explore(held: dict[str, Held], kept: Kept) -> Generator[None, None, None]:
     yield from _machine(kept)
     for name in sorted(held):
         one = held[name]
+        if "quiet" not in kept.component(one.kind):
+            yield from _again(one, kept)
         for batch in BATCHES:
             yield from measure(one, batch, kept)
         if "rows_equal" not in kept.component(one.kind):
@@ -128,6 +130,14 @@ def measure(one: Held, batch: int, kept: Kept) -> Generator[None, None, None]:
         return
     micros = yield from probe.call_us(one.rehearsal, batch)
     kept.put_component(one.kind, call_us={**times, str(batch): micros})
+
+
+def _again(one: Held, kept: Kept) -> Generator[None, None, None]:
+    """One image once more, in quiet: at the first time half the machine may have been starting."""
+    before = kept.component(one.kind).get("call_us", {})
+    micros = yield from probe.call_us(one.rehearsal, 1)
+    least = min(micros, before.get("1", micros))
+    kept.put_component(one.kind, call_us={**before, "1": least}, quiet=1)
 
 
 def at_once(steps: Iterator[None]) -> None:
