@@ -23,8 +23,9 @@ from typing import Any
 
 from baguette.files import check_writable
 from launcher import command_line
+from launcher.addresses import DEFAULT_PORT
 from launcher.control import Control
-from launcher.nodes import DEFAULT_PORT, Cluster, Launch
+from launcher.nodes import Cluster, Launch
 from launcher.options import ROOT, BadOption, Model, Options
 from launcher.picture import write_record
 from launcher.processes import Refused

@@ -27,9 +27,10 @@ import psutil
 
 from baguette.files import check_writable
 from launcher import command_line
+from launcher.addresses import DEFAULT_PORT
 from launcher.comings import comings
 from launcher.fleets import random_fleets
-from launcher.nodes import DEFAULT_PORT, Cluster, Launch
+from launcher.nodes import Cluster, Launch
 from launcher.options import MAX_NODES, ROOT, BadOption, Options
 from launcher.picture import write_record
 from launcher.progress import Progress

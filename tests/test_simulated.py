@@ -95,12 +95,18 @@ def test_what_a_device_cannot_be_is_refused_in_a_sentence(running: Fleet) -> Non
         running.simulate(1, colour="red")
 
 
-def test_the_bench_measures_what_a_cluster_costs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nodes, "RUN", tmp_path / "run")
+@pytest.fixture
+def own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For a cluster that a test starts itself: a run directory, and nothing left afterwards."""
     tag = uuid.uuid4().hex
+    monkeypatch.setattr(nodes, "RUN", tmp_path / "run")
     monkeypatch.setenv(TAG, tag)
+    yield
+    assert leftovers(tag) == []
+
+
+@pytest.mark.usefixtures("own_run")
+def test_the_bench_measures_what_a_cluster_costs() -> None:
     three = bench_cluster.measured(free_port(3), 3, Device(), 2.0, Progress())
     assert three["start"]["loads"] >= Device().experts
     assert three["rest"]["wire_bytes"]["median"] > 0
@@ -108,17 +114,11 @@ def test_the_bench_measures_what_a_cluster_costs(
     assert three["join"]["newcomer_loads"] <= 1
     for part in ("start", "rest", "leave", "join"):
         assert three[part]["void"] is (three[part]["machine_busy_percent"] > 80)
-    assert leftovers(tag) == []
 
 
-def test_who_comes_and_goes_is_noticed_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nodes, "RUN", tmp_path / "run")
-    tag = uuid.uuid4().hex
-    monkeypatch.setenv(TAG, tag)
+@pytest.mark.usefixtures("own_run")
+def test_who_comes_and_goes_is_noticed_in_time() -> None:
     with fleet(free_port(3), 3, Device(), Progress()) as running:
         found = comings(running, 3, 2, 1, lambda text: None)
     assert found["seconds_to_see_all"]["most"] - found["of_these_to_boot"]["most"] < 2.0
     assert found["seconds_until_gone_everywhere"]["most"] < 15.0
-    assert leftovers(tag) == []

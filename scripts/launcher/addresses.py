@@ -8,6 +8,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+DEFAULT_PORT = 9100
+WEB_PORT_BELOW = 1000  # a node's HTTP port is so much below the port of the distribution
 TAILNET = ipaddress.ip_network("100.64.0.0/10")
 
 

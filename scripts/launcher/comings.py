@@ -6,7 +6,6 @@ while it is measured. Called by scripts/bench_cluster.py.
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
@@ -16,7 +15,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from launcher.nodes import node_name
-from launcher.processes import Process, Refused, wait_gone
+from launcher.processes import Refused, wait_gone
 from launcher.simulated import Fleet
 
 SECONDS = 60.0
@@ -70,7 +69,7 @@ def _killed(fleet: Fleet, nodes: int) -> float:
 def _sees_all(fleet: Fleet, nodes: int) -> float:
     """Seconds from the start of the last node's process until all the others are on its list."""
     last = nodes - 1
-    began = _began(fleet.cluster.nodes[last])
+    began = fleet.cluster.nodes[last].began()
     others = [node_name(i) for i in range(last)]
     return _until(lambda: [_last(fleet, last, name, "joined", began) for name in others]) - began
 
@@ -80,7 +79,7 @@ def _booted(fleet: Fleet, index: int) -> float:
     for line in _lines(fleet, index):
         found = _FIRST.match(line)
         if found:
-            return _time(found[1]) - _began(fleet.cluster.nodes[index])
+            return _time(found[1]) - fleet.cluster.nodes[index].began()
     raise Refused(f"{node_name(index)} says nothing; its log: {fleet.cluster.log(index)}")
 
 
@@ -115,9 +114,3 @@ def _time(stamp: str) -> float:
         return datetime.fromisoformat(stamp).timestamp()
     except ValueError:
         return 0.0  # a line of something else than the logger
-
-
-def _began(process: Process) -> float:
-    """Seconds since 1970 at which the process was started."""
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return booted + process.started / os.sysconf("SC_CLK_TCK")

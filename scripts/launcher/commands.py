@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 
 from launcher import member
+from launcher.addresses import DEFAULT_PORT
 from launcher.control import Control
 from launcher.demo import STOP_PATIENCE, demo
 from launcher.erlang import control_flags, environment
 from launcher.member import Member
 from launcher.nodes import (
-    DEFAULT_PORT,
     Cluster,
     Launch,
     address,

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher import picture
+from launcher.addresses import DEFAULT_PORT
 from launcher.control import Control
-from launcher.nodes import DEFAULT_PORT, Cluster, Launch, claim, seconds_since, start
+from launcher.nodes import Cluster, Launch, claim, seconds_since, start
 from launcher.options import ROOT, Model, Options, check_out
 from launcher.processes import Refused
 from launcher.progress import Progress

@@ -19,9 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.addresses import TAILNET, is_loopback, present_here, toward, web_host, why_taken
+from launcher.addresses import (
+    TAILNET,
+    WEB_PORT_BELOW,
+    is_loopback,
+    present_here,
+    toward,
+    web_host,
+    why_taken,
+)
 from launcher.erlang import RUN, erl, term
-from launcher.join_options import WEB_PORT_BELOW, JoinOptions
+from launcher.join_options import JoinOptions
 from launcher.options import ROOT
 from launcher.processes import Refused
 from launcher.secret import Secret, secret_file

@@ -6,11 +6,12 @@ the control nodes that speak to them. Nothing here starts a process.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from launcher.options import ROOT
 from launcher.processes import Refused
@@ -85,6 +86,28 @@ def environment(run: Path) -> dict[str, str]:
     env["ERL_CRASH_DUMP"] = str(run / "erl_crash.dump")
     env["ERL_CRASH_DUMP_SECONDS"] = "5"
     return env
+
+
+def check_ours(directory: Path) -> None:
+    """Refused where the run directories, and what runs in them, are another user's."""
+    if directory.exists() and not os.access(directory, os.R_OK | os.X_OK):
+        raise Refused(
+            f"{directory} belongs to another user, and so does what runs here: ask as that one"
+        )
+
+
+def claim_directory(run: Path, refusal: str) -> IO[str]:
+    """A run directory of mode 0700 and its lock; Refused, with these words, where it is taken."""
+    run.mkdir(parents=True, exist_ok=True)
+    run.parent.chmod(0o700)
+    run.chmod(0o700)
+    lock = (run / "lock").open("a", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise Refused(refusal) from None
+    return lock
 
 
 def write_cookie(run: Path, cookie: str) -> None:

@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.addresses import is_loopback
+from launcher.addresses import DEFAULT_PORT, is_loopback
 from launcher.options import ROOT, BadOption, read_path, read_whole
 
-DEFAULT_PORT = 9100
-WEB_PORT_BELOW = 1000
 MAX_PEERS = 64
 MAX_NAME = 253  # of a host, RFC 1035
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import IO
 
+from launcher.addresses import DEFAULT_PORT, WEB_PORT_BELOW
 from launcher.control import Control, Event
 from launcher.doctor import Examination, examine
 from launcher.erlang import last_words
-from launcher.join_options import DEFAULT_PORT, WEB_PORT_BELOW, JoinOptions
+from launcher.join_options import JoinOptions
 from launcher.keeper import Keeper
 from launcher.member import Member, Plan, claim, prepare, run_directory, running
 from launcher.options import ROOT
@@ -236,7 +237,7 @@ class Clock:
 def _needs(event: Event) -> list[tuple[str, bool, str]]:
     known = event["inventory"] == "ok"
     loading = sorted(set(event["planned"]) - set(event["ready"]))
-    names = " ".join(name.rpartition("/")[2] for name in loading)
+    names = _short(loading)
     unreached = [f"{u['node']}: {u['why']}" for u in event["unreached"]]
     others = f" (no link to {'; '.join(unreached)})" if unreached else ""
     return [
@@ -246,6 +247,11 @@ def _needs(event: Event) -> list[tuple[str, bool, str]]:
         ("pipeline", event["pipeline"], "the text encoder, router and decoder"),
         ("measured", event["measured"], "this machine to be measured"),
     ]
+
+
+def _short(components: list[str]) -> str:
+    """Components without the model's name."""
+    return " ".join(name.rpartition("/")[2] for name in components)
 
 
 def leave(options: JoinOptions) -> int:
@@ -285,8 +291,7 @@ def _left(event: Event) -> str:
     if event.get("calls"):
         parts.append(f"{event['calls']} calls of others")
     if event.get("components"):
-        names = " ".join(name.rpartition("/")[2] for name in event["components"])
-        parts.append(f"{names} to be loaded elsewhere")
+        parts.append(f"{_short(event['components'])} to be loaded elsewhere")
     return ", ".join(parts)
 
 

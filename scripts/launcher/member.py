@@ -7,9 +7,7 @@ address, and mostly one a machine.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from launcher import erlang
 from launcher.addresses import web_host
 from launcher.erlang import Atom, Target, child_environment, write_config, write_cookie
 from launcher.options import ROOT
-from launcher.processes import Process, Refused, end
+from launcher.processes import Process, Refused, end_all
 from launcher.secret import Secret
 
 _RECORD = "member.json"
@@ -103,10 +101,7 @@ class Member:
 
     def stop(self, patience: float) -> None:
         """End keeper, node and workers, in order first; Refused names what would not end."""
-        left = end([self.keeper], patience) if self.keeper is not None else []
-        if left:
-            ids = " ".join(str(process.pid) for process in left)
-            raise Refused(f"these processes would not end: {ids}; end them by hand (kill -9)")
+        end_all([self.keeper] if self.keeper is not None else [], patience)
         self.forget()
 
     def forget(self) -> None:
@@ -124,8 +119,7 @@ def run_directory(host: str) -> Path:
 
 def running(host: str | None = None) -> Member | None:
     """The node kept here at `host`; without one, the only one there is."""
-    if erlang.RUN.exists() and not os.access(erlang.RUN, os.R_OK | os.X_OK):
-        raise Refused(f"{erlang.RUN} belongs to another user, and so does what runs here")
+    erlang.check_ours(erlang.RUN)
     runs = [run_directory(host)] if host else sorted(erlang.RUN.glob("member-*"))
     alive = [m for m in map(Member.load, runs) if m is not None and m.alive()]
     if len(alive) > 1:
@@ -139,20 +133,11 @@ def claim(host: str) -> IO[str]:
 
     Whoever has it may write and remove what lies in the run directory.
     """
-    run = run_directory(host)
-    run.mkdir(parents=True, exist_ok=True)
-    erlang.RUN.chmod(0o700)
-    run.chmod(0o700)
-    lock = (run / "lock").open("a", encoding="ascii")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise Refused(
-            f"this machine has joined already, or is joining, as {host}: `make status` shows the "
-            "cluster, `make leave` leaves it"
-        ) from None
-    return lock
+    return erlang.claim_directory(
+        run_directory(host),
+        f"this machine has joined already, or is joining, as {host}: `make status` shows the "
+        "cluster, `make leave` leaves it",
+    )
 
 
 def prepare(plan: Plan, secret: Secret) -> Member:

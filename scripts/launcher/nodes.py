@@ -7,9 +7,7 @@ that directory while they work in it.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import secrets
 import shutil
 import subprocess
@@ -18,12 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from launcher.addresses import why_taken
+from launcher.addresses import WEB_PORT_BELOW, why_taken
 from launcher.erlang import (
     RUN,
     Atom,
     Target,
+    check_ours,
     child_environment,
+    claim_directory,
     environment,
     last_words,
     member_flags,
@@ -31,10 +31,7 @@ from launcher.erlang import (
     write_cookie,
 )
 from launcher.options import ROOT
-from launcher.processes import Process, Refused, end
-
-DEFAULT_PORT = 9100
-WEB_PORT_BELOW = 1000  # the nodes' HTTP port is so much below the port of the distribution
+from launcher.processes import Process, Refused, end_all
 
 
 def address(index: int) -> str:
@@ -113,18 +110,14 @@ class Cluster:
 
     def stop(self, patience: float = 8.0) -> None:
         """End every node and worker; Refused names what could not be ended."""
-        left = end(self.nodes, patience)
-        if left:
-            ids = " ".join(str(process.pid) for process in left)
-            raise Refused(f"these processes would not end: {ids}; end them by hand (kill -9)")
+        end_all(self.nodes, patience)
         self.record.unlink(missing_ok=True)
         shutil.rmtree(self.run / "xdg", ignore_errors=True)
 
 
 def running(port: int | None) -> Cluster | None:
     """The cluster running on `port`; without one, the only one running in this checkout."""
-    if RUN.exists() and not os.access(RUN, os.R_OK | os.X_OK):
-        raise Refused(f"{RUN} belongs to another user, and so does what runs here: ask as that one")
+    check_ours(RUN)
     if port is not None:
         found = [Cluster.load(port)]
     else:
@@ -142,18 +135,11 @@ def claim(port: int, nodes: int, *also: int) -> IO[str]:
 
     `also` are other ports the nodes will listen on.
     """
-    run = RUN / str(port)
-    run.mkdir(parents=True, exist_ok=True)
-    RUN.chmod(0o700)
-    run.chmod(0o700)
-    lock = (run / "lock").open("w", encoding="ascii")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Refused(
-            f"another `make demo` or `make up` is at work here on port {port}: "
-            f"wait for it, or choose another port, e.g. PORT={port + 1}"
-        ) from None
+    lock = claim_directory(
+        RUN / str(port),
+        f"another `make demo` or `make up` is at work here on port {port}: "
+        f"wait for it, or choose another port, e.g. PORT={port + 1}",
+    )
     old = Cluster.load(port)
     if old.alive():
         raise Refused(

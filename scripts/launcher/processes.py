@@ -46,6 +46,11 @@ class Process:
         """Is it still there (a zombie is not)?"""
         return self.boot == boot_id() and _started(self.pid) == self.started
 
+    def began(self) -> float:
+        """When it was started, in seconds since 1970."""
+        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return booted + self.started / os.sysconf("SC_CLK_TCK")
+
     def signal(self, number: signal.Signals) -> None:
         """Signal it, if it is still itself."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -100,6 +105,14 @@ def wait_gone(processes: Iterable[Process], seconds: float) -> list[Process]:
         time.sleep(0.02)
         left = [process for process in left if process.alive()]
     return left
+
+
+def end_all(nodes: list[Process], patience: float) -> None:
+    """As `end`; Refused names what could not be ended."""
+    left = end(nodes, patience)
+    if left:
+        ids = " ".join(str(process.pid) for process in left)
+        raise Refused(f"these processes would not end: {ids}; end them by hand (kill -9)")
 
 
 def end(nodes: list[Process], patience: float) -> list[Process]:

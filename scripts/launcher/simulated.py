@@ -164,8 +164,6 @@ def seconds_to_ready(figures: list[Figures], processes: list[Process]) -> list[f
 
     Node and we read the same clock: they are on this machine.
     """
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    ticks = os.sysconf("SC_CLK_TCK")
-    began = {node_name(i): booted + p.started / ticks for i, p in enumerate(processes)}
+    began = {node_name(i): process.began() for i, process in enumerate(processes)}
     loaded = {f["node"]: expert(f)["loaded_at_ms"] / 1000 for f in figures}
     return [at - began[node] for node, at in loaded.items() if at]

@@ -103,7 +103,7 @@ readiness() ->
         ready => length([E || #{holders := [_ | _]} = E <- Experts]),
         experts => length(Experts),
         failed => [E || #{expert := E, component := C, holders := []} <- Experts, has_failed(C)],
-        workers_failed => [Reason || #{state := {failed, Reason}} <- Workers],
+        workers_failed => failures(Workers),
         pipeline => lists:any(fun is_ready_pipeline/1, Workers)
     }.
 
@@ -134,8 +134,10 @@ joining() ->
         ready => own_ready(),
         measured => is_measured(own_facts()),
         pipeline => lists:any(fun is_done_pipeline/1, Workers),
-        workers_failed => [Reason || #{state := {failed, Reason}} <- Workers]
+        workers_failed => failures(Workers)
     }.
+
+failures(Workers) -> [Reason || #{state := {failed, Reason}} <- Workers].
 
 %% @doc What every node that can be reached counts about itself (baguette_figures).
 -spec figures() -> [map()].
@@ -164,14 +166,13 @@ own_facts() ->
 -spec report_text() -> unicode:chardata().
 report_text() ->
     Experts = baguette_engine:experts(),
-    Missing = [[$E | integer_to_list(E)] || #{expert := E, holders := []} <- Experts],
-    #{leaving := Leaving} = Own = hd(baguette_cluster:nodes()),
-    #{report := #{extra := Known}} = Own,
-    Facts = maps:with([hardware, speed, memory], Known),
+    Missing = [expert_name(E) || #{expert := E, holders := []} <- Experts],
+    [#{leaving := Leaving} | Peers] = baguette_cluster:nodes(),
+    Facts = maps:with([hardware, speed, memory], own_facts()),
     baguette_capability:box(Facts#{
         peers => [
             maps:merge(#{node => address(N)}, maps:with([rtt_us, mbit, path], Info))
-         || #{node := N, self := false, link := up} = Info <- baguette_cluster:nodes()
+         || #{node := N, link := up} = Info <- Peers
         ],
         holds => [name(C) || C <- own_ready()],
         status => status_word((joining())#{leaving => Leaving}, Missing)
@@ -182,9 +183,11 @@ address(Node) -> list_to_binary(lists:last(string:split(atom_to_list(Node), "@")
 %% A component by the number of its expert, or by its own name where there is no model.
 name(Component) ->
     case [E || #{expert := E, component := C} <- baguette_engine:experts(), C =:= Component] of
-        [Expert] -> [$E | integer_to_list(Expert)];
+        [Expert] -> expert_name(Expert);
         [] -> Component
     end.
+
+expert_name(Expert) -> [$E | integer_to_list(Expert)].
 
 status_word(#{leaving := true}, _Missing) ->
     "LEAVING";

@@ -45,7 +45,7 @@
 %% @doc Of the reports, everything a plan depends on and nothing else: equal fleets, equal plans.
 -spec fleet([baguette_cluster_report:report()]) -> fleet().
 fleet(Reports) ->
-    Slowest = slowest_known(Reports),
+    Slowest = baguette_cluster_report:slowest_us(Reports),
     Places = [{baguette_cluster_report:node(R), place(R, Slowest)} || R <- Reports],
     #fleet{places = maps:from_list(Places), weights = weights(Reports)}.
 
@@ -70,22 +70,12 @@ place(Report, Slowest) ->
         room = baguette_cluster_report:memory_mib(Report),
         disk = maps:from_list(Disk),
         held = [C || not Leaving, C <- lists:sort(baguette_cluster_report:held(Report))],
-        speed = {call_us(Report, Slowest), baguette_cluster_report:distance_us(Report)},
+        speed = {
+            baguette_cluster_step_time:coarse(baguette_cluster_report:call_us(Report, Slowest)),
+            baguette_cluster_report:distance_us(Report)
+        },
         load_us_per_mib = baguette_cluster_report:load_us_per_mib(Report)
     }.
-
-%% Who has not measured itself yet counts as no faster than anybody who has: nothing is moved for a
-%% hope. A newcomer that took the general guess would seem a thousand times faster than a CPU.
-slowest_known(Reports) ->
-    lists:max([0 | [Us || R <- Reports, {ok, Us} <- [baguette_cluster_report:measured_us(R)]]]).
-
-call_us(Report, Slowest) ->
-    Us = case {baguette_cluster_report:measured_us(Report), Slowest} of
-        {{ok, Measured}, _} -> Measured;
-        {unknown, 0} -> baguette_cluster_report:call_us(Report);
-        {unknown, _} -> Slowest
-    end,
-    baguette_cluster_step_time:coarse(Us).
 
 %% How often each is asked, all nodes together, as a power of two around the average.
 weights(Reports) ->

@@ -25,7 +25,7 @@
 -spec all(node(), [baguette_cluster_report:report()], Links) -> #{component() => [holder()]} when
     Links :: #{node() => baguette_cluster_membership:link()}.
 all(Self, Reports, Links) ->
-    Slowest = lists:max([0 | [Us || R <- Reports, {ok, Us} <- [measured_us(R)]]]),
+    Slowest = baguette_cluster_report:slowest_us(Reports),
     Offers = lists:append([
         offers(R, Way, Slowest) || R <- Reports, {ok, Way} <- [way(Self, R, Links)]
     ]),
@@ -46,7 +46,7 @@ way(Self, Report, Links) ->
     end.
 
 offers(Report, {Trip, Relayed, Leaving}, Slowest) ->
-    Us = call_us(Report, Slowest),
+    Us = baguette_cluster_report:call_us(Report, Slowest),
     Queue = queue(baguette_cluster_report:extra(Report), baguette_cluster_report:held(Report)),
     Holder = #{
         node => baguette_cluster_report:node(Report),
@@ -62,16 +62,6 @@ offers(Report, {Trip, Relayed, Leaving}, Slowest) ->
      || #{component := C, key := Key} <- baguette_cluster_report:items(Report),
         baguette_cluster_report:state(C, Report) =:= ready
     ].
-
-%% Who has not measured itself is taken to be no faster than anybody who has, as in placement.
-call_us(Report, Slowest) ->
-    case measured_us(Report) of
-        {ok, Us} -> Us;
-        unknown when Slowest > 0 -> Slowest;
-        unknown -> baguette_cluster_report:call_us(Report)
-    end.
-
-measured_us(Report) -> baguette_cluster_report:measured_us(Report).
 
 %% A node computes its components one after the other: until it says how many calls wait, a call to
 %% one is taken to wait behind one to each other that it holds. So work goes to who holds least.

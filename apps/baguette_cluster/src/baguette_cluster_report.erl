@@ -8,7 +8,8 @@
 -export([identity/1, node/1, newest/2, same_body/2, hash/1, to_map/1]).
 -export([items/1, states/1, state/2, held/1, memory_mib/1, plan_hash/1, extra/1]).
 %% Facts in extra: optional, and whatever stands there is believed only in its own shape and range
--export([call_us/1, measured_us/1, load_us_per_mib/1, usage/1, distance_us/1, leaving/1]).
+-export([call_us/2, slowest_us/1, measured_us/1, load_us_per_mib/1, usage/1]).
+-export([distance_us/1, leaving/1]).
 -export([letting_go/1, promises/1]).
 -export_type([report/0, identity/0, field/0]).
 
@@ -127,15 +128,24 @@ plan_hash(#{plan_hash := Hash}) -> Hash.
 -spec extra(report()) -> #{atom() => term()}.
 extra(#{extra := Extra}) -> Extra.
 
-%% @doc Microseconds this node takes for one call, as it published them; a guess until it did.
--spec call_us(report()) -> pos_integer().
-call_us(Report) ->
+%% @doc Microseconds this node takes for one call, as it published them. Who has not measured itself
+%% yet counts as no faster than the slowest who has (slowest_us/1): nothing is moved, and nobody
+%% asked, for a hope. A newcomer that took a general guess would seem a thousand times faster than a
+%% CPU. Where nobody has, a guess.
+-spec call_us(report(), Slowest :: non_neg_integer()) -> pos_integer().
+call_us(Report, Slowest) ->
     case measured_us(Report) of
         {ok, Us} -> Us;
+        unknown when Slowest > 0 -> Slowest;
         unknown -> ?DEFAULT_CALL_US
     end.
 
-%% @doc The same for who must not mistake the guess for a measurement.
+%% @doc Of those who have measured themselves the slowest; 0 where nobody has.
+-spec slowest_us([report()]) -> non_neg_integer().
+slowest_us(Reports) ->
+    lists:max([0 | [Us || R <- Reports, {ok, Us} <- [measured_us(R)]]]).
+
+%% @doc The same only where it was measured.
 -spec measured_us(report()) -> {ok, pos_integer()} | unknown.
 measured_us(#{extra := #{call_us := Us}}) when is_integer(Us), Us > 0, Us < ?MAX_US -> {ok, Us};
 measured_us(_) -> unknown.

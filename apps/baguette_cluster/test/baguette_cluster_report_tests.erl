@@ -6,7 +6,7 @@
 -include_lib("eunit/include/eunit.hrl").
 
 -import(baguette_cluster_fleet, [report/2]).
--import(baguette_cluster_report, [newest/2, check/1, identity/1, call_us/1]).
+-import(baguette_cluster_report, [newest/2, check/1, identity/1, call_us/2]).
 
 merging_is_a_semilattice_test_() ->
     Options = [{numtests, 500}, {on_output, fun(_, _) -> ok end}],
@@ -31,9 +31,15 @@ fields_of_a_next_version_ride_along_test() ->
     ?assertEqual({ok, Next}, check(Next)).
 
 call_time_is_guessed_until_it_is_a_sane_number_test() ->
-    ?assertEqual(1000, call_us(report(1, #{}))),
-    ?assertEqual(1000, call_us(report(1, #{call_us => -4}))),
-    ?assertEqual(77, call_us(report(1, #{call_us => 77}))).
+    ?assertEqual(1000, call_us(report(1, #{}), 0)),
+    ?assertEqual(1000, call_us(report(1, #{call_us => -4}), 0)),
+    ?assertEqual(77, call_us(report(1, #{call_us => 77}), 0)).
+
+who_has_not_measured_itself_is_no_faster_than_who_has_test() ->
+    Measured = [report(N, #{call_us => N * 30000}) || N <- [1, 2]],
+    Slowest = baguette_cluster_report:slowest_us([report(3, #{}) | Measured]),
+    ?assertEqual(60000, call_us(report(3, #{}), Slowest)),
+    ?assertEqual(30000, call_us(hd(Measured), Slowest)).
 
 a_fact_of_the_wrong_shape_is_as_one_that_is_missing_test_() ->
     Says = fun(Fact, Value) -> baguette_cluster_report:Fact(report(1, #{Fact => Value})) end,

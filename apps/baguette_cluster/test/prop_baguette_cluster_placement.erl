@@ -300,7 +300,7 @@ prop_a_trembling_measurement_changes_nothing() ->
             lists:sublist(Noise, length(Fleet)))])).
 
 trembled(Report, PerMille) ->
-    Us = baguette_cluster_report:call_us(Report),
+    Us = baguette_cluster_report:call_us(Report, 0),
     Least = baguette_cluster_step_time:coarse(Us),
     Step = 1 bsl max(0, length(integer_to_list(Us, 2)) - 3),
     Extra = baguette_cluster_report:extra(Report),
