@@ -22,7 +22,7 @@ import pytest
 
 from launcher import nodes
 from launcher.control import Control, Event
-from launcher.nodes import Cluster, Launch, address, claim, node_name, start
+from launcher.nodes import Cluster, Launch, address, claim, index_of, start
 from launcher.processes import Process, wait_gone
 from launcher.progress import Progress
 from launcher.waiting import CONNECT_SECONDS, become_ready
@@ -165,16 +165,13 @@ class Live:
 
     def node(self, name: str) -> Process:
         """The Erlang node of that name as a process."""
-        return self.cluster.nodes[[node_name(i) for i in range(self.count)].index(name)]
+        return self.cluster.nodes[index_of(name)]
 
     def worker(self, name: str, kind: str) -> Process:
         """The expert or pipeline worker of a node as a process."""
-        for process in self.node(name).descendants():
-            with contextlib.suppress(OSError):
-                line = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
-                if line[-3:-1] == [b"baguette.worker", kind.encode()]:
-                    return process
-        raise AssertionError(f"{name} has no {kind} worker")
+        process = self.cluster.worker(index_of(name), kind)
+        assert process is not None, f"{name} has no {kind} worker"
+        return process
 
 
 @contextlib.contextmanager

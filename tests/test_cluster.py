@@ -9,8 +9,9 @@ import pytest
 
 from agreement import first_asked, reference, same
 from baguette.pipeline import Pipeline
+from launcher.nodes import node_name
 from launcher.processes import Refused
-from live import PATIENCE, Live, node_name
+from live import PATIENCE, Live
 
 PROMPT = "a red circle on a blue background"
 STEPS = 12

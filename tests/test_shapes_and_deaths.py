@@ -10,7 +10,8 @@ import pytest
 from agreement import reference, same
 from baguette.pipeline import Pipeline
 from conftest import Start
-from live import Live, node_name
+from launcher.nodes import node_name
+from live import Live
 
 STEPS = 8
 

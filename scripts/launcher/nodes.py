@@ -7,6 +7,7 @@ that directory while they work in it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -44,6 +45,11 @@ def node_name(index: int) -> str:
     return f"baguette@{address(index)}"
 
 
+def index_of(name: str) -> int:
+    """The number of the node with this Erlang name, from 0."""
+    return int(name.rpartition(".")[2]) - 2
+
+
 @dataclass
 class Cluster:
     """The nodes started here on one port."""
@@ -70,6 +76,15 @@ class Cluster:
 
     def alive(self) -> list[Process]:
         return [node for node in self.nodes if node.alive()]
+
+    def worker(self, index: int, kind: str) -> Process | None:
+        """The "expert" or "pipeline" worker of a node, while it has one."""
+        for process in self.nodes[index].descendants():
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+                if line[-3:-1] == [b"baguette.worker", kind.encode()]:
+                    return process
+        return None
 
     def first_alive(self) -> int:
         """The index of the node to talk to: the requester, while it lives."""
