@@ -178,7 +178,7 @@ start(Boot) ->
 
 start(Kind, Python, Boot) ->
     {ok, Worker} = baguette_engine_worker:start_link(#{
-        kind => Kind, python => Python, env => [], boot => Boot
+        kind => Kind, python => Python, env => [], boot => Boot, hung_ms => 60000
     }),
     Worker.
 
