@@ -1,4 +1,4 @@
-"""One NaN in a file of weights: `nan_weights.py FILE`. Its manifest, if there is one, is not told."""
+"""One NaN in a file of weights: `nan_weights.py FILE`. A manifest is not told of it."""
 
 from __future__ import annotations
 

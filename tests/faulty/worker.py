@@ -1,4 +1,4 @@
-"""The real worker with a fault: what a broken library, device or payload does to a worker's process.
+"""The real worker with a fault: what a broken library, device or payload does to its process.
 
 Started by tests/faulty/python as a node starts `python -m baguette.worker KIND`. The file that
 BAGUETTE_FAULT names is read at every call and says what goes wrong, as a JSON map:
@@ -111,6 +111,8 @@ def before(do: str) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
     elif do == "print":
         noise()
+        # A program of a library's own writes into the stream, where it can.
+        os.system("echo noise; (echo noise >&4) 2>&1")
     elif do == "memory_error":
         raise MemoryError
     elif do == "out_of_memory":
@@ -120,10 +122,9 @@ def before(do: str) -> None:
 
 
 def noise() -> None:
-    """As Python, a C library and its child write; the last one into the stream, where it can."""
+    """To standard output, as Python and as a C library write there."""
     print("\0\0\0\5noise", flush=True)
     os.write(1, b"\0\0\0\5noise\n")
-    os.system("echo noise; (echo noise >&4) 2>&1")
 
 
 def main() -> None:
@@ -135,7 +136,7 @@ def main() -> None:
         (module, name): going_wrong(name, entry)
         for (module, name), entry in worker.ENTRIES[kind].items()
     }
-    worker.FrameWriter = FaultyWriter  # type: ignore[misc]
+    vars(worker)["FrameWriter"] = FaultyWriter
     sys.argv[1:] = [kind]
     worker.main()
 

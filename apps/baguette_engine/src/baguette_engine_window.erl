@@ -35,7 +35,7 @@ is_busy(#?MODULE{sent = Sent, dropped = Dropped}) -> map_size(Sent) > 0 orelse D
 
 %% @doc Only cancelled calls are with it: it computes one, or never began any and will not answer.
 -spec is_in_doubt(window(_)) -> boolean().
-is_in_doubt(#?MODULE{sent = Sent, dropped = Dropped}) -> map_size(Sent) =:= 0 andalso Dropped =/= [].
+is_in_doubt(#?MODULE{sent = Sent} = W) -> map_size(Sent) =:= 0 andalso is_busy(W).
 
 %% @doc One more call is with the process, under this id.
 -spec add(Call, window(Call)) -> {id(), window(Call)}.

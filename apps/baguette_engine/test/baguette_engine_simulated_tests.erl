@@ -228,7 +228,8 @@ settings_that_cannot_be_are_refused_by_name() ->
     end,
     Named = [
         {"row_us", #{row_us => -1}}, {"speed", #{speed => 0}}, {"fail", #{fail => oops}},
-        {"poison", #{poison => [none]}}, {"colour", #{colour => red}}, {"latent_bytes", #{model => #{latent_bytes => 33}}},
+        {"poison", #{poison => [none]}},
+        {"colour", #{colour => red}}, {"latent_bytes", #{model => #{latent_bytes => 33}}},
         {"name", #{model => #{name => "A/B"}}}, {"top_k", #{model => #{experts => 1, top_k => 2}}},
         {"map", #{model => 7}}, {"Map", none}
     ],

@@ -62,10 +62,10 @@ class FrameWriter:
         self._lock = threading.Lock()
 
     def write(self, pieces: Sequence[bytes]) -> None:
-        """Write the pieces as one frame; BadInput, and nothing written, when it would be too large."""
+        """Write the pieces as one frame; BadInput, and nothing written, when it is too large."""
         size = sum(len(piece) for piece in pieces)
         if size > MAX_FRAME:
-            raise BadInput(f"the answer has {size} bytes, at most {MAX_FRAME}: ask for less at once")
+            raise BadInput(f"an answer of {size} bytes, at most {MAX_FRAME}: ask for less at once")
         frame = b"".join((struct.pack(">I", size), *pieces))
         with self._lock:
             view = memoryview(frame)
