@@ -104,7 +104,7 @@ def deaths(running: Fleet, count: int) -> int:
     """Workers that have died on all nodes so far; every node answers."""
     figures = running.figures()
     assert len(figures) == count
-    return sum(worker["deaths"] for node in figures for worker in node["workers"])
+    return sum(worker.get("deaths", 0) for node in figures for worker in node["workers"])
 
 
 def ask(control: Control, request: Request) -> None:

@@ -261,18 +261,20 @@ kill(#?MODULE{port = Port, os_pid = OsPid}) ->
 
 %% A process that hangs
 
-seen({alive, Watch}, #?MODULE{calls = Calls} = S) ->
-    case {baguette_engine_calls:is_busy(Calls), baguette_engine_calls:is_in_doubt(Calls)} of
-        {true, true} -> send_own(?ARE_YOU_THERE, are_you_there, S#?MODULE{watch = Watch});
-        {true, false} -> S#?MODULE{watch = Watch};
-        {false, _} -> S#?MODULE{watch = baguette_engine_watchdog:off(Watch)}
-    end;
 seen({stale, _}, S) ->
     S;
-seen({hung, Watch}, #?MODULE{calls = Calls} = S) ->
+seen({Verdict, Watch}, #?MODULE{calls = Calls} = S) ->
     case baguette_engine_calls:is_busy(Calls) of
-        true -> hung(S);
+        true -> judged(Verdict, S#?MODULE{watch = Watch});
         false -> S#?MODULE{watch = baguette_engine_watchdog:off(Watch)}
+    end.
+
+judged(hung, S) ->
+    hung(S);
+judged(alive, #?MODULE{calls = Calls} = S) ->
+    case baguette_engine_calls:is_in_doubt(Calls) of
+        true -> send_own(?ARE_YOU_THERE, are_you_there, S);
+        false -> S
     end.
 
 hung(#?MODULE{options = #{kind := Kind, hung_ms := Ms}, os_pid = OsPid} = S) ->
