@@ -21,10 +21,12 @@ help() ->
 -spec error(term()) -> unicode:chardata().
 error({bad_request, Field, Got, Allowed}) ->
     io_lib:format("~ts is ~0tp, but must be ~ts.", [Field, printable(Got), Allowed]);
-error({cannot_write, #{path := Path, why := Why}}) ->
-    io_lib:format("~ts cannot be written: ~ts. Give another place with the option out_dir.", [
-        Path, file:format_error(Why)
-    ]);
+error({cannot_write, #{path := Path, why := Why, id := Id}}) ->
+    io_lib:format(
+        "~ts cannot be written: ~ts. Nothing is lost: baguette:result(<<\"~ts\">>) has the picture "
+        "while this node keeps it. Make room, or give another place with the option out_dir.",
+        [Path, file:format_error(Why), Id]
+    );
 error({Name, Facts}) when is_atom(Name), is_map(Facts) ->
     {What, Next} = maps:get(Name, sentences(), unknown(Name)),
     [What, facts(Facts), ". ", Next];
@@ -55,7 +57,20 @@ sentences() ->
         cancelled => {"The generation was cancelled", ""},
         no_holder => {"No node holds an expert that is needed", "See baguette:status()."},
         deadline => {"The generation took longer than it may", "Ask for fewer steps or images."},
-        not_finite => {"The model computed no picture", "Try a lower guidance_scale."},
+        expert_call_died => {
+            "The call of one expert failed wherever it was asked",
+            "Try other words or options; the logs of the nodes say what each of them died of."
+        },
+        pipeline_died => {
+            "This node's own worker died of the same call again and again",
+            "Try other words or options; the node's log says what it died of."
+        },
+        device_lost => {"A device failed while it computed", "Try again: its worker is restarted."},
+        failure => {"A worker could not do what it was asked", "The node's log says more."},
+        not_finite => {
+            "The model computed no picture",
+            "Try a lower guidance_scale; if that does not help, fetch the model's files again."
+        },
         out_of_memory => {"A device ran out of memory", "Ask for fewer images at once."},
         bad_input => {"The model refused the request", "Try other words or options."},
         bad_weights => {"The model's files are not as they should be", "Make or fetch them again."}

@@ -23,13 +23,42 @@ any_reason_becomes_a_sentence_test_() ->
      || Reason <- [
             {never_heard_of, #{why => {shutdown, [1, 2]}}},
             {cancelled, #{}},
-            {cannot_write, #{path => "out/ü.png", why => enospc}},
+            {cannot_write, #{path => "out/ü.png", why => enospc, id => <<"g1">>}},
             {bad_request, prompt, <<"ü"/utf8>>, <<"shorter">>},
             {bad_request, prompt, <<255>>, <<"text">>},
             #{what => [ever]},
             self()
         ]
     ].
+
+%% Whatever class a worker's failure has: what happened, and what to do next.
+every_failure_of_a_worker_has_its_own_sentence_test_() ->
+    Facts = #{expert => 3, deaths => 3, why => died},
+    Names = [
+        expert_call_died, pipeline_died, device_lost, failure, not_finite, out_of_memory, bad_input,
+        bad_weights, deadline, worker_not_started, python_not_started, generation_lost
+    ],
+    Unknown = flat(baguette_text:error({never_heard_of, Facts})),
+    ?assertMatch("The generation failed: never heard of" ++ _, Unknown),
+    [
+        ?_assertMatch({Name, match}, {Name, re:run(
+            flat(baguette_text:error({Name, Facts})),
+            "^(?!The generation failed:).* \\(deaths 3, expert 3, why died\\)\\. .*\\.$",
+            [{capture, none}]
+        )})
+     || Name <- Names
+    ].
+
+a_full_disk_is_told_with_where_the_picture_is_test() ->
+    Sentence = flat(baguette_text:error(
+        {cannot_write, #{path => "out/g1_1.png", why => enospc, id => <<"g1">>}}
+    )),
+    ?assertEqual(
+        "out/g1_1.png cannot be written: no space left on device. Nothing is lost: "
+        "baguette:result(<<\"g1\">>) has the picture while this node keeps it. Make room, or give "
+        "another place with the option out_dir.",
+        Sentence
+    ).
 
 a_step_says_whom_it_asks_test() ->
     Event = {step, #{step => 5, steps => 10, experts => [[3, 1], [3, 0]], asked => #{}}},

@@ -55,7 +55,8 @@ def main() -> None:
         die_with_parent()
     try:
         reader, writer = FrameReader(READ_FD), FrameWriter(WRITE_FD)
-        os.fstat(WRITE_FD)
+        for fd in (READ_FD, WRITE_FD):  # what a library starts must not have our stream
+            os.set_inheritable(fd, False)
     except OSError:
         parser.error("descriptors 3 and 4 are not open; this program is started by a Baguette node")
     os.dup2(2, 1)
