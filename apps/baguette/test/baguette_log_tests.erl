@@ -14,9 +14,9 @@ properties_test_() ->
             ?assert(proper:quickcheck(prop_baguette_log:Property(), [quiet, {numtests, Tests}]))
         end}}
      || {Property, Tests} <- [
-            {prop_any_facts_are_one_bounded_line, 300},
-            {prop_any_message_is_one_bounded_line, 300},
-            {prop_a_crash_shows_no_text, 300}
+            {prop_any_facts_are_one_bounded_line, 150},
+            {prop_any_message_is_one_bounded_line, 150},
+            {prop_a_crash_shows_no_text, 200}
         ]
     ].
 
