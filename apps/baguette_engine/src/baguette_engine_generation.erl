@@ -5,6 +5,7 @@
 %% go, so that whoever asks late still gets it. If the requesting node dies, this dies with it.
 -module(baguette_engine_generation).
 -behaviour(gen_statem).
+-include_lib("kernel/include/logger.hrl").
 
 -export([start_link/3, begin_now/1, await/2, result/1, watch/2, cancel/1, overview/1]).
 -export([init/1, callback_mode/0, format_status/1]).
@@ -85,7 +86,7 @@ callback_mode() -> state_functions.
 -spec init({binary(), baguette_engine_request:request(), [binary()]}) ->
     {ok, waiting, #?MODULE{}, [gen_statem:action()]}.
 init({Id, Request, Experts}) ->
-    logger:set_process_metadata(#{request => Id, domain => [baguette, engine]}),
+    logger:set_process_metadata(#{generation => Id, domain => [baguette, engine]}),
     ok = baguette_cluster:watch(),
     Floor = max(baguette_engine_settings:get(ask_floor_ms), slowest_ms(Experts)),
     Step = baguette_engine_step:new(Id, Request, Experts, Floor),
@@ -109,6 +110,7 @@ format_status(Status) ->
 
 -spec waiting(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 waiting(cast, begin_now, D) ->
+    ?LOG_INFO(#{what => generation_began}, #{}),
     Tick = {{timeout, tick}, ?TICK_MS, now},
     {next_state, Next, D1, Actions} = step(begin_now, D),
     {next_state, Next, D1, [Tick | Actions]};
@@ -259,8 +261,20 @@ monitored(Node, #?MODULE{monitors = Monitors} = D) when is_map_key(Node, Monitor
 monitored(Node, #?MODULE{monitors = Monitors} = D) ->
     D#?MODULE{monitors = Monitors#{Node => baguette_engine_remote_v1:monitor(Node)}}.
 
-publish(Event, #?MODULE{id = Id, watchers = Watchers}) ->
+publish({What, Facts} = Event, #?MODULE{id = Id, watchers = Watchers}) ->
+    ok = log(What, Facts),
     lists:foreach(fun(To) -> To ! {baguette_engine, Id, Event} end, maps:keys(Watchers)).
+
+log(What, Facts) when What =:= failover; What =:= waiting ->
+    ?LOG_WARNING(Facts#{what => What}, #{});
+log(done, #{seconds := Seconds}) ->
+    ?LOG_INFO(#{what => generation_done, seconds => Seconds}, #{});
+log(failed, Reason) ->
+    ?LOG_ERROR(#{what => generation_failed, reason => Reason}, #{});
+log(cancelled, _) ->
+    ?LOG_INFO(#{what => generation_cancelled}, #{});
+log(_, _) ->
+    ok.
 
 finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
     maps:foreach(fun(Ref, {_, Node}) -> baguette_engine_remote_v1:forget(Node, Ref) end, Asks),
