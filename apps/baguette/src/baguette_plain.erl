@@ -1,7 +1,8 @@
 %% @doc Any term made small and harmless, so that it can be kept, sent and printed: bounded in
 %% depth, length and text, bytes that are no text by their number only, nothing that a terminal
-%% would obey. Pure. baguette_event makes the facts of every event with it. fact/2 is for what our
-%% own rooms say, text included; shape/1 for what OTP tells of a crash, where a text may be somebody's prompt.
+%% would obey. Pure; baguette_event makes the facts of every event with it. fact/2 is for what our
+%% own rooms say, text included; shape/1 is for what OTP tells of a crash, where a text may be
+%% somebody's prompt.
 -module(baguette_plain).
 
 -export([fact/2, shape/1, text/2, line/2, frames/1]).
