@@ -53,7 +53,7 @@ fact(Other, _Depth, _Limits) ->
     opaque(Other).
 
 %% @doc What a term is made of, without any text: tags, numbers and sizes.
--spec shape(term()) -> plain().
+-spec shape(term()) -> atom() | number() | binary() | [plain()] | tuple().
 shape(Term) ->
     shape(Term, ?SHAPE_DEPTH).
 
