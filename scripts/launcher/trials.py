@@ -59,7 +59,9 @@ def expert_worker_stopped(ground: Ground, step: int) -> Record:
         _continue(harmed)
         return {"used_again": _used_again(ground, index), "same_process": harmed[0].alive()}
 
-    return _asked_harmed("expert_worker_stopped", ground, step, _expert_worker, _stop, mend)
+    return _asked_harmed(
+        "expert_worker_stopped", ground, step, _expert_worker, _stop, mend, silent=True
+    )
 
 
 def node_killed(ground: Ground, step: int) -> Record:
@@ -84,7 +86,9 @@ def node_stopped(ground: Ground, step: int) -> Record:
         again = round((time.time() - at) * 1000)
         return {"member_again_ms": again, "same_process": all(p.alive() for p in harmed)}
 
-    return _asked_harmed("node_stopped", ground, step, _whole_node, _stop, mend, spare=True)
+    return _asked_harmed(
+        "node_stopped", ground, step, _whole_node, _stop, mend, spare=True, silent=True
+    )
 
 
 def _asked_harmed(
@@ -95,8 +99,12 @@ def _asked_harmed(
     how: Callable[[list[Process]], None],
     mend: Mend,
     spare: bool = False,
+    silent: bool = False,
 ) -> Record:
-    """Harm somebody whom this step asks; again where its call was answered before that."""
+    """Harm somebody whom this step asks; again where its call was answered before that.
+
+    Who falls `silent` after its answer is noticed all the same, by the next call it is asked.
+    """
     for tries in range(1, TRIES + 1):
         holders = ground.replicated(step, spare)
         known = {index: whom(ground, index) for index in range(ground.nodes)}
@@ -112,8 +120,8 @@ def _asked_harmed(
         more = {"step": step, "tries": tries, **mend(ground, index, expert, known[index])}
         if isinstance(came, Refused):
             return lost(fault, came, **more)
-        hit = asked_instead(came, node_name(index))
-        if hit is not None:
+        hit = asked_instead(at, came, node_name(index))
+        if hit is not None and (silent or hit["step"] == step):
             return ground.record(fault, came, **_times(at, came, hit), **more)
     raise Refused(f"{fault}: in {TRIES} tries no call of step {step} was hit")
 

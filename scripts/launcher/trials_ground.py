@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 from launcher.control import Event
 from launcher.drawing import Drawing, Request, Result, pixels
 from launcher.nodes import index_of, node_name
 from launcher.processes import Refused
-from launcher.simulated import LOOK_SECONDS, Fleet
+from launcher.simulated import LOOK_SECONDS, Fleet, expert
 
 WHOLE_SECONDS = 240.0
 # A holder whose worker died three times in a minute loses that expert: then the next is harmed.
@@ -116,6 +117,18 @@ class Ground:
             **more,
         }
 
+    def mended(self) -> list[str]:
+        """Until every node's expert worker is up again and every expert can be lost again."""
+        deadline = time.monotonic() + WHOLE_SECONDS
+        self.whole(lambda holders: all(len(names) > 1 for names in holders.values()))
+        while True:
+            states = {f["node"]: expert(f)["state"] for f in self.fleet.figures()}
+            if set(states.values()) == {"ready"} and len(states) == self.nodes:
+                return list(states)
+            if time.monotonic() > deadline:
+                raise Refused(f"not every expert worker came back: {states}")
+            time.sleep(LOOK_SECONDS)
+
     def gave_up(self) -> list[str]:
         """Lines of the nodes' logs in which a supervisor, or an owner of a worker, gave up."""
         logs = [self.fleet.cluster.log(index) for index in range(self.nodes)]
@@ -136,15 +149,23 @@ def holders_of(figures: list[dict[str, Any]]) -> Holders:
     return {expert["expert"]: expert["holders"] for expert in first["experts"]}
 
 
-def asked_instead(result: Result, name: str) -> Event | None:
-    """The first time that somebody was asked in place of this node, or besides it."""
+def asked_instead(at: float, result: Result, name: str) -> Event | None:
+    """The first time from then on that somebody was asked in place of this node, or besides it."""
     moved = [e for e in (*result["failovers"], *result["hedges"]) if e["from"] == name]
-    return min(moved, key=lambda entry: entry["at_us"], default=None)
+    later = [entry for entry in moved if since(at, result, entry["at_us"]) >= 0]
+    return min(later, key=lambda entry: entry["at_us"], default=None)
 
 
 def since(at: float, result: Result, at_us: float) -> float:
     """Milliseconds from `at` to a moment of this generation."""
     return round((result["began_us"] + at_us) / 1000 - at * 1000, 2)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, 95th percentile (the least that 95 in 100 do not exceed) and maximum."""
+    ordered = sorted(values)
+    rank = -(-95 * len(ordered) // 100)
+    return {"p50": median(ordered), "p95": ordered[rank - 1], "max": ordered[-1]}
 
 
 def step_end_us(result: Result, step: int) -> float:

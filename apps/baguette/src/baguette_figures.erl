@@ -22,8 +22,9 @@ all() ->
 answered(_Node, {ok, Figures}) -> Figures;
 answered(Node, {_Class, _Why}) -> #{node => Node, silent => true}.
 
-%% @doc The figures of this node. `experts' says whom it would ask; `wire' are the distribution's own
-%% counters, of the links that are up; `gossip' what the cluster room counts, null where it does not.
+%% @doc The figures of this node. `experts' says whom it would ask; `wire' are the distribution's
+%% own counters, of the links that are up; `gossip' what the cluster room counts, null where it does
+%% not.
 -spec this() -> map().
 this() ->
     Cluster = baguette_cluster:overview(),
