@@ -21,6 +21,8 @@ NODES = 4
 DEVICE = Device(batch_us=20_000, row_us=5_000, load_ms=100, experts=2)
 REQUEST = {"prompt": "a simulated picture", "seed": 1, "steps": 250}
 SLOW = 0.1
+# Of a generation just before, in which nothing is wrong.
+USUAL_STEPS = 30
 # So many of its slow calls may be waited for before it is known.
 LEARNING_CALLS = 5
 
@@ -29,10 +31,10 @@ def straggler(ground: Ground, generations: int = 1) -> Record:
     """Slow the node down that is asked for expert 0, draw, and make it as fast as it was.
 
     `detected_ms`: from a slow call to the ask besides it; `recovered_ms`: the longest of the steps
-    that were rescued so. Undisturbed steps are those of a generation just before.
+    that were rescued so.
     """
     ground.whole(lambda holders: all(len(names) > 1 for names in holders.values()))
-    before = ground.begin().result()
+    before = ground.begin(steps=USUAL_STEPS).result()
     name = _asked_most(before, 0)
     ground.fleet.simulate(index_of(name), speed=SLOW)
     try:
