@@ -246,9 +246,14 @@ def sole_holder_killed(ground: Ground, step: int, on_missing: str = "wait") -> R
     holders = ground.whole()
     drawing = ground.begin(on_missing=on_missing)
     asked = {int(e): index_of(name) for e, name in drawing.step(step)["asked"].items()}
-    sole = [(e, index) for e, index in asked.items() if index != 0 and len(holders[e]) == 1]
+    # Only one expert of the step is to be missing: the last of an image's is always waited for.
+    sole = [
+        (e, index)
+        for e, index in asked.items()
+        if index != 0 and len(holders[e]) == 1 and list(asked.values()).count(index) == 1
+    ]
     if not sole:
-        raise Refused(f"step {step} asks no sole holder but the requester: {asked}")
+        raise Refused(f"step {step} asks no sole holder that can be harmed: {asked}")
     expert, index = sole[0]
     family = _whole_node(ground, index)
     at = time.time()
