@@ -27,13 +27,13 @@ $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 # The parts share build directories and addresses.
 .NOTPARALLEL:
 .PHONY: help setup build demo up status events down shell doctor join leave invite \
-	bench bench-cluster weights \
+	bench bench-cluster bench-reliability weights \
 	test test-erlang test-python test-cluster check check-erlang check-style check-python \
 	check-shell dialyzer fmt train-mini clean
 
 help: ## list these targets
 	@echo 'make TARGET [NAME=value ...]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
 	@echo 'demo and up take NODES PORT MODEL; demo also PROMPT N STEPS GUIDANCE TOPK SEED OUT:'
 	@echo 'join, doctor, leave, invite, status, events and shell take ADDRESS PORT; events also ID,'
 	@echo 'join also PEERS MODEL:'
@@ -95,6 +95,9 @@ bench: build ## cluster against the single-process pipeline, milliseconds per st
 
 bench-cluster: build ## what clusters of 8 and 64 nodes cost at rest, comings, goings (15 minutes)
 	@$(PY) scripts/bench_cluster.py
+
+bench-reliability: build ## what a fault costs a picture, fault by fault (25 minutes)
+	@$(PY) scripts/bench_reliability.py
 
 train-mini: setup ## make weights/paris-mini again (about 90 minutes on two cores)
 	@nice -n 19 $(PY) scripts/train_mini.py
