@@ -6,6 +6,8 @@
 -module(baguette_engine_generation).
 -behaviour(gen_statem).
 
+-include_lib("kernel/include/logger.hrl").
+
 -export([start_link/3, begin_now/1, await/2, result/1, watch/2, cancel/1, overview/1]).
 -export([init/1, callback_mode/0, format_status/1]).
 %% States
@@ -15,14 +17,14 @@
 
 -type result() :: gen_statem:event_handler_result(atom()).
 
-%% How often late calls and missing holders are looked at; every other wake-up is an event.
--define(TICK_MS, 250).
+-define(LOG_META, #{domain => [baguette, engine]}).
 
 %% Times what a holder expects to take.
 -define(PATIENCE, 3).
 
 -record(?MODULE, {
     id :: binary(),
+    began_us :: integer(), % since 1970
     step :: baguette_engine_step:state(),
     outcome :: undefined | {done, map()} | {failed, {atom(), map()}} | {cancelled, map()},
     awaiting = [] :: [gen_statem:from()],
@@ -85,12 +87,19 @@ callback_mode() -> state_functions.
 -spec init({binary(), baguette_engine_request:request(), [binary()]}) ->
     {ok, waiting, #?MODULE{}, [gen_statem:action()]}.
 init({Id, Request, Experts}) ->
-    logger:set_process_metadata(#{request => Id, domain => [baguette, engine]}),
+    logger:set_process_metadata(#{generation => Id, domain => [baguette, engine]}),
     ok = baguette_cluster:watch(),
-    Floor = max(baguette_engine_settings:get(ask_floor_ms), slowest_ms(Experts)),
-    Step = baguette_engine_step:new(Id, Request, Experts, Floor),
+    Limits = #{
+        ask_floor_ms => max(baguette_engine_settings:get(ask_floor_ms), slowest_ms(Experts)),
+        missing_ms => baguette_engine_settings:get(missing_ms)
+    },
+    D = #?MODULE{
+        id = Id,
+        began_us = erlang:system_time(microsecond),
+        step = baguette_engine_step:new(Id, Request, Experts, Limits)
+    },
     Deadline = baguette_engine_settings:get(generation_ms),
-    {ok, waiting, #?MODULE{id = Id, step = Step}, [{{timeout, deadline}, Deadline, now}]}.
+    {ok, waiting, D, [{{timeout, deadline}, Deadline, now}]}.
 
 %% What the slowest of those who may be asked says it takes, and as much again twice.
 slowest_ms(Experts) ->
@@ -109,9 +118,9 @@ format_status(Status) ->
 
 -spec waiting(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 waiting(cast, begin_now, D) ->
-    Tick = {{timeout, tick}, ?TICK_MS, now},
-    {next_state, Next, D1, Actions} = step(begin_now, D),
-    {next_state, Next, D1, [Tick | Actions]};
+    step(begin_now, log(generation_began, #{}, D#?MODULE{
+        began_us = erlang:system_time(microsecond)
+    }));
 waiting(Type, Content, D) ->
     common(Type, Content, D).
 
@@ -166,8 +175,7 @@ common(cast, begin_now, _D) ->
 common(cast, cancel, D) ->
     finish({cancelled, #{}}, D);
 common({timeout, tick}, now, D) ->
-    {next_state, Next, D1, Actions} = step(tick, D),
-    {next_state, Next, D1, [{{timeout, tick}, ?TICK_MS, now} | Actions]};
+    step(tick, D);
 common({timeout, deadline}, now, #?MODULE{step = Step} = D) ->
     Doing = maps:with([state, step, missing], baguette_engine_step:overview(Step)),
     finish({failed, {deadline, Doing}}, D);
@@ -181,6 +189,8 @@ common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{asks = Asks} = D) -
     end;
 common(info, {baguette_cluster, {holders, _, _}}, D) ->
     step(holders, D);
+common(info, {baguette_cluster, {link, Node, suspect}}, D) ->
+    step({suspect, Node}, D);
 common(info, {baguette_cluster, _}, _D) ->
     keep_state_and_data;
 common(info, {'DOWN', Ref, process, {baguette_engine_expert, Node}, _}, D) ->
@@ -214,8 +224,16 @@ step(Event, #?MODULE{step = Step0} = D0) ->
     D = lists:foldl(fun perform/2, D0#?MODULE{step = Step}, Effects),
     ok = baguette_engine_in_flight:show([Node || {_, Node} <- maps:values(D#?MODULE.asks)]),
     case D#?MODULE.outcome of
-        undefined -> {next_state, baguette_engine_step:phase(Step), D, []};
+        undefined -> {next_state, baguette_engine_step:phase(Step), D, [next_look(Step)]};
         Outcome -> finish(Outcome, D)
+    end.
+
+%% Late calls and missing holders are looked at when that is due; every other wake-up is an event.
+next_look(Step) ->
+    case baguette_engine_step:next_us(Step) of
+        none -> {{timeout, tick}, infinity, now};
+        %% The clock may be negative: rounded up all the same.
+        Us -> {{timeout, tick}, -(-Us div 1000) + 1, now, [{abs, true}]}
     end.
 
 view() ->
@@ -223,9 +241,10 @@ view() ->
         now_us => erlang:monotonic_time(microsecond),
         holders => fun(Component, Own) ->
             Holders = baguette_cluster:holders(Component, baguette_engine_in_flight:with(Own)),
-            [{Node, Key} || #{node := Node, key := Key} <- Holders]
+            baguette_engine_pace:in_order(Holders)
         end,
-        why_missing => fun baguette_cluster:why_missing/1
+        why_missing => fun baguette_cluster:why_missing/1,
+        hedge => fun baguette_engine_pace:hedge/0
     }.
 
 perform({call, Function, Payload}, D) ->
@@ -238,6 +257,7 @@ perform({ask, No, Node, Component, Payload}, D0) ->
     Ref = make_ref(),
     Bytes = baguette_engine_msgpack:encode(Payload),
     ok = baguette_engine_usage:asked(Component),
+    ok = baguette_engine_pace:asked(),
     Asked = baguette_engine_remote_v1:ask(Node, Ref, Component, Bytes),
     _ = Asked =:= ok orelse (self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}),
     D#?MODULE{asks = Asks#{Ref => {No, Node}}};
@@ -245,13 +265,22 @@ perform({forget, No, Node}, #?MODULE{asks = Asks} = D) ->
     Gone = [Ref || {Ref, {N, _}} <- maps:to_list(Asks), N =:= No],
     ok = lists:foreach(fun(Ref) -> baguette_engine_remote_v1:forget(Node, Ref) end, Gone),
     D#?MODULE{asks = maps:without(Gone, Asks)};
-perform({publish, {Kind, Facts} = Event}, #?MODULE{last = Last} = D) ->
+perform({paced, Node, Ratio, How}, D) ->
+    ok = baguette_engine_pace:answered(Node, Ratio, How),
+    D;
+perform(hedged, D) ->
+    ok = baguette_engine_pace:hedged(),
+    D;
+perform({publish, {Kind, Facts} = Event}, #?MODULE{last = Last} = D0) ->
+    D = log(Kind, Facts, D0),
     ok = publish(Event, D),
     case lists:member(Kind, [state, step, warning]) of
         true -> D#?MODULE{last = Last#{Kind => Facts}};
         false -> D
     end;
-perform(Outcome, D) ->
+perform({done, Result}, #?MODULE{began_us = Began} = D) ->
+    D#?MODULE{outcome = {done, Result#{began_us => Began}}};
+perform({failed, _} = Outcome, D) ->
     D#?MODULE{outcome = Outcome}.
 
 monitored(Node, #?MODULE{monitors = Monitors} = D) when is_map_key(Node, Monitors) ->
@@ -262,7 +291,8 @@ monitored(Node, #?MODULE{monitors = Monitors} = D) ->
 publish(Event, #?MODULE{id = Id, watchers = Watchers}) ->
     lists:foreach(fun(To) -> To ! {baguette_engine, Id, Event} end, maps:keys(Watchers)).
 
-finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
+finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D0) ->
+    D = log_end(Outcome, D0),
     maps:foreach(fun(Ref, {_, Node}) -> baguette_engine_remote_v1:forget(Node, Ref) end, Asks),
     _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
     ok = publish(Outcome, D),
@@ -273,6 +303,22 @@ finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
     {next_state, finished,
         D#?MODULE{outcome = Outcome, asks = #{}, awaiting = [], watchers = #{}},
         Timers ++ Replies}.
+
+%% What happens is logged once, here; the generation's id goes with it as metadata.
+log(What, Facts, D) ->
+    ?LOG(level(What), Facts#{what => What}, ?LOG_META),
+    D.
+
+level(What) when What =:= failover; What =:= degraded; What =:= generation_failed -> warning;
+level(What) when What =:= state; What =:= step -> debug;
+level(_) -> info.
+
+log_end({done, #{who := Who, seconds := #{total := Seconds}, asked := Asked}}, D) ->
+    log(generation_done, #{who => Who, seconds => Seconds, asked => Asked}, D);
+log_end({failed, {Name, Facts}}, D) ->
+    log(generation_failed, Facts#{why => Name}, D);
+log_end({cancelled, Facts}, D) ->
+    log(generation_cancelled, Facts, D).
 
 reply({done, Result}) -> {ok, Result};
 reply({failed, Reason}) -> {error, Reason};
