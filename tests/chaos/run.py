@@ -23,7 +23,7 @@ from launcher.processes import Refused
 from live import ROOT
 
 OUT = ROOT / "build" / "chaos"
-EXAMPLES = """examples (from the root, with PYTHONPATH=tests:scripts:python_worker):
+EXAMPLES = """examples (from the root, with PYTHONPATH=python_worker:tests:scripts):
   python -m chaos --seed 7                        play seed 7
   python -m chaos --seeds 20                      play the seeds 1 to 20
   python -m chaos --seed 7 --alone                the same faults, one picture at a time

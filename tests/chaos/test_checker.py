@@ -160,7 +160,9 @@ SPOILT: dict[str, tuple[str, str, Spoil]] = {
     "an event of no generation": (
         "after", "client 0", add({"at": 3.05, "what": "stray", "client": 0, "event": "state"}),
     ),
-    "a step long after a cancel": ("after", "g1 got step 2.1 s after", change("event", "g1", at=5.5)),
+    "a step long after a cancel": (
+        "after", "g1 got step 2.1 s after", change("event", "g1", at=5.5),
+    ),
     "another picture": ("same picture", "g0 .* pixels", in_twin("g0", pixels_sha256=["p7", "x"])),
     "another latent": ("same picture", "g0 .* latent", in_twin("g0", latent_sha256=["x", "l8"])),
     "another routing": ("same picture", "g0 was routed", in_twin("g0", same_routing=False)),
