@@ -16,8 +16,7 @@
 -module(baguette_engine_ask).
 
 -export([new/2, next_step/4, event/3, overdue/2, drop/3]).
--export([is_over/1, next_us/1, asked/1, missing/1, keys/1]).
--export([record/1, note/2]).
+-export([is_over/1, next_us/1, asked/1, missing/1, keys/1, record/1, note/2]).
 
 -export_type([asking/0, effect/0, event/0, view/0, holder/0]).
 
@@ -25,15 +24,16 @@
 -define(MAX_CALLS, 3).
 
 -type expert() :: baguette_engine_image:expert().
--type answer() :: {ok, map()} | {error, {atom(), map()}}.
 -type event() ::
-    {answered, No :: pos_integer(), answer()}
+    {answered, No :: pos_integer(), {ok, map()} | {error, {atom(), map()}}}
     %% the expert server of a node, or the link to it, is gone
     | {lost, node()}
     %% its heartbeat is late
     | {suspect, node()}
     %% who holds what changed
     | holders
+    %% we ourselves were frozen for so long
+    | {thawed, Us :: non_neg_integer()}
     %% look at the clock
     | tick.
 -type effect() ::
@@ -105,6 +105,8 @@ event({suspect, Node}, View, S) ->
 event(holders, View, #?MODULE{patience = Patience} = S) ->
     Forgiving = S#?MODULE{patience = baguette_engine_patience:forgive(Patience)},
     revised(fun baguette_engine_part:is_waiting/1, fun again/3, View, Forgiving);
+event({thawed, Us}, _View, #?MODULE{parts = Parts} = S) ->
+    {S#?MODULE{parts = [baguette_engine_part:later(Us, Part) || Part <- Parts]}, []};
 event(tick, #{now_us := Now} = View, S) ->
     Due = fun(Part) -> baguette_engine_part:due(Now, Part) =/= nothing end,
     revised(Due, fun look/3, View, S).
@@ -149,10 +151,8 @@ next_us(#?MODULE{parts = Parts}) ->
 %% @doc Whom each expert was asked of last, of those that have not answered.
 -spec asked(asking()) -> #{expert() => node()}.
 asked(#?MODULE{parts = Parts}) ->
-    maps:from_list([
-        {baguette_engine_part:expert(Part), Node}
-     || Part <- Parts, [#{node := Node} | _] <- [baguette_engine_part:calls(Part)]
-    ]).
+    Latest = [{baguette_engine_part:expert(P), baguette_engine_part:calls(P)} || P <- Parts],
+    maps:from_list([{E, Node} || {E, [#{node := Node} | _]} <- Latest]).
 
 %% @doc The experts nobody can be asked for now.
 -spec missing(asking()) -> [expert()].

@@ -17,6 +17,9 @@
 
 -type result() :: gen_statem:event_handler_result(atom()).
 
+%% A look that comes so late says that this node stood still.
+-define(FROZEN_US, 500000).
+
 -define(LOG_META, #{domain => [baguette, engine]}).
 
 %% Times what a holder expects to take.
@@ -26,6 +29,7 @@
     id :: binary(),
     began_us :: integer(), % since 1970
     step :: baguette_engine_step:state(),
+    look_us = none :: none | integer(), % when the clock is looked at next
     outcome :: undefined | {done, map()} | {failed, {atom(), map()}} | {cancelled, map()},
     awaiting = [] :: [gen_statem:from()],
     watchers = #{} :: #{pid() => reference()},
@@ -175,7 +179,7 @@ common(cast, begin_now, _D) ->
 common(cast, cancel, D) ->
     finish({cancelled, #{}}, D);
 common({timeout, tick}, now, D) ->
-    step(tick, D);
+    step(looked(D), D);
 common({timeout, deadline}, now, #?MODULE{step = Step} = D) ->
     Doing = maps:with([state, step, missing], baguette_engine_step:overview(Step)),
     finish({failed, {deadline, Doing}}, D);
@@ -224,16 +228,25 @@ step(Event, #?MODULE{step = Step0} = D0) ->
     D = lists:foldl(fun perform/2, D0#?MODULE{step = Step}, Effects),
     ok = baguette_engine_in_flight:show([Node || {_, Node} <- maps:values(D#?MODULE.asks)]),
     case D#?MODULE.outcome of
-        undefined -> {next_state, baguette_engine_step:phase(Step), D, [next_look(Step)]};
+        undefined -> next_look(D);
         Outcome -> finish(Outcome, D)
     end.
 
 %% Late calls and missing holders are looked at when that is due; every other wake-up is an event.
-next_look(Step) ->
-    case baguette_engine_step:next_us(Step) of
+next_look(#?MODULE{step = Step} = D) ->
+    Look = baguette_engine_step:next_us(Step),
+    Timer = case Look of
         none -> {{timeout, tick}, infinity, now};
-        %% The clock may be negative: rounded up all the same.
-        Us -> {{timeout, tick}, -(-Us div 1000) + 1, now, [{abs, true}]}
+        %% In whole milliseconds, and never too early.
+        Us -> {{timeout, tick}, Us div 1000 + 1, now, [{abs, true}]}
+    end,
+    {next_state, baguette_engine_step:phase(Step), D#?MODULE{look_us = Look}, [Timer]}.
+
+%% Who finds his own clock late was frozen, and judges nobody by what was missed.
+looked(#?MODULE{look_us = Look}) ->
+    case erlang:monotonic_time(microsecond) - Look of
+        Late when Late > ?FROZEN_US -> {thawed, Late};
+        _ -> tick
     end.
 
 view() ->

@@ -15,7 +15,7 @@
 %% Waiting
 -export([wait/3, waits/1, is_waiting/1]).
 %% The clock
--export([next_us/1, due/2]).
+-export([next_us/1, due/2, later/2]).
 
 -export_type([part/0, call/0]).
 
@@ -154,6 +154,17 @@ next_us(#?MODULE{waiting = Waiting, calls = Calls}) ->
         [] -> none;
         Some -> lists:min(Some)
     end.
+
+%% @doc So much time does not count against anybody.
+-spec later(Us :: non_neg_integer(), part()) -> part().
+later(Us, #?MODULE{calls = Calls} = P) ->
+    P#?MODULE{calls = [
+        Call#{late_us := Late + Us, hedge_us := shifted(Hedge, Us)}
+     || #{late_us := Late, hedge_us := Hedge} = Call <- Calls
+    ]}.
+
+shifted(never, _Us) -> never;
+shifted(At, Us) -> At + Us.
 
 %% @doc What it is to be looked at for now.
 -spec due(NowUs :: integer(), part()) -> {late | hedge, call()} | look | nothing.

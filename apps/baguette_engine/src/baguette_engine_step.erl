@@ -122,6 +122,8 @@ event({called, {error, {not_running, _}}}, View, #?MODULE{call = {Function, _}} 
     {S#?MODULE{recall_us = Now + ?RECALL_US}, [Waiting]};
 event({called, {error, Reason}}, _View, S) ->
     failed(Reason, S);
+event({thawed, Us}, _View, #?MODULE{call = {_, _}, call_late_us = Late} = S) ->
+    {S#?MODULE{call_late_us = Late + Us}, []};
 event(tick, View, #?MODULE{call = {_, _}} = S) ->
     call_is_out(View, S);
 event(_OfExperts, _View, #?MODULE{phase = Phase} = S) when Phase =/= asking ->

@@ -156,6 +156,12 @@ a_late_call_goes_elsewhere_and_its_answer_is_ignored_test() ->
     ?assert(lists:member({forget, Late, a}, effects(W2))),
     ?assertEqual([], effects(on({answered, Late, {ok, velocities(0, [0])}}, W2))).
 
+who_was_frozen_judges_nobody_by_it_test() ->
+    W0 = on({thawed, 9000000}, after_us(9000000, asking([[0]], #{0 => [a, b]}))),
+    ?assertEqual([], effects(on(tick, W0))),
+    ?assertEqual([], effects(on(tick, after_us(?LATE_US - 10, W0)))),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(?LATE_US, W0)))).
+
 a_late_call_that_is_answered_after_all_counts_test() ->
     W0 = asking([[0]], #{0 => [a, b]}),
     [{First, a, _, _}] = asks(W0),
