@@ -16,7 +16,7 @@ from chaos.history import Entry
 DEADLINE_SECONDS = 120.0  # of a generation, from its being accepted
 LATE_SECONDS = 5.0  # an end may be told this much later: the machine is loaded
 CANCEL_SECONDS = 2.0  # what had been sent before the cancel came there
-# Steps of 8 bit between a picture and its twin with the same routing: one is a rounding that tipped.
+# Steps of 8 bit between a picture and its twin with the same routing: a rounding that tipped.
 TOLERANCE = 1
 KEPT_RESULTS = 64  # a node keeps so many, each a process and its result
 MORE_PROCESSES = 20

@@ -18,6 +18,7 @@ from chaos.history import History, read
 from chaos.operations import LOST_SECONDS, Client
 from chaos.plan import KINDS, Plan, plan
 from chaos.stage import Stage, staged
+from chaos.summary import summary
 from chaos.twins import compare, drawn_before
 from launcher.processes import Refused
 from live import ROOT
@@ -170,6 +171,7 @@ def _show(chosen: Plan) -> None:
 
 
 def _report(path: Path, found: list[Violation], again: str) -> int:
+    print(summary(read(path)))
     for violation in found:
         print(f"VIOLATION {violation}")
     if not found:
