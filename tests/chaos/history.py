@@ -49,10 +49,10 @@ class History:
             self._file.flush()
             self._note(entry)
             self._changed.notify_all()
-        line = sentence(entry)
-        if line:
-            self._tell(f"{entry['at']:7.2f} s  {line}")
-        return entry
+            line = sentence(entry)
+            if line:
+                self._tell(f"{entry['at']:7.2f} s  {line}")
+            return entry
 
     def _note(self, entry: Entry) -> None:
         if entry["what"] == "event" and entry["event"] == "step":

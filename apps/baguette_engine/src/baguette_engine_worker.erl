@@ -166,6 +166,10 @@ handle_info({Port, {data, Frame}}, #?MODULE{port = Port} = S) ->
     {noreply, received(baguette_engine_frame:decode(Frame), S)};
 handle_info({Port, {exit_status, Status}}, #?MODULE{port = Port} = S) ->
     {noreply, died(Status, S#?MODULE{os_pid = undefined})};
+handle_info({'EXIT', Port, Reason}, #?MODULE{port = Port} = S) ->
+    %% Written to before its death was known: the port has ended with epipe, and with it the hope of
+    %% an exit status.
+    {noreply, died(Reason, S#?MODULE{os_pid = undefined})};
 handle_info(restart, #?MODULE{port = undefined} = S) ->
     {noreply, start_process(S)};
 handle_info({'EXIT', Owner, _Reason}, #?MODULE{owner = Owner} = S) ->
@@ -316,7 +320,7 @@ send(#?MODULE{port = Port}, Frame) ->
         true = erlang:port_command(Port, Frame, [nosuspend]),
         ok
     catch
-        %% The port closed under us: its exit status is on its way and says so to everybody.
+        %% The port closed under us: its end is on its way and says so to everybody.
         error:badarg -> ok
     end.
 
