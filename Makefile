@@ -21,15 +21,15 @@ export $(1)
 endif
 endef
 OPTIONS := PROMPT N STEPS GUIDANCE TOPK SEED NODES OUT PORT MODEL ID
-OPTIONS += PEERS ADDRESS SECRET SECRET_FILE TAILSCALE FOREGROUND
+OPTIONS += PEERS ADDRESS SECRET SECRET_FILE TAILSCALE FOREGROUND CHAOS
 $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 
 # The parts share build directories and addresses.
 .NOTPARALLEL:
 .PHONY: help setup build demo up status events down shell doctor join leave invite \
 	bench bench-cluster bench-reliability weights \
-	test test-erlang test-python test-cluster check check-erlang check-style check-python \
-	check-shell dialyzer fmt train-mini clean
+	test test-erlang test-python test-cluster test-chaos check check-erlang check-style \
+	check-python check-shell dialyzer fmt train-mini clean
 
 help: ## list these targets
 	@echo 'make TARGET [NAME=value ...]'
@@ -142,6 +142,9 @@ test-python: setup ## pytest of the package
 
 test-cluster: build ## whole clusters on this machine against the single-process pipeline
 	@$(PY) -m pytest -c $(PYPROJECT) tests
+
+test-chaos: build ## twenty seeds of kills and cancels (CHAOS="--seed 7" plays one, --help tells)
+	@PYTHONPATH=python_worker:tests:scripts $(PY) -m chaos $${CHAOS:---seeds 20}
 
 fmt: setup ## format Python, put imports in order
 	@$(PY) -m ruff check --quiet --fix --select I --config $(PYPROJECT) $(PYTHON_CODE)

@@ -34,6 +34,8 @@ this() ->
         at_ms => erlang:system_time(millisecond),
         joined => joined(Cluster),
         linked => length(linked(Cluster)),
+        members => length(maps:get(members, Cluster)),
+        running => length([G || #{state := How} = G <- baguette_engine:generations(), runs(How)]),
         expected_step_us => baguette_cluster:expected_step_us(),
         experts => baguette_engine:experts(),
         workers => [counted(Worker) || Worker <- baguette_engine:workers()],
@@ -55,6 +57,8 @@ joined(_) ->
 
 linked(#{members := Members}) ->
     [Node || #{node := Node, link := up} <- Members, Node =/= node()].
+
+runs(How) -> not lists:member(How, [done, failed, cancelled]).
 
 counted(Worker) ->
     Names = [kind, simulated, state, in_flight, waiting, deaths, loads, unloads, loaded_at_ms],

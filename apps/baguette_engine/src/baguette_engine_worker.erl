@@ -159,6 +159,10 @@ handle_info({Port, {data, Frame}}, #?MODULE{port = Port} = S) ->
     {noreply, received(baguette_engine_frame:decode(Frame), S)};
 handle_info({Port, {exit_status, Status}}, #?MODULE{port = Port} = S) ->
     {noreply, died(#{exit_status => Status}, S#?MODULE{os_pid = undefined})};
+handle_info({'EXIT', Port, Reason}, #?MODULE{port = Port} = S) ->
+    %% Written to before its death was known: the port has ended with epipe, and with it the hope of
+    %% an exit status.
+    {noreply, died(#{exit_status => Reason}, S#?MODULE{os_pid = undefined})};
 handle_info({timeout, Timer, look}, #?MODULE{os_pid = OsPid} = S) when is_integer(OsPid) ->
     {noreply, seen(baguette_engine_watchdog:look(Timer, OsPid, S#?MODULE.watch), S)};
 handle_info({'DOWN', Monitor, process, _, _}, #?MODULE{calls = Calls} = S) ->
@@ -321,7 +325,7 @@ send(#?MODULE{port = Port}, Frame) ->
         true = erlang:port_command(Port, Frame, [nosuspend]),
         ok
     catch
-        %% The port closed under us: its exit status is on its way and says so to everybody.
+        %% The port closed under us: its end is on its way and says so to everybody.
         error:badarg -> ok
     end.
 

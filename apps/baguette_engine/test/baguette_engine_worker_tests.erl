@@ -27,6 +27,7 @@ worker_test_() ->
         fun calls_of_a_dead_caller_are_dropped/0,
         fun stopping_leaves_no_process/0,
         fun the_process_goes_with_its_owners_owner/0,
+        fun a_process_that_dies_as_it_is_written_to_is_a_death/0,
         fun a_failed_boot_call_says_why_and_is_tried_again/0,
         fun dead_at_every_start_is_told_after_three/0,
         fun a_python_that_is_not_there_is_told_at_once/0
@@ -219,6 +220,20 @@ the_process_goes_with_its_owners_owner() ->
     exit(Owner, kill),
     gone(Os).
 
+%% A port that is written to when nobody can read any more ends without an exit status.
+a_process_that_dies_as_it_is_written_to_is_a_death() ->
+    Script = string:trim(os:cmd("mktemp")),
+    Closed = Script ++ ".closed",
+    Text = "#!/bin/sh\nexec 3<&-\n: > " ++ Closed ++ "\nsleep 2\n",
+    ok = file:write_file(Script, Text),
+    ok = file:change_mode(Script, 8#700),
+    Worker = start(expert, Script, []),
+    there(Closed),
+    ?assertMatch({error, {died, _}}, answer(call(Worker, ?STATS))),
+    ?assertEqual(down, told(Worker)),
+    ok = baguette_engine_worker:stop(Worker),
+    [ok = file:delete(File) || File <- [Script, Closed]].
+
 a_failed_boot_call_says_why_and_is_tried_again() ->
     Payload = baguette_engine_msgpack:encode(#{model_dir => {text, <<"/nowhere">>}}),
     Worker = start([{inventory, Payload}]),
@@ -323,6 +338,12 @@ told(Worker) ->
 signal(Os, Name) ->
     [] = os:cmd("kill -" ++ Name ++ " " ++ integer_to_list(Os)),
     ok.
+
+there(File) -> there(File, erlang:monotonic_time(millisecond) + ?WAIT_MS).
+
+there(File, Until) ->
+    ?assert(erlang:monotonic_time(millisecond) < Until),
+    filelib:is_file(File) orelse there(File, Until).
 
 %% Gone is no longer running: who reaps it, and when, is the system's affair.
 gone(Os) -> gone(Os, erlang:monotonic_time(millisecond) + ?WAIT_MS).
