@@ -96,8 +96,15 @@ worker(worker_started, #{kind := Kind}) ->
 worker(worker_died, #{kind := Kind, exit_status := Status}) ->
     {["the ", words(Kind), " worker died (", status(Status), "); it is started again"],
         [kind, exit_status]};
-worker(worker_hung, #{kind := Kind}) ->
-    {["the ", words(Kind), " worker does not answer any more and is killed"], [kind]};
+worker(worker_hung, #{kind := Kind, idle_ms := Ms}) ->
+    Text = io_lib:format("the ~ts worker has computed nothing for ~.1f s and is killed", [
+        words(Kind), Ms / 1000
+    ]),
+    {Text, [kind, idle_ms]};
+worker(worker_not_watched, #{kind := Kind}) ->
+    {["whether the ", words(Kind), " worker hangs cannot be seen on this system"], [kind, why]};
+worker(stray_answer, _) ->
+    {"a worker answered what nobody had asked; the answer was dropped", []};
 worker(worker_not_started, #{kind := Kind, reason := Reason}) ->
     {["the ", words(Kind), " worker could not be started: ", words(Reason)], [kind, reason]};
 worker(worker_boot_failed, #{kind := Kind, reason := Reason}) ->

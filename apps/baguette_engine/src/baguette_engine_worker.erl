@@ -282,7 +282,7 @@ judged(alive, #?MODULE{calls = Calls} = S) ->
     end.
 
 hung(#?MODULE{options = #{kind := Kind, hung_ms := Ms}, os_pid = OsPid} = S) ->
-    ?LOG_ERROR(#{what => worker_hung, kind => Kind, os_pid => OsPid, idle_ms => Ms}, ?LOG),
+    ?LOG_WARNING(#{what => worker_hung, kind => Kind, os_pid => OsPid, idle_ms => Ms}, ?LOG),
     kill(S),
     died(#{exit_status => killed, hung => true}, S).
 
