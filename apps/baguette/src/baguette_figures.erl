@@ -23,7 +23,8 @@ answered(_Node, {ok, Figures}) -> Figures;
 answered(Node, {_Class, _Why}) -> #{node => Node, silent => true}.
 
 %% @doc The figures of this node. `wire' are the distribution's own counters, of the links that are
-%% up; `gossip' what the cluster room counts, null where it does not.
+%% up; `gossip' what the cluster room counts, null where it does not; `members' and `plan' what
+%% this node believes, to be held against what the others do.
 -spec this() -> map().
 this() ->
     Cluster = baguette_cluster:overview(),
@@ -33,6 +34,8 @@ this() ->
         at_ms => erlang:system_time(millisecond),
         joined => joined(Cluster),
         linked => length(linked(Cluster)),
+        members => [maps:with([node, link, incarnation], M) || M <- baguette_cluster:nodes()],
+        plan => erlang:phash2(baguette_cluster:plan()),
         expected_step_us => baguette_cluster:expected_step_us(),
         workers => [counted(Worker) || Worker <- baguette_engine:workers()],
         wire => wire(),
