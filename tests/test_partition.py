@@ -50,9 +50,11 @@ def three(tmp_path: Path) -> Iterator[list[Node]]:
 def nodes(where: Path, count: int) -> Iterator[list[Node]]:
     """So many nodes and experts: each is the only holder of one."""
     device = Device(experts=count, batch_us=20_000, row_us=1_000, load_ms=100)
-    with network(where, count, PORT, wireguard=False) as machines:
-        with cluster_on(machines, device) as running:
-            yield running
+    with (
+        network(where, count, PORT, wireguard=False) as machines,
+        cluster_on(machines, device) as running,
+    ):
+        yield running
 
 
 def pixels(result: Result) -> list[str]:
@@ -149,7 +151,7 @@ def test_a_link_that_carries_one_way_only_is_none(three: list[Node]) -> None:
 
 
 def test_a_flapping_link_costs_no_picture_and_no_placement(three: list[Node]) -> None:
-    one, two, both = three
+    one, two, _ = three
     expected = pixels(one.draw(PEACE))
     moves = [node.moves() for node in three]
     with flapping(one.machine, two.machine, seed=4):

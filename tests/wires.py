@@ -12,7 +12,6 @@ import itertools
 import random
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Sequence
 
 from machines import Machine

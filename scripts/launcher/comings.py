@@ -19,7 +19,7 @@ from launcher.processes import Refused, wait_gone
 from launcher.simulated import Fleet
 
 SECONDS = 60.0
-_MEMBER = re.compile(r"^(\S+) info .*peer: '([^']+)'.*state: (joined|gone).*what: member")
+_SAID = re.compile(r"^(\S+) info .*peer: '([^']+)'.*state: (\w+).*what: (\w+)")
 _FIRST = re.compile(r"^(\S+) ")
 
 
@@ -41,13 +41,14 @@ def comings(
     return {
         "joins": joins,
         "kills": kills,
-        "seconds_to_see_all": _spread(sees),
-        "of_these_to_boot": _spread(boots),
-        "seconds_until_gone_everywhere": _spread(goes),
+        "seconds_to_see_all": spread(sees),
+        "of_these_to_boot": spread(boots),
+        "seconds_until_gone_everywhere": spread(goes),
     }
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, 95th percentile and the most of several seconds."""
     worst = quantiles(values, n=20)[-1] if len(values) > 1 else values[0]
     return {
         "median": round(median(values), 3),
@@ -63,7 +64,8 @@ def _killed(fleet: Fleet, nodes: int) -> float:
     fleet.cluster.nodes[nodes - 1].signal(signal.SIGKILL)
     wait_gone([fleet.cluster.nodes[nodes - 1]], SECONDS)
     others = range(nodes - 1)
-    return _until(lambda: [_last(fleet, i, name, "gone", began) for i in others]) - began
+    gone = until_all(lambda: [said(fleet, i, "member", name, "gone", began) for i in others])
+    return gone - began
 
 
 def _sees_all(fleet: Fleet, nodes: int) -> float:
@@ -71,7 +73,8 @@ def _sees_all(fleet: Fleet, nodes: int) -> float:
     last = nodes - 1
     began = fleet.cluster.nodes[last].began()
     others = [node_name(i) for i in range(last)]
-    return _until(lambda: [_last(fleet, last, name, "joined", began) for name in others]) - began
+    seen = until_all(lambda: [said(fleet, last, "member", n, "joined", began) for n in others])
+    return seen - began
 
 
 def _booted(fleet: Fleet, index: int) -> float:
@@ -83,7 +86,7 @@ def _booted(fleet: Fleet, index: int) -> float:
     raise Refused(f"{node_name(index)} says nothing; its log: {fleet.cluster.log(index)}")
 
 
-def _until(look: Callable[[], list[float | None]]) -> float:
+def until_all(look: Callable[[], list[float | None]]) -> float:
     """The latest of what is looked for, once all of it is there."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
@@ -95,14 +98,14 @@ def _until(look: Callable[[], list[float | None]]) -> float:
     raise Refused(f"a node that came or went was not noticed everywhere within {SECONDS:.0f} s")
 
 
-def _last(fleet: Fleet, index: int, peer: str, state: str, since: float) -> float | None:
-    """When this node last said so of that peer, if it did since then."""
+def said(fleet: Fleet, index: int, what: str, peer: str, state: str, since: float) -> float | None:
+    """When this node first said so of that peer, if it did since then."""
     times = [
         _time(found[1])
-        for found in map(_MEMBER.match, _lines(fleet, index))
-        if found and found[2] == peer and found[3] == state
+        for found in map(_SAID.match, _lines(fleet, index))
+        if found and found.groups()[1:] == (peer, state, what)
     ]
-    return max((at for at in times if at >= since), default=None)
+    return min((at for at in times if at >= since), default=None)
 
 
 def _lines(fleet: Fleet, index: int) -> list[str]:

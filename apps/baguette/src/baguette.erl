@@ -8,7 +8,8 @@
 %% Looking
 -export([status/0, report/0, nodes/0, experts/0, help/0]).
 %% For the control node (baguette_control)
--export([readiness/0, joining/0, figures/0, own_figures/0, simulate/1, status_text/0, report_text/0]).
+-export([readiness/0, joining/0, figures/0, own_figures/0]).
+-export([simulate/1, status_text/0, report_text/0]).
 
 -export_type([options/0, result/0]).
 
