@@ -6,15 +6,13 @@ while it is measured. Called by scripts/bench_cluster.py.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import signal
 import time
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable
 from statistics import median, quantiles
 from typing import Any
 
+from launcher import node_log
 from launcher.nodes import node_name
 from launcher.processes import Refused, wait_gone
 from launcher.simulated import Fleet
@@ -40,13 +38,14 @@ def comings(
     return {
         "joins": joins,
         "kills": kills,
-        "seconds_to_see_all": _spread(sees),
-        "of_these_to_boot": _spread(boots),
-        "seconds_until_gone_everywhere": _spread(goes),
+        "seconds_to_see_all": spread(sees),
+        "of_these_to_boot": spread(boots),
+        "seconds_until_gone_everywhere": spread(goes),
     }
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, 95th percentile and the most of several seconds."""
     worst = quantiles(values, n=20)[-1] if len(values) > 1 else values[0]
     return {
         "median": round(median(values), 3),
@@ -62,7 +61,8 @@ def _killed(fleet: Fleet, nodes: int) -> float:
     fleet.cluster.nodes[nodes - 1].signal(signal.SIGKILL)
     wait_gone([fleet.cluster.nodes[nodes - 1]], SECONDS)
     others = range(nodes - 1)
-    return _until(lambda: [_last(fleet, i, name, "gone", began) for i in others]) - began
+    gone = until_all(lambda: [said(fleet, i, "member", name, "gone", began) for i in others])
+    return gone - began
 
 
 def _sees_all(fleet: Fleet, nodes: int) -> float:
@@ -70,17 +70,18 @@ def _sees_all(fleet: Fleet, nodes: int) -> float:
     last = nodes - 1
     began = fleet.cluster.nodes[last].began()
     others = [node_name(i) for i in range(last)]
-    return _until(lambda: [_last(fleet, last, name, "joined", began) for name in others]) - began
+    seen = until_all(lambda: [said(fleet, last, "member", n, "joined", began) for n in others])
+    return seen - began
 
 
 def _booted(fleet: Fleet, index: int) -> float:
     """Seconds from the process' start to its first word: what Erlang itself takes."""
-    for event in _events(fleet, index):
-        return _time(event) - fleet.cluster.nodes[index].began()
+    for event in node_log.events(fleet.cluster.log(index)):
+        return node_log.seconds(event) - fleet.cluster.nodes[index].began()
     raise Refused(f"{node_name(index)} says nothing; its log: {fleet.cluster.log(index)}")
 
 
-def _until(look: Callable[[], list[float | None]]) -> float:
+def until_all(look: Callable[[], list[float | None]]) -> float:
     """The latest of what is looked for, once all of it is there."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
@@ -92,28 +93,6 @@ def _until(look: Callable[[], list[float | None]]) -> float:
     raise Refused(f"a node that came or went was not noticed everywhere within {SECONDS:.0f} s")
 
 
-def _last(fleet: Fleet, index: int, peer: str, state: str, since: float) -> float | None:
-    """When this node last said so of that peer, if it did since then."""
-    address = peer.partition("@")[2]
-    times = [
-        _time(event)
-        for event in _events(fleet, index)
-        if event["what"] == "member"
-        and event["facts"]["peer"] == address
-        and event["facts"]["state"] == state
-    ]
-    return max((at for at in times if at >= since), default=None)
-
-
-def _events(fleet: Fleet, index: int) -> Iterator[dict[str, Any]]:
-    """What the node itself has said so far; its workers' lines are not."""
-    text = fleet.cluster.log(index).read_text(encoding="utf-8", errors="replace")
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError):  # a line of something else, or half a line
-            event = json.loads(line)
-            if isinstance(event, dict) and "node" in event:
-                yield event
-
-
-def _time(event: dict[str, Any]) -> float:
-    return datetime.fromisoformat(event["at"]).timestamp()
+def said(fleet: Fleet, index: int, what: str, peer: str, state: str, since: float) -> float | None:
+    """When this node first said so of that peer, if it did since then."""
+    return node_log.first_said(fleet.cluster.log(index), what, peer, state, since)

@@ -118,7 +118,7 @@ def unsettled(figures: list[Figures], count: int) -> list[str]:
     """What is not yet as it should be, by node."""
     wrong = [f"{count - len(figures)} nodes do not answer"] if len(figures) != count else []
     for entry in figures:
-        seen = (entry["joined"], entry["linked"], entry["members"], entry["running"])
+        seen = (entry["joined"], entry["linked"], len(entry["members"]), entry["running"])
         if seen != (True, count - 1, count, 0):
             names = ("joined", "linked", "members", "running")
             wrong.append(f"{entry['node']} has {dict(zip(names, seen, strict=True))}")

@@ -12,6 +12,7 @@
 %%   events   id                      text | failed; without id: this node's last
 %%   report                           text
 %%   figures                          figures; what every node counts, for benchmarks
+%%   own_figures                      figures; of that node alone, whomever it can reach
 %%   simulate changes                 simulated | failed; of that node's simulated device
 %%   leave    deadline_ms             leaving ... left | failed; the node ends
 %%   generate request, watch          accepted, state, step, ... done | failed
@@ -128,10 +129,9 @@ command(<<"events">>, _, State) ->
 command(<<"report">>, _, State) ->
     text(report_text, State);
 command(<<"figures">>, _, #?MODULE{node = Node} = State) ->
-    case remote(Node, figures, [], ?FIGURES_MS) of
-        {ok, Figures} -> tell(figures, #{nodes => Figures}, State);
-        {error, Reason} -> failed(Reason, State)
-    end;
+    figures(remote(Node, figures, [], ?FIGURES_MS), State);
+command(<<"own_figures">>, _, #?MODULE{node = Node} = State) ->
+    figures(remote(Node, own_figures, []), State);
 command(<<"simulate">>, #{<<"changes">> := Given}, #?MODULE{node = Node} = State) ->
     case baguette_control_json:changes(Given) of
         {ok, Changes} -> simulated(remote(Node, simulate, [Changes]), State);
@@ -163,6 +163,9 @@ command(<<"cancel">>, #{<<"id">> := Id}, #?MODULE{node = Node} = State) ->
     State;
 command(_, _, State) ->
     failed({bad_command, #{}}, State).
+
+figures({ok, Figures}, State) -> tell(figures, #{nodes => Figures}, State);
+figures({error, Reason}, State) -> failed(Reason, State).
 
 simulated({ok, ok}, State) -> tell(simulated, #{}, State);
 simulated({ok, {error, {bad_setting, device, Got, Why}}}, State) ->

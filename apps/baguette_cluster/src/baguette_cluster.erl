@@ -52,13 +52,7 @@
     since_ms := non_neg_integer(),  % so long it has been for this reason
     name := binary()
 }.
--type missing() ::
-    {loading, [node()]}
-    | {planned, [node()]}
-    | {failed, [node()]}            % all who have it tried, and could not load it
-    | nobody_has_it_on_disk
-    | no_memory
-    | not_settled.
+-type missing() :: baguette_cluster_missing:why().
 
 %% @doc Every member, ourselves first.
 -spec nodes() -> [node_info()].
@@ -149,24 +143,13 @@ expected_step_us() ->
 -spec why_missing(component()) -> missing().
 why_missing(Component) ->
     #{agreed := Agreed} = baguette_cluster_holdings:overview(),
-    case components() of
-        #{Component := #{loading := [_ | _] = Nodes}} -> {loading, Nodes};
-        #{Component := #{planned := [_ | _]}} when not Agreed -> not_settled;
-        #{Component := #{planned := [_ | _] = Nodes}} -> {planned, Nodes};
-        #{Component := #{on_disk := Nodes}} -> unplaced(Component, Nodes);
-        _ -> nobody_has_it_on_disk
-    end.
-
-unplaced(Component, Nodes) ->
-    Failed = [
-        baguette_cluster_report:node(R)
-     || {R, _} <- baguette_cluster_table:reports(),
-        baguette_cluster_report:state(Component, R) =:= failed
-    ],
-    case Nodes -- Failed of
-        [] -> {failed, lists:sort(Failed)};
-        _ -> no_memory
-    end.
+    baguette_cluster_missing:why(Component, #{
+        self => node(),
+        reports => [R || {R, _} <- baguette_cluster_table:reports()],
+        links => baguette_cluster_table:links(),
+        plan => plan(),
+        agreed => Agreed
+    }).
 
 %% @doc The caller gets {baguette_cluster, Event} for every event() until it ends.
 -spec watch() -> ok.
