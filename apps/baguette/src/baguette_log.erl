@@ -66,7 +66,7 @@ json(Map) when is_map(Map) ->
     Named = maps:from_list([{key(Key), json(Value)} || {Key, Value} <- maps:to_list(Map)]),
     {maps:to_list(Named)}.
 
-key(Key) when is_atom(Key) -> atom_to_binary(Key);
+key(Key) when is_atom(Key) -> baguette_event:address(Key);
 key(Key) -> text(Key).
 
 %% A generation's id is no fact, so it has not been made plain.

@@ -71,6 +71,10 @@ clock(#{at_us := At}) ->
 -spec told(atom() | binary(), map()) -> clause().
 told(generation_began, _) ->
     {"the generation began", []};
+told(generation_done, #{seconds := Seconds, asked := Asked}) when is_number(Seconds) ->
+    {io_lib:format("the generation is done in ~.1f s, after ~b expert calls", [
+        float(Seconds), Asked
+    ]), [seconds, asked]};
 told(generation_done, _) ->
     {"the generation is done", []};
 told(generation_failed, #{reason := Reason}) ->
@@ -246,6 +250,8 @@ words(Name) when is_atom(Name) ->
 words(Text) when is_binary(Text) -> Text;
 words([First | _] = List) when not is_number(First) -> lists:join("; ", [word(I) || I <- List]);
 words(Tuple) when is_tuple(Tuple) -> lists:join(" ", [word(I) || I <- tuple_to_list(Tuple)]);
+words(Map) when is_map(Map) ->
+    lists:join("; ", [[words(K), $\s, word(V)] || {K, V} <- lists:sort(maps:to_list(Map))]);
 words(Other) -> io_lib:format("~0tP", [Other, 12]).
 
 word(Compound) when is_tuple(Compound); is_list(Compound) -> [$(, words(Compound), $)];

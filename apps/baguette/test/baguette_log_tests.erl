@@ -38,12 +38,14 @@ a_line_has_its_fields_in_order_test() ->
 
 what_is_no_text_is_its_size_test() ->
     #{<<"facts">> := Facts} = decoded(#{
-        png => <<137, "PNG", 0, 1, 2>>, experts => [3, 9], path => "/tmp/ü", tuple => {a, [1 | b]}
+        png => <<137, "PNG", 0, 1, 2>>, experts => [3, 9], path => "/tmp/ü", tuple => {a, [1 | b]},
+        who => #{'baguette@127.0.0.3' => 2}
     }),
     ?assertEqual(
         #{
             <<"png">> => <<"<7 bytes>">>,
             <<"experts">> => [3, 9],
+            <<"who">> => #{<<"127.0.0.3">> => 2},
             <<"path">> => <<"/tmp/ü"/utf8>>,
             <<"tuple">> => [<<"a">>, [1, <<"b">>]]
         },

@@ -14,6 +14,9 @@ generation() ->
     [
         {generation_began, #{n => 1, steps => 9}, "the generation began (n 1, steps 9)"},
         {generation_done, #{}, "the generation is done"},
+        {generation_done, #{seconds => 0.806, asked => 84, who => #{?A => 60, ?B => 24}},
+            "the generation is done in 0.8 s, after 84 expert calls "
+            "(who 127.0.0.2 60; 127.0.0.3 24)"},
         {generation_cancelled, #{}, "the generation was cancelled"},
         {generation_failed, #{reason => {no_holder, #{expert => 3}}},
             "the generation failed: No node holds an expert that is needed (expert 3). "
