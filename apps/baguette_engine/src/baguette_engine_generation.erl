@@ -325,16 +325,15 @@ peer({_Holder, Via}) -> Via;
 peer(Holder) -> Holder.
 
 %% Whoever a call goes to first, and with it our link there.
-monitored(Way, #?MODULE{monitors = Monitors} = D) ->
-    {Server, Monitor} = case Way of
-        {_Holder, Via} ->
-            {{baguette_engine_relay, Via}, fun() -> baguette_engine_remote_v1:monitor_via(Via) end};
-        Holder ->
-            {{baguette_engine_expert, Holder}, fun() -> baguette_engine_remote_v1:monitor(Holder) end}
-    end,
+monitored({_Holder, Via}, D) ->
+    monitored({baguette_engine_relay, Via}, fun baguette_engine_remote_v1:monitor_via/1, D);
+monitored(Holder, D) ->
+    monitored({baguette_engine_expert, Holder}, fun baguette_engine_remote_v1:monitor/1, D).
+
+monitored({_, Node} = Server, Monitor, #?MODULE{monitors = Monitors} = D) ->
     case Monitors of
         #{Server := _} -> D;
-        _ -> D#?MODULE{monitors = Monitors#{Server => Monitor()}}
+        _ -> D#?MODULE{monitors = Monitors#{Server => Monitor(Node)}}
     end.
 
 publish(Event, #?MODULE{id = Id, watchers = Watchers}) ->

@@ -189,6 +189,7 @@ processes_of_hops() ->
 %% What it computes for a minute need not be waited for: a new worker.
 fast_again() ->
     ok = baguette_engine:simulate(?FAST),
+    baguette_engine_fixture:until(fun() -> is_pid(whereis(baguette_engine_expert)) end),
     exit(whereis(baguette_engine_expert), kill),
     baguette_engine_fixture:until(fun() ->
         case answer(via(node())) of {ok, _} -> true; {error, _} -> false end
