@@ -17,11 +17,12 @@ from typing import Any
 
 from launcher import node_log
 from launcher.control import Control
+from launcher.drawing import Drawing, Request, Result
 from launcher.erlang import Atom, Target, environment, member_flags, write_config, write_cookie
 from launcher.processes import Process
 from launcher.simulated import Device, Figures, expert
 from launcher.waiting import CONNECT_SECONDS
-from live import PATIENCE, ROOT, TAG, Drawing, Request, Result
+from live import PATIENCE, ROOT, TAG
 from machines import Machine
 
 View = dict[str, Any]
@@ -78,11 +79,7 @@ class Node:
 
     def submit(self, request: Request) -> Drawing:
         """Ask for a picture; returns when the engine has taken it."""
-        self.drawing.ask("generate", request=request, watch=True)
-        for event in self.drawing.answers("accepted"):
-            if event["event"] == "accepted":
-                return Drawing(self.drawing, event["id"], [])
-        raise AssertionError("the request was not accepted")
+        return Drawing(self.drawing, request)
 
     def draw(self, request: Request) -> Result:
         """Ask for a picture and wait for it."""

@@ -182,8 +182,8 @@ candidates(Part, #{now_us := Now} = View, #?MODULE{patience = Patience} = S) ->
     E = baguette_engine_part:expert(Part),
     [
         H
-     || #{node := Node} = H <- holders(E, View, Part, S),
-        not baguette_engine_part:is_with(Node, Part),
+     || H <- holders(E, View, Part, S),
+        not baguette_engine_part:is_with(H, Part),
         not baguette_engine_patience:is_passed_over(E, baguette_engine_part:peer(H), Now, Patience)
     ].
 

@@ -83,10 +83,18 @@ call(Which, #?MODULE{calls = Calls}) ->
     Is = fun(#{no := No} = Call) -> Which =:= No orelse Which =:= peer(Call) end,
     hd(lists:filter(Is, Calls) ++ [none]).
 
-%% @doc Whether this holder has a call of it.
--spec is_with(node(), part()) -> boolean().
-is_with(Holder, #?MODULE{calls = Calls}) ->
-    lists:any(fun(#{node := Node}) -> Node =:= Holder end, Calls).
+%% @doc Whether this holder has a call of it already, as far as asking it once more is no use: over
+%% the same link, or by way of two others. What went to it straight may have been lost on the way.
+-spec is_with(holder(), part()) -> boolean().
+is_with(#{node := Node} = Holder, #?MODULE{calls = Calls}) ->
+    Relayed = is_map_key(via, Holder),
+    lists:any(
+        fun(#{node := N} = Call) ->
+            peer(Call) =:= peer(Holder) orelse
+                (N =:= Node andalso Relayed andalso is_map_key(via, Call))
+        end,
+        Calls
+    ).
 
 -spec way(#{node := node(), via => node(), atom() => term()}) -> way().
 way(#{node := Node, via := Via}) -> {Node, Via};

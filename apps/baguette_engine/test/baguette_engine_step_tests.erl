@@ -231,6 +231,12 @@ who_can_be_reached_by_way_of_others_only_is_asked_through_them_test() ->
     W3 = on({answered, Second, {ok, velocities(0, [0])}}, W1),
     ?assertMatch({call, advance, _}, last(W3)).
 
+whose_link_is_silent_is_asked_by_way_of_others_test() ->
+    W0 = asking([[0]], #{0 => [z]}),
+    W1 = on({suspect, z}, with(#{0 => [{z, a}]}, W0)),
+    ?assertMatch([{_, {z, a}, _, _}], asks(W1)),
+    ?assertMatch([#{why := suspect, from := z, to := z}], published(failover, W1)).
+
 %% --- another one besides
 
 a_slow_call_is_hedged_within_the_budget_and_the_loser_is_forgotten_test() ->
