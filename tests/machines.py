@@ -9,6 +9,7 @@ what Tailscale would. Whatever is started in them carries TAG and is gone afterw
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shlex
@@ -18,7 +19,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Machine:
     interface: str = ""
     lan: str = ""
     cable: str = ""
+    switch: str = ""  # the namespace at whose end of the cable the others are
 
     def environment(self, **options: str) -> dict[str, str]:
         foreign = ("BAGUETTE", "XDG_", "MAKE", "MFLAGS", "PORT", "NODES", "MODEL")
@@ -93,6 +95,19 @@ class Machine:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """What this thread starts while inside is started on this machine."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(f"/run/netns/{self.namespace}", os.O_RDONLY)
+        try:
+            _enter(there)
+            yield
+        finally:
+            _enter(home)
+            os.close(there)
+            os.close(home)
 
     def run(self, *command: str, **options: str) -> tuple[int, str]:
         """Run a program on this machine to its end: exit status and output."""
@@ -151,6 +166,12 @@ class Machine:
         other.secret_file().chmod(0o400)
 
 
+def _enter(namespace: int) -> None:
+    """This thread's network is the one of that namespace from now on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.setns(namespace, 0x40000000) == 0, os.strerror(ctypes.get_errno())  # CLONE_NEWNET
+
+
 def _make_home(home: Path) -> None:
     (home / "bin").mkdir(parents=True)
     make = MAKE.format(make=shutil.which("make"), root=shlex.quote(str(ROOT)))
@@ -180,7 +201,10 @@ def network(where: Path, count: int, port: int, wireguard: bool) -> Iterator[lis
     tag = uuid.uuid4().hex
     stem = f"bgt{tag[:5]}"
     switch = f"{stem}s"
-    made = [_machine(where, stem, i, tag, port, wireguard) for i in range(1, count + 1)]
+    made = [
+        replace(_machine(where, stem, i, tag, port, wireguard), switch=switch)
+        for i in range(1, count + 1)
+    ]
     try:
         _ip("netns", "add", switch)
         _ip("-n", switch, "link", "add", "switch", "type", "bridge")

@@ -1,26 +1,23 @@
 """How fast a cluster of simulated nodes notices who comes and who goes: joins, goodbyes, kills.
 
-Read from the nodes' own logs, whose lines carry microseconds, so that nothing is asked of a node
+Read from the nodes' own logs, whose lines carry milliseconds, so that nothing is asked of a node
 while it is measured. Called by scripts/bench_cluster.py.
 """
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from collections.abc import Callable
-from datetime import datetime
 from statistics import median, quantiles
 from typing import Any
 
+from launcher import node_log
 from launcher.nodes import node_name
 from launcher.processes import Refused, wait_gone
 from launcher.simulated import Fleet
 
 SECONDS = 60.0
-_MEMBER = re.compile(r"^(\S+) info .*peer: '([^']+)'.*state: (joined|gone).*what: member")
-_FIRST = re.compile(r"^(\S+) ")
 
 
 def comings(
@@ -41,13 +38,14 @@ def comings(
     return {
         "joins": joins,
         "kills": kills,
-        "seconds_to_see_all": _spread(sees),
-        "of_these_to_boot": _spread(boots),
-        "seconds_until_gone_everywhere": _spread(goes),
+        "seconds_to_see_all": spread(sees),
+        "of_these_to_boot": spread(boots),
+        "seconds_until_gone_everywhere": spread(goes),
     }
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, 95th percentile and the most of several seconds."""
     worst = quantiles(values, n=20)[-1] if len(values) > 1 else values[0]
     return {
         "median": round(median(values), 3),
@@ -63,7 +61,8 @@ def _killed(fleet: Fleet, nodes: int) -> float:
     fleet.cluster.nodes[nodes - 1].signal(signal.SIGKILL)
     wait_gone([fleet.cluster.nodes[nodes - 1]], SECONDS)
     others = range(nodes - 1)
-    return _until(lambda: [_last(fleet, i, name, "gone", began) for i in others]) - began
+    gone = until_all(lambda: [said(fleet, i, "member", name, "gone", began) for i in others])
+    return gone - began
 
 
 def _sees_all(fleet: Fleet, nodes: int) -> float:
@@ -71,19 +70,18 @@ def _sees_all(fleet: Fleet, nodes: int) -> float:
     last = nodes - 1
     began = fleet.cluster.nodes[last].began()
     others = [node_name(i) for i in range(last)]
-    return _until(lambda: [_last(fleet, last, name, "joined", began) for name in others]) - began
+    seen = until_all(lambda: [said(fleet, last, "member", n, "joined", began) for n in others])
+    return seen - began
 
 
 def _booted(fleet: Fleet, index: int) -> float:
     """Seconds from the process' start to its first word: what Erlang itself takes."""
-    for line in _lines(fleet, index):
-        found = _FIRST.match(line)
-        if found:
-            return _time(found[1]) - fleet.cluster.nodes[index].began()
+    for event in node_log.events(fleet.cluster.log(index)):
+        return node_log.seconds(event) - fleet.cluster.nodes[index].began()
     raise Refused(f"{node_name(index)} says nothing; its log: {fleet.cluster.log(index)}")
 
 
-def _until(look: Callable[[], list[float | None]]) -> float:
+def until_all(look: Callable[[], list[float | None]]) -> float:
     """The latest of what is looked for, once all of it is there."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
@@ -95,22 +93,6 @@ def _until(look: Callable[[], list[float | None]]) -> float:
     raise Refused(f"a node that came or went was not noticed everywhere within {SECONDS:.0f} s")
 
 
-def _last(fleet: Fleet, index: int, peer: str, state: str, since: float) -> float | None:
-    """When this node last said so of that peer, if it did since then."""
-    times = [
-        _time(found[1])
-        for found in map(_MEMBER.match, _lines(fleet, index))
-        if found and found[2] == peer and found[3] == state
-    ]
-    return max((at for at in times if at >= since), default=None)
-
-
-def _lines(fleet: Fleet, index: int) -> list[str]:
-    return fleet.cluster.log(index).read_text(encoding="utf-8", errors="replace").splitlines()
-
-
-def _time(stamp: str) -> float:
-    try:
-        return datetime.fromisoformat(stamp).timestamp()
-    except ValueError:
-        return 0.0  # a line of something else than the logger
+def said(fleet: Fleet, index: int, what: str, peer: str, state: str, since: float) -> float | None:
+    """When this node first said so of that peer, if it did since then."""
+    return node_log.first_said(fleet.cluster.log(index), what, peer, state, since)

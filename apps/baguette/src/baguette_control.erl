@@ -9,8 +9,10 @@
 %%   ready    deadline_ms, nodes      readiness ... ready | failed; nodes: how many must be up
 %%   join     deadline_ms             joining ... joined | failed; this one node is READY
 %%   status                           text
+%%   events   id                      text | failed; without id: this node's last
 %%   report                           text
 %%   figures                          figures; what every node counts, for benchmarks
+%%   own_figures                      figures; of that node alone, whomever it can reach
 %%   simulate changes                 simulated | failed; of that node's simulated device
 %%   leave    deadline_ms             leaving ... left | failed; the node ends
 %%   generate request, watch          accepted, state, step, ... done | failed
@@ -116,13 +118,20 @@ command(<<"join">>, #{<<"deadline_ms">> := Ms}, State) ->
     poll({join, now_ms() + Ms, 0, #{}}, State);
 command(<<"status">>, _, State) ->
     text(status_text, State);
+command(<<"events">>, #{<<"id">> := Id}, #?MODULE{node = Node} = State) when is_binary(Id) ->
+    case remote(Node, events_text, [Id]) of
+        {ok, {ok, Text}} -> tell(text, #{text => unicode:characters_to_binary(Text)}, State);
+        {ok, {error, Reason}} -> failed(Reason, State);
+        {error, Reason} -> failed(Reason, State)
+    end;
+command(<<"events">>, _, State) ->
+    text(events_text, State);
 command(<<"report">>, _, State) ->
     text(report_text, State);
 command(<<"figures">>, _, #?MODULE{node = Node} = State) ->
-    case remote(Node, figures, [], ?FIGURES_MS) of
-        {ok, Figures} -> tell(figures, #{nodes => Figures}, State);
-        {error, Reason} -> failed(Reason, State)
-    end;
+    figures(remote(Node, figures, [], ?FIGURES_MS), State);
+command(<<"own_figures">>, _, #?MODULE{node = Node} = State) ->
+    figures(remote(Node, own_figures, []), State);
 command(<<"simulate">>, #{<<"changes">> := Given}, #?MODULE{node = Node} = State) ->
     case baguette_control_json:changes(Given) of
         {ok, Changes} -> simulated(remote(Node, simulate, [Changes]), State);
@@ -154,6 +163,9 @@ command(<<"cancel">>, #{<<"id">> := Id}, #?MODULE{node = Node} = State) ->
     State;
 command(_, _, State) ->
     failed({bad_command, #{}}, State).
+
+figures({ok, Figures}, State) -> tell(figures, #{nodes => Figures}, State);
+figures({error, Reason}, State) -> failed(Reason, State).
 
 simulated({ok, ok}, State) -> tell(simulated, #{}, State);
 simulated({ok, {error, {bad_setting, device, Got, Why}}}, State) ->

@@ -24,7 +24,7 @@ answered(Node, {_Class, _Why}) -> #{node => Node, silent => true}.
 
 %% @doc The figures of this node. `experts' says whom it would ask; `wire' are the distribution's
 %% own counters, of the links that are up; `gossip' what the cluster room counts, null where it does
-%% not.
+%% not; `members' and `plan' what this node believes, to be held against what the others do.
 -spec this() -> map().
 this() ->
     Cluster = baguette_cluster:overview(),
@@ -34,6 +34,9 @@ this() ->
         at_ms => erlang:system_time(millisecond),
         joined => joined(Cluster),
         linked => length(linked(Cluster)),
+        members => [maps:with([node, link, incarnation], M) || M <- baguette_cluster:nodes()],
+        plan => erlang:phash2(baguette_cluster:plan()),
+        running => length([G || #{state := How} = G <- baguette_engine:generations(), runs(How)]),
         expected_step_us => baguette_cluster:expected_step_us(),
         experts => baguette_engine:experts(),
         workers => [counted(Worker) || Worker <- baguette_engine:workers()],
@@ -55,6 +58,8 @@ joined(_) ->
 
 linked(#{members := Members}) ->
     [Node || #{node := Node, link := up} <- Members, Node =/= node()].
+
+runs(How) -> not lists:member(How, [done, failed, cancelled]).
 
 counted(Worker) ->
     Names = [kind, simulated, state, in_flight, waiting, deaths, loads, unloads, loaded_at_ms],

@@ -5,7 +5,7 @@
 
 %% Looking
 -export([nodes/0, holders/1, holders/2, components/0, plan/0, expected_step_us/0]).
--export([why_missing/1]).
+-export([why_missing/1, beyond/1]).
 -export([unreached/0, overview/0, health/0]).
 %% Looking without the application: for a doctor
 -export([tailnet/1]).
@@ -52,13 +52,7 @@
     since_ms := non_neg_integer(),  % so long it has been for this reason
     name := binary()
 }.
--type missing() ::
-    {loading, [node()]}
-    | {planned, [node()]}
-    | {failed, [node()]}            % all who have it tried, and could not load it
-    | nobody_has_it_on_disk
-    | no_memory
-    | not_settled.
+-type missing() :: baguette_cluster_missing:why().
 
 %% @doc Every member, ourselves first.
 -spec nodes() -> [node_info()].
@@ -149,24 +143,23 @@ expected_step_us() ->
 -spec why_missing(component()) -> missing().
 why_missing(Component) ->
     #{agreed := Agreed} = baguette_cluster_holdings:overview(),
-    case components() of
-        #{Component := #{loading := [_ | _] = Nodes}} -> {loading, Nodes};
-        #{Component := #{planned := [_ | _]}} when not Agreed -> not_settled;
-        #{Component := #{planned := [_ | _] = Nodes}} -> {planned, Nodes};
-        #{Component := #{on_disk := Nodes}} -> unplaced(Component, Nodes);
-        _ -> nobody_has_it_on_disk
-    end.
+    Reports = [R || {R, _} <- baguette_cluster_table:reports()],
+    Links = baguette_cluster_table:links(),
+    baguette_cluster_missing:why(Component, #{
+        self => node(),
+        reports => Reports,
+        links => Links,
+        plan => plan(),
+        agreed => Agreed
+    }).
 
-unplaced(Component, Nodes) ->
-    Failed = [
-        baguette_cluster_report:node(R)
-     || {R, _} <- baguette_cluster_table:reports(),
-        baguette_cluster_report:state(Component, R) =:= failed
-    ],
-    case Nodes -- Failed of
-        [] -> {failed, lists:sort(Failed)};
-        _ -> no_memory
-    end.
+%% @doc Who has a component ready but cannot be asked from here, and by way of whom it may be: the
+%% nearest first. Whether such a node has a link to the holder is known to itself only.
+-spec beyond(component()) -> [#{node := node(), key := binary(), via := [node()]}].
+beyond(Component) ->
+    Reports = [R || {R, _} <- baguette_cluster_table:reports()],
+    Links = baguette_cluster_table:links(),
+    baguette_cluster_missing:ways(Component, #{self => node(), reports => Reports, links => Links}).
 
 %% @doc The caller gets {baguette_cluster, Event} for every event() until it ends.
 -spec watch() -> ok.

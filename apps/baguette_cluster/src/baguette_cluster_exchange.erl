@@ -18,7 +18,7 @@
 %% Never sent: our judgement that a node is gone, since it is true of us only.
 -module(baguette_cluster_exchange).
 
--export([new/3, beat/2, hear/4, link_up/3, link_down/2]).
+-export([new/3, beat/2, look/2, hear/4, link_up/3, link_down/2]).
 -export([say/3, drain/2, drain_over/1, leave/1]).
 -export([members/1, own/1, throughput/3]).
 -export_type([state/0, effect/0]).
@@ -65,14 +65,19 @@ throughput(Node, Mbit, #?MODULE{members = M} = S) ->
 
 %% What we say ----------------------------------------------------------------------------------
 
-%% @doc Once a beat: judges, speaks, and it is somebody's turn to get the digest.
+%% @doc Once a beat: speaks, and it is somebody's turn to get the digest.
 -spec beat(now_us(), state()) -> {[effect()], state()}.
-beat(Now, #?MODULE{members = M} = S) ->
-    {Events, Judged} = baguette_cluster_membership:judge(ms(Now), M),
-    {Spoken, S1} = speak(beat, Now, forget_asked(ms(Now), S#?MODULE{members = Judged})),
+beat(Now, S) ->
+    {Spoken, S1} = speak(beat, Now, forget_asked(ms(Now), S)),
     {Digest, S2} = digest_in_turn(S1),
-    {Drained, S3} = look_drained(S2),
-    {events(Events) ++ Spoken ++ Digest ++ Drained, S3}.
+    {Spoken ++ Digest, S2}.
+
+%% @doc Several times a beat: judges those who are silent.
+-spec look(now_us(), state()) -> {[effect()], state()}.
+look(Now, #?MODULE{members = M} = S) ->
+    {Events, Judged} = baguette_cluster_membership:judge(ms(Now), M),
+    {Drained, Next} = look_drained(S#?MODULE{members = Judged}),
+    {events(Events) ++ Drained, Next}.
 
 %% An answer that has not come in two beats will not come.
 forget_asked(Now, #?MODULE{asked = Asked, beat_ms = Beat} = S) ->

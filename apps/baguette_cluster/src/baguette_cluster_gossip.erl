@@ -94,6 +94,7 @@ init(Settings) ->
     Exchange = baguette_cluster_exchange:new(Settings, remembered(Settings), now_us()),
     S = #?MODULE{settings = Settings, exchange = Exchange, watchers = Watchers},
     _ = erlang:send_after(0, self(), beat),
+    ok = look_again(Settings),
     {ok, refresh(lists:foldl(fun(N, Sofar) -> relink(N, Before, Sofar) end, S, nodes()))}.
 
 %% What was measured before we crashed stays; it comes again in ten minutes only.
@@ -168,6 +169,7 @@ handle_cast(Unknown, S) ->
 
 -spec handle_info(
     beat
+    | look
     | {drain_over, gen_server:from()}
     | {nodeup | nodedown, node(), term()}
     | {'DOWN', reference(), process, pid(), term()}
@@ -175,6 +177,9 @@ handle_cast(Unknown, S) ->
 handle_info(beat, #?MODULE{settings = #{beat_ms := Beat}} = S) ->
     _ = erlang:send_after(Beat, self(), beat),
     {noreply, refresh(perform(baguette_cluster_exchange:beat(now_us(), S#?MODULE.exchange), S))};
+handle_info(look, #?MODULE{settings = Settings, exchange = X} = S) ->
+    ok = look_again(Settings),
+    {noreply, perform(baguette_cluster_exchange:look(now_us(), X), S)};
 handle_info({drain_over, From}, #?MODULE{drainers = Drainers} = S) ->
     {noreply, no_longer(lists:member(From, Drainers), From, S)};
 handle_info({nodeup, Node, _}, S) ->
@@ -189,6 +194,10 @@ handle_info({baguette_cluster_v1, From, Term}, S) ->
 handle_info(Unknown, S) ->
     ok = baguette_cluster_stranger:drop(?MODULE, Unknown),
     {noreply, S}.
+
+look_again(Settings) ->
+    _ = erlang:send_after(baguette_cluster_membership:look_ms(Settings), self(), look),
+    ok.
 
 %% What the exchange wants ------------------------------------------------------------------------
 

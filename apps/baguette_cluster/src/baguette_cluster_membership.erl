@@ -7,7 +7,7 @@
 -module(baguette_cluster_membership).
 
 -export([new/3, own/1, own_hash/1, set_own/2]).
--export([merge/3, hint/3, goodbye/2, judge/2]).
+-export([merge/3, hint/3, goodbye/2, judge/2, look_ms/1]).
 -export([link_up/3, link_down/2, heard/3, round_trip/3, throughput/3]).
 -export([members/1, bodies/2, hints/1, links/1, floors/1, goodbyes/1, is_linked/2]).
 -export([restore_floors/2]).
@@ -224,8 +224,13 @@ heard(Node, Now, #?MODULE{links = Links} = S) ->
     end.
 
 %% @doc A measured round trip, smoothed: one hiccup is no reason to ask somebody else. It falls
-%% faster than it rises, since the first is measured while both nodes start.
+%% faster than it rises, since the first is measured while both nodes start. One longer than
+%% suspect_ms measures how long somebody was frozen, and not the way.
 -spec round_trip(node(), non_neg_integer(), state()) -> state().
+round_trip(_Node, Us, #?MODULE{limits = #{suspect_ms := SuspectMs}} = S) when
+    Us > SuspectMs * 1000
+->
+    S;
 round_trip(Node, Us, #?MODULE{links = Links} = S) ->
     case Links of
         #{Node := #{rtt_us := 0} = Link} -> S#?MODULE{links = Links#{Node := Link#{rtt_us := Us}}};
@@ -246,20 +251,35 @@ throughput(Node, Mbit, #?MODULE{links = Links} = S) ->
 
 %% Judging ---------------------------------------------------------------------------------------
 
-%% @doc Once a beat. Who finds his own beat late by more than suspect_ms was frozen himself: all
-%% deadlines start afresh and nobody is judged on what was missed.
+%% @doc How often judge/2 wants to be called: so late at most is what it says.
+-spec look_ms(baguette_cluster_settings:settings()) -> pos_integer().
+look_ms(#{beat_ms := Beat}) -> max(1, Beat div 5).
+
+%% @doc Time in which we did not run ourselves is held against nobody: a look that comes late, on a
+%% machine with too much to do, puts off every deadline by as much. Who was late by more than
+%% suspect_ms was frozen: all deadlines start afresh.
 -spec judge(integer(), state()) -> {[event()], state()}.
-judge(Now, #?MODULE{looked_ms = Looked, limits = #{beat_ms := Beat, suspect_ms := Late}} = S) when
-    Now - Looked > Beat + Late
-->
-    Members = maps:map(fun(_, M) -> M#member{advanced_ms = Now} end, S#?MODULE.members),
-    Links = maps:map(fun(_, L) -> L#{heard_ms := Now} end, S#?MODULE.links),
-    {[], S#?MODULE{looked_ms = Now, members = Members, links = Links}};
-judge(Now, #?MODULE{members = Members, links = Links} = S) ->
+judge(Now, #?MODULE{looked_ms = Looked, limits = #{suspect_ms := SuspectMs} = Limits} = S) ->
+    case Now - Looked - 2 * look_ms(Limits) of
+        Late when Late > SuspectMs -> {[], put_off(fun(_) -> Now end, Now, S)};
+        Late when Late > 0 -> judge_each(Now, put_off(fun(T) -> min(Now, T + Late) end, Now, S));
+        _ -> judge_each(Now, S#?MODULE{looked_ms = Now})
+    end.
+
+put_off(To, Now, #?MODULE{members = Members, links = Links} = S) ->
+    S#?MODULE{
+        looked_ms = Now,
+        members = maps:map(fun(_, #member{advanced_ms = T} = M) ->
+            M#member{advanced_ms = To(T)}
+        end, Members),
+        links = maps:map(fun(_, #{heard_ms := T} = L) -> L#{heard_ms := To(T)} end, Links)
+    }.
+
+judge_each(Now, #?MODULE{members = Members, links = Links} = S) ->
     #{suspect_ms := SuspectMs, gone_ms := GoneMs} = S#?MODULE.limits,
     Silent = [N || {N, #{state := up, heard_ms := T}} <- maps:to_list(Links), Now - T > SuspectMs],
     Gone = [N || {N, #member{advanced_ms = T}} <- maps:to_list(Members), Now - T > GoneMs],
-    Suspected = lists:foldl(fun suspect/2, S#?MODULE{looked_ms = Now}, Silent),
+    Suspected = lists:foldl(fun suspect/2, S, Silent),
     {
         [{link, N, suspect} || N <- Silent] ++ [{member, N, gone} || N <- Gone],
         lists:foldl(fun bury/2, Suspected, Gone)

@@ -8,7 +8,7 @@
 -export([identity/1, node/1, newest/2, same_body/2, hash/1, to_map/1]).
 -export([items/1, states/1, state/2, held/1, memory_mib/1, plan_hash/1, extra/1]).
 %% Facts in extra: optional, and whatever stands there is believed only in its own shape and range
--export([call_us/2, slowest_us/1, measured_us/1, load_us_per_mib/1, usage/1]).
+-export([call_us/2, slowest_us/1, measured_us/1, load_us_per_mib/1, measured_load_us/1, usage/1]).
 -export([distance_us/1, leaving/1]).
 -export([letting_go/1, promises/1]).
 -export_type([report/0, identity/0, field/0]).
@@ -152,10 +152,18 @@ measured_us(_) -> unknown.
 
 %% @doc Microseconds to load one MiB of a component from this node's disk.
 -spec load_us_per_mib(report()) -> pos_integer().
-load_us_per_mib(#{extra := #{load_us_per_mib := Us}}) when is_integer(Us), Us > 0, Us < ?MAX_US ->
-    Us;
-load_us_per_mib(_) ->
-    ?DEFAULT_LOAD_US_PER_MIB.
+load_us_per_mib(Report) ->
+    case measured_load_us(Report) of
+        {ok, Us} -> Us;
+        unknown -> ?DEFAULT_LOAD_US_PER_MIB
+    end.
+
+%% @doc The same only where it was measured.
+-spec measured_load_us(report()) -> {ok, pos_integer()} | unknown.
+measured_load_us(#{extra := #{load_us_per_mib := Us}}) when is_integer(Us), Us > 0, Us < ?MAX_US ->
+    {ok, Us};
+measured_load_us(_) ->
+    unknown.
 
 %% @doc What this node asks for, per mille of its own asks. Nothing known: empty.
 -spec usage(report()) -> #{baguette_cluster_component:component() => 0..1000}.

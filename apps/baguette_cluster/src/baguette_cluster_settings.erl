@@ -36,7 +36,7 @@ defaults() ->
         tailscale_host_prefix => "baguette",
         address => undefined,
         beat_ms => 500,
-        suspect_ms => 2000,
+        suspect_ms => 1400,
         gone_ms => 8000,
         settle_ms => 2000,
         find_ms => 5000,

@@ -10,7 +10,7 @@
 
 -define(X, baguette_cluster_exchange).
 -define(BEAT_MS, 500).
--define(SETTINGS, #{beat_ms => ?BEAT_MS, suspect_ms => 2000, gone_ms => 8000, max_peers => 16}).
+-define(SETTINGS, #{beat_ms => ?BEAT_MS, suspect_ms => 1400, gone_ms => 8000, max_peers => 16}).
 
 %% A world: nodes by number, messages on their way (oldest first), who is linked to whom, the clock.
 -record(world, {
@@ -64,7 +64,8 @@ born(I, Incarnation, #world{nodes = Nodes, now = Now} = W) ->
     W#world{nodes = Nodes#{I => ?X:new(?SETTINGS, Members, Now)}}.
 
 step({beat, I}, #world{now = Now} = W) ->
-    act(I, fun(X) -> ?X:beat(Now + 100000, X) end, W#world{now = Now + 100000});
+    Later = Now + ?BEAT_MS * 200,
+    act(I, fun(X) -> ?X:beat(Later, X) end, looks(W#world{now = Later}));
 step({deliver, Nth}, W) -> nth(Nth, fun(M, Rest) -> deliver(M, W#world{way = Rest}) end, W);
 step({lose, Nth}, W) -> nth(Nth, fun(_, Rest) -> W#world{way = Rest} end, W);
 step({double, Nth}, W) -> nth(Nth, fun(M, Rest) -> W#world{way = [M | Rest] ++ [M]} end, W);
@@ -136,12 +137,18 @@ in_peace(Rounds, W) ->
     in_peace(Rounds - 1, Next).
 
 %% One beat of everybody, and all that follows from it.
-beats(#world{now = Now} = W) ->
-    Later = Now + ?BEAT_MS * 1000,
+beats(W) ->
+    #world{now = Now} = Looked = lists:foldl(
+        fun(_, #world{now = Now} = Sofar) -> looks(Sofar#world{now = Now + ?BEAT_MS * 200}) end,
+        W, lists:seq(1, 5)),
     Beaten = lists:foldl(
-        fun({I, _}, Sofar) -> act(I, fun(X) -> ?X:beat(Later, X) end, Sofar) end,
-        W#world{now = Later}, alive(W)),
+        fun({I, _}, Sofar) -> act(I, fun(X) -> ?X:beat(Now, X) end, Sofar) end,
+        Looked, alive(W)),
     quiet(Beaten, []).
+
+looks(#world{now = Now} = W) ->
+    Look = fun({I, _}, Sofar) -> act(I, fun(X) -> ?X:look(Now, X) end, Sofar) end,
+    lists:foldl(Look, W, alive(W)).
 
 quiet(#world{way = []} = W, Sent) -> {W, Sent};
 quiet(#world{way = [M | Rest]} = W, Sent) -> quiet(deliver(M, W#world{way = Rest}), [M | Sent]).

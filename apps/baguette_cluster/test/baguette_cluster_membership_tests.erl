@@ -6,10 +6,10 @@
 -import(baguette_cluster_fleet, [host/1, report/2]).
 -import(baguette_cluster_membership, [
     new/3, merge/3, hint/3, goodbye/2, link_up/3, link_down/2, heard/3, round_trip/3, judge/2,
-    throughput/3, members/1, hints/1, bodies/2, links/1, floors/1, goodbyes/1
+    look_ms/1, throughput/3, members/1, hints/1, bodies/2, links/1, floors/1, goodbyes/1
 ]).
 
-settings() -> #{beat_ms => 500, suspect_ms => 2000, gone_ms => 8000, max_peers => 3}.
+settings() -> #{beat_ms => 500, suspect_ms => 1400, gone_ms => 8000, max_peers => 3}.
 
 alone() -> new(settings(), report(1, #{id => {10, 5}}), 0).
 
@@ -18,11 +18,11 @@ told(N, Id, Now, S) ->
     {Verdict, Events, Next} = merge(report(N, #{id => Id}), Now, S),
     {Verdict, Events, Next}.
 
-%% Judges every beat from one time to another, as the process does.
+%% Judges from one time to another, as often as the process does.
 beats(From, To, S) ->
     lists:foldl(
         fun(T, {Events, Sofar}) -> {More, Next} = judge(T, Sofar), {Events ++ More, Next} end,
-        {[], S}, lists:seq(From, To, 500)).
+        {[], S}, lists:seq(From, To, look_ms(settings()))).
 
 with_peer() ->
     {_, Linked} = link_up(host(2), 0, alone()),
@@ -30,51 +30,51 @@ with_peer() ->
     S.
 
 a_silent_link_is_suspect_and_the_node_stays_test() ->
-    {Events, S} = beats(500, 3000, with_peer()),
+    {Events, S} = beats(100, 3000, with_peer()),
     ?assertEqual([{link, host(2), suspect}], Events),
     ?assertEqual(2, length(members(S))),
     {Back, _} = heard(host(2), 3100, S),
     ?assertEqual([{link, host(2), up}], Back).
 
 a_report_that_stands_still_is_gone_test() ->
-    {Events, S} = beats(500, 9000, with_peer()),
+    {Events, S} = beats(100, 9000, with_peer()),
     ?assertEqual([{link, host(2), suspect}, {member, host(2), gone}], Events),
     ?assertMatch([_], members(S)).
 
 news_through_a_third_node_keeps_a_member_test() ->
-    {_, S1} = beats(500, 6000, with_peer()),
+    {_, S1} = beats(100, 6000, with_peer()),
     {advanced, [], S2} = told(2, {7, 3}, 6000, S1),
-    {Events, _} = beats(6500, 13500, S2),
+    {Events, _} = beats(6100, 13500, S2),
     ?assertEqual([], [E || {member, _, gone} = E <- Events]).
 
 hash(N, Facts) -> baguette_cluster_report:hash(report(N, Facts)).
 
 a_hint_of_a_known_body_is_as_good_as_a_report_test() ->
     H = hash(2, #{}),
-    {_, S1} = beats(500, 6000, with_peer()),
+    {_, S1} = beats(100, 6000, with_peer()),
     {advanced, S2} = hint({host(2), {7, 3}, H}, 6000, S1),
     ?assertEqual([{host(2), {7, 3}, H}], hints(S2)),
-    {Events, _} = beats(6500, 13500, S2),
+    {Events, _} = beats(6100, 13500, S2),
     ?assertEqual([], [E || {member, _, gone} = E <- Events]),
     ?assertMatch({known, S2}, hint({host(2), {7, 3}, H}, 6000, S2)),
     ?assertMatch({known, S2}, hint({host(2), {7, 2}, H + 1}, 6000, S2)),
     ?assertMatch({{stale, {7, 3}}, S2}, hint({host(2), {6, 9}, H}, 6000, S2)).
 
 a_hint_of_another_body_shows_life_once_and_no_body_test() ->
-    {_, S1} = beats(500, 6000, with_peer()),
+    {_, S1} = beats(100, 6000, with_peer()),
     Hint = {host(2), {7, 3}, hash(2, #{hash => 9})},
     {wanted, S2} = hint(Hint, 6000, S1),
-    {_, Later} = beats(6500, 9000, S2),
+    {_, Later} = beats(6100, 9000, S2),
     {wanted, S3} = hint(Hint, 9000, Later),
     ?assertEqual(hints(S1), hints(S3)),
     ?assertEqual([report(2, #{id => {7, 0}})], bodies([host(2), host(4)], S3)),
-    {Events, Buried} = beats(9500, 14500, S3),
+    {Events, Buried} = beats(9100, 14500, S3),
     ?assertEqual([host(2)], [N || {member, N, gone} <- Events]),
     %% The body that was late comes too late: its node had got further when it stopped.
     ?assertMatch({{stale, {7, 3}}, [], _}, told(2, {7, 3}, 15000, Buried)),
     %% In time it is taken, though its identity is no news.
     {changed, [], S4} = merge(report(2, #{id => {7, 3}, hash => 9}), 9000, S3),
-    {Again, _} = beats(9500, 14500, S4),
+    {Again, _} = beats(9100, 14500, S4),
     ?assertEqual([host(2)], [N || {member, N, gone} <- Again]).
 
 a_hint_of_a_stranger_is_wanted_while_there_is_room_test() ->
@@ -101,7 +101,7 @@ a_lost_link_is_down_at_once_and_no_more_test() ->
     ?assertEqual({[], S}, link_down(host(2), S)).
 
 no_ghost_comes_back_test() ->
-    {_, S} = beats(500, 9000, with_peer()),
+    {_, S} = beats(100, 9000, with_peer()),
     ?assertMatch({{stale, {7, 0}}, [], S}, told(2, {7, 0}, 9100, S)),
     ?assertMatch({{stale, {7, 0}}, [], S}, told(2, {6, 99}, 9100, S)),
     ?assertMatch({changed, [{member, _, joined}], _}, told(2, {7, 1}, 9100, S)),
@@ -116,15 +116,36 @@ a_goodbye_ends_an_incarnation_test() ->
     ?assertMatch({known, [], Again}, goodbye({host(2), 7}, Again)).
 
 a_judgement_is_not_passed_on_test() ->
-    {_, S} = beats(500, 9000, with_peer()),
+    {_, S} = beats(100, 9000, with_peer()),
     ?assertEqual([], goodbyes(S)).
 
+silence_is_noticed_within_a_look_of_suspect_ms_test() ->
+    {[], S} = beats(100, 1400, with_peer()),
+    ?assertMatch({[{link, _, suspect}], _}, judge(1500, S)).
+
 who_was_frozen_judges_nobody_test() ->
-    {[], Woken} = judge(60000, with_peer()),
-    {Events, S} = beats(60500, 61500, Woken),
+    {[], Silent} = beats(100, 1300, with_peer()),
+    {[], Woken} = judge(60000, Silent),
+    {Events, S} = beats(60100, 61400, Woken),
     ?assertEqual([], Events),
-    {Later, _} = beats(62000, 69000, S),
+    {Later, _} = beats(61500, 69000, S),
     ?assertEqual([{link, host(2), suspect}, {member, host(2), gone}], Later).
+
+%% A look that should have come every 100 ms and came every 500: 300 of them are our own lateness.
+who_comes_late_himself_waits_as_much_longer_test() ->
+    Looks = fun(To) ->
+        lists:foldl(
+            fun(T, {Events, S}) -> {More, Next} = judge(T, S), {Events ++ More, Next} end,
+            {[], with_peer()}, lists:seq(500, To, 500))
+    end,
+    ?assertMatch({[], _}, Looks(3500)),
+    ?assertMatch({[{link, _, suspect}], _}, Looks(4000)).
+
+%% What is heard after the judge's late look is never put off into the future.
+lateness_puts_off_no_further_than_now_test() ->
+    {[], Heard} = heard(host(2), 1000, with_peer()),
+    {[], S} = judge(1000, Heard),
+    ?assertMatch(#{heard_ms := 1000}, maps:get(host(2), links(S))).
 
 our_own_echo_is_known_and_a_higher_one_is_outrun_test() ->
     ?assertMatch({known, [], _}, told(1, {10, 5}, 0, alone())),
@@ -137,6 +158,10 @@ there_is_room_for_so_many_test() ->
     Part = fun(N, S) -> element(3, goodbye({host(N), 1}, S)) end,
     Gone = lists:foldl(Part, Full, lists:seq(2, 60)),
     ?assertEqual(12, map_size(floors(Gone))).
+
+a_frozen_peers_answer_measures_no_way_test() ->
+    S = round_trip(host(2), 1400001, round_trip(host(2), 100, with_peer())),
+    ?assertMatch(#{rtt_us := 100}, maps:get(host(2), links(S))).
 
 a_round_trip_is_smoothed_test() ->
     S = round_trip(host(2), 800, round_trip(host(2), 100, with_peer())),

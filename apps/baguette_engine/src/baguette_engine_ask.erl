@@ -18,7 +18,7 @@
 -export([new/2, next_step/4, event/3, overdue/2, drop/3]).
 -export([is_over/1, next_us/1, asked/1, missing/1, keys/1, record/1, note/2]).
 
--export_type([asking/0, effect/0, event/0, view/0, holder/0]).
+-export_type([asking/0, effect/0, event/0, view/0]).
 
 %% One that is asked, one besides it, and one more for when both are frozen.
 -define(MAX_CALLS, 3).
@@ -37,8 +37,8 @@
     %% look at the clock
     | tick.
 -type effect() ::
-    {ask, No :: pos_integer(), node(), expert(), [Image :: non_neg_integer()], Hashes :: [binary()]}
-    | {forget, No :: pos_integer(), node()}
+    {ask, No :: pos_integer(), way(), expert(), [Image :: non_neg_integer()], Hashes :: [binary()]}
+    | {forget, No :: pos_integer(), way()}
     %% velocities in the order of the images
     | {given, expert(), [Image :: non_neg_integer()], [binary()]}
     %% a call to a node took this many times what was expected, or has taken as much already
@@ -47,23 +47,17 @@
     | hedged
     | {publish, term()}
     | {failed, {atom(), map()}}.
--type holder() :: #{
-    node := node(),
-    key := binary(),
-    expected_us := non_neg_integer(), % until the answer to a call of one image is here
-    call_us := non_neg_integer(),     % of that, computing one image
-    atom() => term()
-}.
 -type view() :: #{
     now_us := integer(),
     %% best first for one who has calls with these nodes
-    holders := fun((Component :: binary(), Own :: [node()]) -> [holder()]),
+    holders := fun((Component :: binary(), Own :: [node()]) -> [baguette_engine_part:holder()]),
     why_missing := fun((Component :: binary()) -> term()),
     %% after how many times what was expected another one is asked besides; none: the budget is used
     hedge := fun(() -> float() | none),
     atom() => term()
 }.
 -type part() :: baguette_engine_part:part().
+-type way() :: baguette_engine_part:way().
 
 -record(?MODULE, {
     components :: [binary()],
@@ -189,8 +183,8 @@ candidates(Part, #{now_us := Now} = View, #?MODULE{patience = Patience} = S) ->
     [
         H
      || #{node := Node} = H <- holders(E, View, Part, S),
-        baguette_engine_part:call(Node, Part) =:= none,
-        not baguette_engine_patience:is_passed_over(E, Node, Now, Patience)
+        not baguette_engine_part:is_with(Node, Part),
+        not baguette_engine_patience:is_passed_over(E, baguette_engine_part:peer(H), Now, Patience)
     ].
 
 %% Those who hold what was asked before, when it was. The part in hand is not among the others.
@@ -204,13 +198,15 @@ ask_holder(#{node := Node, key := Key} = Holder, #{now_us := Now, hedge := Hedge
     E = baguette_engine_part:expert(Part),
     Images = baguette_engine_part:images(Part),
     Expected = expected_us(Holder, length(Images)),
-    Call = #{
+    Call = (maps:with([via], Holder))#{
         no => No, node => Node, asked_us => Now, expected_us => Expected,
         hedge_us => hedge_at(Now, Expected, Hedge()),
         late_us => baguette_engine_patience:late_at(E, length(Images), Now, Patience)
     },
     Asked = baguette_engine_part:asked(Call, Part),
-    {with(Asked, sent(S#?MODULE{keys = Keys#{E => Key}})), [{ask, No, Node, E, Images, []}]}.
+    {with(Asked, sent(S#?MODULE{keys = Keys#{E => Key}})), [
+        {ask, No, baguette_engine_part:way(Holder), E, Images, []}
+    ]}.
 
 sent(#?MODULE{next_no = No, record = Record} = S) ->
     S#?MODULE{next_no = No + 1, record = baguette_engine_record:asked(Record)}.
@@ -250,13 +246,13 @@ again(Part, View, S) ->
 
 %% Answers --------------------------------------------------------------------------------------
 
-answered({ok, #{<<"unknown">> := Hashes}}, #{node := Node} = Call, _View, Part, S) ->
+answered({ok, #{<<"unknown">> := Hashes}}, Call, _View, Part, S) ->
     %% Not counted as a call more: the holder computed nothing.
     #?MODULE{next_no = No} = S,
     E = baguette_engine_part:expert(Part),
     {
         with(baguette_engine_part:again(Call, No, Part), S#?MODULE{next_no = No + 1}),
-        [{ask, No, Node, E, baguette_engine_part:images(Part), Hashes}]
+        [{ask, No, baguette_engine_part:way(Call), E, baguette_engine_part:images(Part), Hashes}]
     };
 answered({ok, #{<<"velocities">> := Velocities, <<"micros">> := Micros}}, Call, View, Part, S) ->
     #{node := Node, asked_us := Asked, expected_us := Expected} = Call,
@@ -313,8 +309,9 @@ besides(Why, #{node := From} = Call, #{now_us := Now} = View, Part, S) ->
 
 elsewhere(Why, Call, View, Part, S) ->
     {_, Effects} = Asked = ask(Part, View, passed_over(Part, Call, View, S)),
-    To = case [Node || {ask, _, Node, _, _, _} <- Effects] of
-        [Node] -> Node;
+    To = case [Way || {ask, _, Way, _, _, _} <- Effects] of
+        [{Holder, _Via}] -> Holder;
+        [Holder] -> Holder;
         [] -> undefined
     end,
     failover(Why, Call, To, View, Part, Asked).
@@ -325,9 +322,10 @@ failover(Why, #{node := From}, To, #{now_us := Now}, Part, {S, Effects}) ->
     {Failover, Noted} = note(Write, S),
     {Noted, [{publish, {failover, Failover}} | Effects]}.
 
-passed_over(Part, #{node := Node}, #{now_us := Now}, #?MODULE{patience = Patience} = S) ->
+passed_over(Part, Call, #{now_us := Now}, #?MODULE{patience = Patience} = S) ->
     E = baguette_engine_part:expert(Part),
-    S#?MODULE{patience = baguette_engine_patience:pass_over(E, Node, Now, Patience)}.
+    Peer = baguette_engine_part:peer(Call),
+    S#?MODULE{patience = baguette_engine_patience:pass_over(E, Peer, Now, Patience)}.
 
 %% The clock ------------------------------------------------------------------------------------
 

@@ -20,6 +20,10 @@
 %% A look that comes so late says that this node stood still.
 -define(FROZEN_US, 500000).
 
+%% What a call by way of a third node is expected to take, where nobody has measured it.
+-define(RELAYED_US, 1000000).
+-define(MAX_WAYS, 8).
+
 -define(LOG_META, #{domain => [baguette, engine]}).
 
 %% Times what a holder expects to take.
@@ -37,8 +41,8 @@
     last = #{} :: #{atom() => term()},
     %% Calls out there: the local pipeline worker's one, and asks by reference.
     call :: reference() | undefined,
-    asks = #{} :: #{reference() => {pos_integer(), node()}},
-    monitors = #{} :: #{node() => reference()}
+    asks = #{} :: #{reference() => {pos_integer(), baguette_engine_part:way()}},
+    monitors = #{} :: #{{Server :: atom(), node()} => reference()}
 }).
 
 %% @doc Start a generation that waits to be told to begin.
@@ -188,7 +192,7 @@ common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{call = Ref} = D) ->
     step({called, decoded(Answer)}, D#?MODULE{call = undefined});
 common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{asks = Asks} = D) ->
     case maps:take(Ref, Asks) of
-        {{No, _Node}, Rest} -> step({answered, No, decoded(Answer)}, D#?MODULE{asks = Rest});
+        {{No, _Way}, Rest} -> step({answered, No, decoded(Answer)}, D#?MODULE{asks = Rest});
         error -> keep_state_and_data
     end;
 common(info, {baguette_cluster, {holders, _, _}}, D) ->
@@ -197,18 +201,20 @@ common(info, {baguette_cluster, {link, Node, suspect}}, D) ->
     step({suspect, Node}, D);
 common(info, {baguette_cluster, _}, _D) ->
     keep_state_and_data;
-common(info, {'DOWN', Ref, process, {baguette_engine_expert, Node}, _}, D) ->
-    lost(Node, Ref, D);
+common(info, {'DOWN', Ref, process, {Name, _} = Server, _}, D) when
+    Name =:= baguette_engine_expert; Name =:= baguette_engine_relay
+->
+    lost(Server, Ref, D);
 common(info, {'DOWN', Ref, process, _, _}, #?MODULE{call = Ref} = D) ->
     step({called, {error, {not_running, #{}}}}, D#?MODULE{call = undefined});
 common(info, {'DOWN', _, process, Pid, _}, #?MODULE{watchers = Watchers} = D) ->
     {keep_state, D#?MODULE{watchers = maps:remove(Pid, Watchers)}}.
 
-lost(Node, Ref, #?MODULE{monitors = Monitors, asks = Asks} = D) ->
+lost({_, Node} = Server, Ref, #?MODULE{monitors = Monitors, asks = Asks} = D) ->
     case Monitors of
-        #{Node := Ref} ->
-            Left = maps:filter(fun(_, {_, N}) -> N =/= Node end, Asks),
-            step({lost, Node}, D#?MODULE{monitors = maps:remove(Node, Monitors), asks = Left});
+        #{Server := Ref} ->
+            Left = maps:filter(fun(_, {_, Way}) -> peer(Way) =/= Node end, Asks),
+            step({lost, Node}, D#?MODULE{monitors = maps:remove(Server, Monitors), asks = Left});
         _ ->
             keep_state_and_data
     end.
@@ -226,7 +232,7 @@ decoded({error, _} = Error) ->
 step(Event, #?MODULE{step = Step0} = D0) ->
     {Step, Effects} = baguette_engine_step:event(Event, view(), Step0),
     D = lists:foldl(fun perform/2, D0#?MODULE{step = Step}, Effects),
-    ok = baguette_engine_in_flight:show([Node || {_, Node} <- maps:values(D#?MODULE.asks)]),
+    ok = baguette_engine_in_flight:show([holder(Way) || {_, Way} <- maps:values(D#?MODULE.asks)]),
     case D#?MODULE.outcome of
         undefined -> next_look(D);
         Outcome -> finish(Outcome, D)
@@ -253,8 +259,10 @@ view() ->
     #{
         now_us => erlang:monotonic_time(microsecond),
         holders => fun(Component, Own) ->
-            Holders = baguette_cluster:holders(Component, baguette_engine_in_flight:with(Own)),
-            baguette_engine_pace:in_order(Holders)
+            case baguette_cluster:holders(Component, baguette_engine_in_flight:with(Own)) of
+                [] -> beyond(Component);
+                Holders -> baguette_engine_pace:in_order(Holders)
+            end
         end,
         why_missing => fun baguette_cluster:why_missing/1,
         hedge => fun baguette_engine_pace:hedge/0
@@ -265,18 +273,21 @@ perform({call, Function, Payload}, D) ->
     Ref = erlang:monitor(process, baguette_engine_pipeline),
     ok = baguette_engine_pipeline:request(Ref, Function, baguette_engine_msgpack:encode(Payload)),
     D#?MODULE{call = Ref};
-perform({ask, No, Node, Component, Payload}, D0) ->
-    #?MODULE{asks = Asks} = D = monitored(Node, D0),
+perform({ask, No, Way, Component, Payload}, D0) ->
+    #?MODULE{asks = Asks} = D = monitored(Way, D0),
     Ref = make_ref(),
     Bytes = baguette_engine_msgpack:encode(Payload),
     ok = baguette_engine_usage:asked(Component),
     ok = baguette_engine_pace:asked(),
-    Asked = baguette_engine_remote_v1:ask(Node, Ref, Component, Bytes),
+    Asked = case Way of
+        {Holder, Via} -> baguette_engine_remote_v1:ask_via(Via, Ref, Holder, Component, Bytes);
+        Holder -> baguette_engine_remote_v1:ask(Holder, Ref, Component, Bytes)
+    end,
     _ = Asked =:= ok orelse (self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}),
-    D#?MODULE{asks = Asks#{Ref => {No, Node}}};
-perform({forget, No, Node}, #?MODULE{asks = Asks} = D) ->
+    D#?MODULE{asks = Asks#{Ref => {No, Way}}};
+perform({forget, No, Way}, #?MODULE{asks = Asks} = D) ->
     Gone = [Ref || {Ref, {N, _}} <- maps:to_list(Asks), N =:= No],
-    ok = lists:foreach(fun(Ref) -> baguette_engine_remote_v1:forget(Node, Ref) end, Gone),
+    ok = lists:foreach(fun(Ref) -> forget(Way, Ref) end, Gone),
     D#?MODULE{asks = maps:without(Gone, Asks)};
 perform({paced, Node, Ratio, How}, D) ->
     ok = baguette_engine_pace:answered(Node, Ratio, How),
@@ -296,17 +307,41 @@ perform({done, Result}, #?MODULE{began_us = Began} = D) ->
 perform({failed, _} = Outcome, D) ->
     D#?MODULE{outcome = Outcome}.
 
-monitored(Node, #?MODULE{monitors = Monitors} = D) when is_map_key(Node, Monitors) ->
-    D;
-monitored(Node, #?MODULE{monitors = Monitors} = D) ->
-    D#?MODULE{monitors = Monitors#{Node => baguette_engine_remote_v1:monitor(Node)}}.
+%% Of several ways to one holder none is known to be open until it was tried.
+beyond(Component) ->
+    [
+        #{node => Node, via => Via, key => Key, expected_us => ?RELAYED_US, call_us => ?RELAYED_US}
+     || #{node := Node, key := Key, via := Ways} <- baguette_cluster:beyond(Component),
+        Via <- lists:sublist(Ways, ?MAX_WAYS)
+    ].
+
+forget({_Holder, Via}, Ref) -> baguette_engine_remote_v1:forget_via(Via, Ref);
+forget(Holder, Ref) -> baguette_engine_remote_v1:forget(Holder, Ref).
+
+holder({Holder, _Via}) -> Holder;
+holder(Holder) -> Holder.
+
+peer({_Holder, Via}) -> Via;
+peer(Holder) -> Holder.
+
+%% Whoever a call goes to first, and with it our link there.
+monitored({_Holder, Via}, D) ->
+    monitored({baguette_engine_relay, Via}, fun baguette_engine_remote_v1:monitor_via/1, D);
+monitored(Holder, D) ->
+    monitored({baguette_engine_expert, Holder}, fun baguette_engine_remote_v1:monitor/1, D).
+
+monitored({_, Node} = Server, Monitor, #?MODULE{monitors = Monitors} = D) ->
+    case Monitors of
+        #{Server := _} -> D;
+        _ -> D#?MODULE{monitors = Monitors#{Server => Monitor(Node)}}
+    end.
 
 publish(Event, #?MODULE{id = Id, watchers = Watchers}) ->
     lists:foreach(fun(To) -> To ! {baguette_engine, Id, Event} end, maps:keys(Watchers)).
 
 finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D0) ->
     D = log_end(Outcome, D0),
-    maps:foreach(fun(Ref, {_, Node}) -> baguette_engine_remote_v1:forget(Node, Ref) end, Asks),
+    maps:foreach(fun(Ref, {_, Way}) -> forget(Way, Ref) end, Asks),
     _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
     ok = publish(Outcome, D),
     ok = baguette_engine_in_flight:show([]),
@@ -328,8 +363,8 @@ level(_) -> info.
 
 log_end({done, #{who := Who, seconds := #{total := Seconds}, asked := Asked}}, D) ->
     log(generation_done, #{who => Who, seconds => Seconds, asked => Asked}, D);
-log_end({failed, {Name, Facts}}, D) ->
-    log(generation_failed, Facts#{why => Name}, D);
+log_end({failed, Reason}, D) ->
+    log(generation_failed, #{reason => Reason}, D);
 log_end({cancelled, Facts}, D) ->
     log(generation_cancelled, Facts, D).
 

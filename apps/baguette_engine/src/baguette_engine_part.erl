@@ -9,7 +9,8 @@
 
 -export([new/2, expert/1, images/1, only/2]).
 %% Its calls
--export([asked/2, calls/1, call/2, over/2, again/3, change/3, forgets/1]).
+-export([asked/2, calls/1, call/2, is_with/2, over/2, again/3, change/3, forgets/1]).
+-export([way/1, peer/1]).
 %% What went wrong
 -export([failed/3]).
 %% Waiting
@@ -17,16 +18,28 @@
 %% The clock
 -export([next_us/1, due/2, later/2]).
 
--export_type([part/0, call/0]).
+-export_type([part/0, call/0, way/0, holder/0]).
 
 -define(MAX_FAILURES, 3).
 -define(ALONE_AFTER, 2).
 %% How often somebody who waits for a holder looks at why there is none.
 -define(LOOK_US, 500000).
 
+%% To a holder: straight, or by way of a third node where there is no link.
+-type way() :: node() | {Holder :: node(), Via :: node()}.
+%% Somebody who may be asked.
+-type holder() :: #{
+    node := node(),
+    via => node(),                    % who asks it for us where there is no link
+    key := binary(),
+    expected_us := non_neg_integer(), % until the answer to a call of one image is here
+    call_us := non_neg_integer(),     % of that, computing one image
+    atom() => term()
+}.
 -type call() :: #{
     no := pos_integer(),
     node := node(),
+    via => node(),
     asked_us := integer(),
     expected_us := pos_integer(),
     %% When another holder may be asked besides (never: it was), and when it is late.
@@ -64,13 +77,25 @@ asked(Call, #?MODULE{calls = Calls} = P) -> P#?MODULE{calls = [Call | Calls], wa
 -spec calls(part()) -> [call()].
 calls(#?MODULE{calls = Calls}) -> Calls.
 
+%% @doc The call of this number, or the one that goes over our link to this node.
 -spec call(No :: pos_integer() | node(), part()) -> call() | none.
 call(Which, #?MODULE{calls = Calls}) ->
-    Key = case Which of _ when is_integer(Which) -> no; _ -> node end,
-    case [Call || #{Key := Value} = Call <- Calls, Value =:= Which] of
-        [Call | _] -> Call;
-        [] -> none
-    end.
+    Is = fun(#{no := No} = Call) -> Which =:= No orelse Which =:= peer(Call) end,
+    hd(lists:filter(Is, Calls) ++ [none]).
+
+%% @doc Whether this holder has a call of it.
+-spec is_with(node(), part()) -> boolean().
+is_with(Holder, #?MODULE{calls = Calls}) ->
+    lists:any(fun(#{node := Node}) -> Node =:= Holder end, Calls).
+
+-spec way(#{node := node(), via => node(), atom() => term()}) -> way().
+way(#{node := Node, via := Via}) -> {Node, Via};
+way(#{node := Node}) -> Node.
+
+%% @doc The node our own link goes to.
+-spec peer(#{node := node(), via => node(), atom() => term()}) -> node().
+peer(#{via := Via}) -> Via;
+peer(#{node := Node}) -> Node.
 
 %% @doc This call is not out any more.
 -spec over(call(), part()) -> part().
@@ -87,8 +112,8 @@ change(#{no := No}, New, #?MODULE{calls = Calls} = P) ->
     P#?MODULE{calls = lists:map(Changed, Calls)}.
 
 %% @doc Nobody wants the answers to its calls any more.
--spec forgets(part()) -> [{forget, pos_integer(), node()}].
-forgets(#?MODULE{calls = Calls}) -> [{forget, No, Node} || #{no := No, node := Node} <- Calls].
+-spec forgets(part()) -> [{forget, pos_integer(), way()}].
+forgets(#?MODULE{calls = Calls}) -> [{forget, No, way(Call)} || #{no := No} = Call <- Calls].
 
 %% @doc What follows from the failure of one of its calls, where so many hold the expert.
 -spec failed({atom(), map()}, Holders :: non_neg_integer(), part()) ->

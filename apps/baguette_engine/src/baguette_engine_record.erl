@@ -42,12 +42,13 @@ asked(#?MODULE{asked = Asked} = R) -> R#?MODULE{asked = Asked + 1}.
 %% @doc A call was answered, after so many microseconds of computing there.
 -spec answered(expert(), baguette_engine_part:call(), non_neg_integer(), integer(), record()) ->
     record().
-answered(Expert, #{node := Node, asked_us := Asked}, Micros, Now, #?MODULE{calls = Calls} = R) ->
-    Call = #{
+answered(Expert, Call, Micros, Now, #?MODULE{calls = Calls} = R) ->
+    #{node := Node, asked_us := Asked} = Call,
+    Answered = (maps:with([via], Call))#{
         step => R#?MODULE.step, expert => Expert, node => Node, at_us => at(Asked, R),
         ms => (Now - Asked) / 1000, compute_ms => Micros / 1000
     },
-    R#?MODULE{calls = [Call | Calls]}.
+    R#?MODULE{calls = [Answered | Calls]}.
 
 %% @doc Another holder (`undefined': nobody yet) was asked instead, or because this one is silent.
 -spec failover(expert(), node(), node() | undefined, atom(), integer(), record()) ->

@@ -29,9 +29,9 @@
     %% call the local pipeline worker; its answer comes as {called, _}
     {call, Function :: atom(), map()}
     %% ask a holder; its answer comes as {answered, No, _}
-    | {ask, No :: pos_integer(), node(), Component :: binary(), map()}
+    | {ask, No :: pos_integer(), baguette_engine_part:way(), Component :: binary(), map()}
     %% the answer to this ask is no longer wanted
-    | {forget, No :: pos_integer(), node()}
+    | {forget, No :: pos_integer(), baguette_engine_part:way()}
     %% for baguette_engine_pace
     | {paced, node(), float(), exact | at_least}
     | hedged
@@ -263,12 +263,12 @@ given(_Other, S) ->
 
 effects({given, _, _, _}, _S) ->
     [];
-effects({ask, No, Node, Expert, Numbers, Hashes}, S) ->
+effects({ask, No, Way, Expert, Numbers, Hashes}, S) ->
     #?MODULE{images = Images, t = T, encoded = Encoded, request = Request} = S,
     Rows = [Image || {I, Image} <- numbered(Images), lists:member(I, Numbers)],
     Component = component(Expert, S),
     Payload = baguette_engine_payload:ask(Component, Rows, T, {Encoded, Hashes}, Request),
-    [{ask, No, Node, Component, Payload}];
+    [{ask, No, Way, Component, Payload}];
 effects(Other, _S) ->
     [Other].
 

@@ -218,6 +218,19 @@ a_call_of_many_images_is_given_more_time_test() ->
     ?assertEqual([], effects(on(tick, after_us(2 * ?LATE_US, W0)))),
     ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(3 * ?LATE_US, W0)))).
 
+who_can_be_reached_by_way_of_others_only_is_asked_through_them_test() ->
+    W0 = asking([[0]], #{0 => [{z, a}, {z, b}]}),
+    [{First, {z, a}, _, _}] = asks(W0),
+    W1 = on({answered, First, {error, {unreachable, #{}}}}, W0),
+    [{Second, {z, b}, _, _}] = asks(W1),
+    ?assertMatch([#{from := z, to := z, why := unreachable}], published(failover, W1)),
+    ?assertEqual([], asks(on({lost, z}, W1))),
+    ?assertEqual([], asks(on(tick, after_us(?LATE_US, W1)))),
+    W2 = on({lost, b}, W1),
+    ?assertMatch([#{why := lost}], published(failover, W2)),
+    W3 = on({answered, Second, {ok, velocities(0, [0])}}, W1),
+    ?assertMatch({call, advance, _}, last(W3)).
+
 %% --- another one besides
 
 a_slow_call_is_hedged_within_the_budget_and_the_loser_is_forgotten_test() ->
@@ -453,8 +466,8 @@ on(Event, #{generation := S0, now := Now, holders := Holders} = W) ->
         hedge => fun() -> Hedge end,
         holders => fun(Component, Own) ->
             [
-                #{node => Node, key => Key, expected_us => Expected, call_us => Expected}
-             || {Node, Key} <- idle_first(Own, maps:get(Component, Holders, []))
+                (way(Way))#{key => Key, expected_us => Expected, call_us => Expected}
+             || {Way, Key} <- idle_first(Own, maps:get(Component, Holders, []))
             ]
         end,
         why_missing => fun(Component) -> {nobody, Component} end
@@ -495,6 +508,9 @@ drawn(Slow, Tries, AnsweredAt, {No, _, _, #{rows := Rows}} = Ask, W0) ->
 fail_next(Error, W) ->
     [{No, _, _, _} | _] = asks(W),
     on({answered, No, {error, Error}}, W).
+
+way({Node, Via}) -> #{node => Node, via => Via};
+way(Node) -> #{node => Node}.
 
 effects(#{effects := Effects}) -> [E || E <- Effects, not is_paced(E)].
 

@@ -1,0 +1,201 @@
+"""The network between nodes is cut, in halves, in one place, again and again, and heals.
+
+Devices are simulated, the network is not: machines are namespaces on a switch. Whatever is cut, a
+generation whose requester lives goes on or waits and says why, its picture is the one drawn in
+peace, and once the network is whole so is everybody's view of it.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.simulated import Device
+from live import Drawing, Result
+from machines import POSSIBLE, network
+from simulated_machines import (
+    Node,
+    agreed,
+    boot_again,
+    cluster_on,
+    incarnations,
+    until,
+)
+from wires import cut, cut_one_way, flapping, heal, join, part, pull
+
+PORT = 9100
+PEACE = {"prompt": "a", "seed": 5, "steps": 12, "top_k": "full"}  # asks everybody at each step
+LONG = {**PEACE, "steps": 120}
+SUSPECT_SECONDS = 1.5  # suspect_ms and one look
+SLACK_SECONDS = 1.0  # of a machine with other things to do
+
+if not POSSIBLE:
+    pytest.skip("needs root, /dev/net/tun, ip, wg, wireguard-go", allow_module_level=True)
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> Iterator[list[Node]]:
+    yield from nodes(tmp_path, 4)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[list[Node]]:
+    yield from nodes(tmp_path, 3)
+
+
+def nodes(where: Path, count: int) -> Iterator[list[Node]]:
+    """So many nodes and experts: each is the only holder of one."""
+    device = Device(experts=count, batch_us=20_000, row_us=1_000, load_ms=100)
+    with (
+        network(where, count, PORT, wireguard=False) as machines,
+        cluster_on(machines, device) as running,
+    ):
+        yield running
+
+
+def pixels(result: Result) -> list[str]:
+    return [image["pixels_sha256"] for image in result["images"]]
+
+
+def under_way(node: Node) -> Drawing:
+    """A long picture asked of a node, when it has begun."""
+    drawing = node.submit(LONG)
+    drawing.until(lambda event: event["event"] == "step")
+    return drawing
+
+
+def waited_for(drawing: Drawing) -> list[str]:
+    """The reasons that were told."""
+    reasons = [e["reason"] for e in drawing.seen if e["event"] == "waiting"]
+    return [reason if isinstance(reason, str) else reason[0] for reason in reasons]
+
+
+def test_two_halves_go_on_alone_and_become_one_again(four: list[Node]) -> None:
+    one, two, three, last = four
+    expected = pixels(one.draw(LONG))
+    before = incarnations(four)
+    left, right = under_way(one), under_way(three)
+    machines = [node.machine for node in four]
+    part(machines[:2], machines[2:])
+    assert pixels(left.result()) == expected  # once what the other half holds is loaded here
+    assert pixels(right.result()) == expected
+    for half in ([one, two], [three, last]):
+        agreed(half)
+    began = time.time()
+    join(machines[:2], machines[2:])
+    agreed(four)
+    print(f"one view {time.time() - began:.1f} s after healing")
+    assert incarnations(four) == before
+    for node in four:
+        assert pixels(node.draw(LONG)) == expected
+
+
+def test_who_died_behind_a_cut_is_no_ghost_and_is_new_when_it_returns(four: list[Node]) -> None:
+    one, two, three, last = four
+    expected = pixels(one.draw(PEACE))
+    before = incarnations(four)[0]
+    machines = [node.machine for node in four]
+    part(machines[:2], machines[2:])
+    until(lambda: three.name not in one.links() and one.name not in three.links())
+    last.kill()
+    join(machines[:2], machines[2:])
+    agreed([one, two, three])
+    assert pixels(one.draw(PEACE)) == expected
+    boot_again(last)
+    agreed(four)
+    after = incarnations(four)
+    assert after[0][last.name] > before[last.name]
+    assert all(seen == after[0] for seen in after)
+    assert pixels(last.draw(PEACE)) == expected
+
+
+def test_where_only_one_link_is_cut_nothing_is_placed_anew(three: list[Node]) -> None:
+    one, two, both = three
+    expected = pixels(one.draw(LONG))
+    moves = [node.moves() for node in three]
+    plan = one.figures()["plan"]
+    drawings = [under_way(one), under_way(two), under_way(both)]
+    cut(one.machine, two.machine)
+    assert pixels(drawings[2].result()) == expected
+    until(lambda: one.links()[two.name] == "down" and two.links()[one.name] == "down")
+    held_out = time.monotonic() + 10  # longer than it takes to be called gone
+    while time.monotonic() < held_out:
+        for node in three:
+            assert set(node.links()) == {n.name for n in three}
+            assert node.figures()["plan"] == plan
+    assert pixels(both.draw(PEACE)) == pixels(both.draw(PEACE))
+    heal(one.machine, two.machine)
+    for drawing in drawings[:2]:
+        assert pixels(drawing.result()) == expected
+        assert "unreachable" in waited_for(drawing)
+    agreed(three)
+    assert [node.moves() for node in three] == moves
+
+
+def test_a_link_that_carries_one_way_only_is_none(three: list[Node]) -> None:
+    one, two, both = three
+    expected = pixels(one.draw(PEACE))
+    moves = [node.moves() for node in three]
+    began = time.time()
+    cut_one_way(one.machine, two.machine)
+    assert two.until_said("link", one, "suspect", began) < SUSPECT_SECONDS + SLACK_SECONDS
+    assert pixels(both.draw(PEACE)) == expected
+    heal(one.machine, two.machine)
+    agreed(three)
+    assert [node.moves() for node in three] == moves
+    assert pixels(one.draw(PEACE)) == expected
+
+
+def test_a_flapping_link_costs_no_picture_and_no_placement(three: list[Node]) -> None:
+    one, two, _ = three
+    expected = pixels(one.draw(PEACE))
+    moves = [node.moves() for node in three]
+    with flapping(one.machine, two.machine, seed=4):
+        over = time.monotonic() + 12
+        while time.monotonic() < over:
+            for node in three:
+                assert pixels(node.draw(PEACE)) == expected
+    agreed(three)
+    assert [node.moves() for node in three] == moves
+
+
+def test_a_pulled_cable_is_noticed_by_the_silence(three: list[Node]) -> None:
+    one, two, both = three
+    expected = pixels(one.draw(LONG))
+    drawing = under_way(one)
+    began = time.time()
+    pull(two.machine)
+    assert one.until_said("link", two, "suspect", began) < SUSPECT_SECONDS + SLACK_SECONDS
+    assert pixels(drawing.result()) == expected
+    agreed([one, both])
+    began = time.time()
+    pull(two.machine, out=False)
+    agreed(three)
+    print(f"one view {time.time() - began:.1f} s after the cable was back")
+    assert pixels(two.draw(LONG)) == expected
+
+
+def test_a_frozen_node_is_a_member_again_and_has_judged_nobody(three: list[Node]) -> None:
+    one, two, both = three
+    expected = pixels(one.draw(LONG))
+    drawing = under_way(one)
+    began = time.time()
+    two.signal(signal.SIGSTOP)
+    assert one.until_said("link", two, "suspect", began) < SUSPECT_SECONDS + SLACK_SECONDS
+    woken = time.time()
+    two.signal(signal.SIGCONT)
+    assert one.until_said("link", two, "up", woken) < SLACK_SECONDS
+    assert pixels(drawing.result()) == expected
+    two.signal(signal.SIGSTOP)
+    until(lambda: two.name not in one.links() and two.name not in both.links())
+    woken = time.time()
+    two.signal(signal.SIGCONT)
+    agreed(three)
+    for peer in (one, both):
+        assert two.said("member", peer, "gone", began) is None
+        assert two.said("link", peer, "suspect", began) is None
+    assert pixels(two.draw(LONG)) == expected
