@@ -132,21 +132,24 @@ def _checked(args: argparse.Namespace) -> int:
 
 
 def bench(port: int, names: list[str], count: int, output: Path) -> int:
-    """Every fault so many times; each kind of cluster is started once, or as often as it takes."""
+    """Every fault so many times; each kind of cluster is started once, or as often as it takes.
+
+    Interrupted, it still tells of the faults that were done.
+    """
     interruptible()
     progress = Progress()
+    found: dict[str, list[Record]] = {}
     with tempfile.TemporaryDirectory(prefix="baguette-") as folder:
         try:
-            found = {
-                name: records
-                for field in dict.fromkeys(FAULTS[name].field for name in names)
-                for name, records in _on(field, port, names, count, Path(folder), progress)
-            }
+            for field in dict.fromkeys(FAULTS[name].field for name in names):
+                for name, records in _on(field, port, names, count, Path(folder), progress):
+                    found[name] = records
         finally:
             progress.close()
-    record = {"machine": machine(), "trials": found}
-    write_record(record, output)
-    tell(record, output)
+            if found:
+                record = {"machine": machine(), "trials": found}
+                write_record(record, output)
+                tell(record, output)
     return 0
 
 

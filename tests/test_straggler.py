@@ -27,7 +27,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 def test_a_straggler_is_asked_besides_then_no_more(
     pairs: Ground, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = trials_straggler.straggler(pairs, generations=2)
+    record = trials_straggler.straggler(pairs)
     with capsys.disabled():
         print(f"\na straggler (simulated devices): {record}")
     assert record["same_pixels"]

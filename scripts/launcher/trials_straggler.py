@@ -17,8 +17,9 @@ from launcher.simulated import Device, expert
 from launcher.trials_ground import Ground, Record, step_end_us
 
 NODES = 4
-# Two experts on four nodes: two holders each, and every step asks for both.
-DEVICE = Device(batch_us=20_000, row_us=5_000, load_ms=100, experts=2)
+# Two experts on four nodes: two holders each, and every step asks for both. Calls are long enough
+# for a busy machine not to be the straggler.
+DEVICE = Device(batch_us=40_000, row_us=10_000, load_ms=100, experts=2)
 REQUEST = {"prompt": "a simulated picture", "seed": 1, "steps": 250}
 SLOW = 0.1
 # Of a generation just before, in which nothing is wrong.
