@@ -1,15 +1,16 @@
 """How fast a cluster of simulated nodes notices who comes and who goes: joins, goodbyes, kills.
 
-Read from the nodes' own logs, whose lines carry microseconds, so that nothing is asked of a node
+Read from the nodes' own logs, whose lines carry milliseconds, so that nothing is asked of a node
 while it is measured. Called by scripts/bench_cluster.py.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
+import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from statistics import median, quantiles
 from typing import Any
@@ -19,8 +20,6 @@ from launcher.processes import Refused, wait_gone
 from launcher.simulated import Fleet
 
 SECONDS = 60.0
-_MEMBER = re.compile(r"^(\S+) info .*peer: '([^']+)'.*state: (joined|gone).*what: member")
-_FIRST = re.compile(r"^(\S+) ")
 
 
 def comings(
@@ -76,10 +75,8 @@ def _sees_all(fleet: Fleet, nodes: int) -> float:
 
 def _booted(fleet: Fleet, index: int) -> float:
     """Seconds from the process' start to its first word: what Erlang itself takes."""
-    for line in _lines(fleet, index):
-        found = _FIRST.match(line)
-        if found:
-            return _time(found[1]) - fleet.cluster.nodes[index].began()
+    for event in _events(fleet, index):
+        return _time(event) - fleet.cluster.nodes[index].began()
     raise Refused(f"{node_name(index)} says nothing; its log: {fleet.cluster.log(index)}")
 
 
@@ -97,20 +94,26 @@ def _until(look: Callable[[], list[float | None]]) -> float:
 
 def _last(fleet: Fleet, index: int, peer: str, state: str, since: float) -> float | None:
     """When this node last said so of that peer, if it did since then."""
+    address = peer.partition("@")[2]
     times = [
-        _time(found[1])
-        for found in map(_MEMBER.match, _lines(fleet, index))
-        if found and found[2] == peer and found[3] == state
+        _time(event)
+        for event in _events(fleet, index)
+        if event["what"] == "member"
+        and event["facts"]["peer"] == address
+        and event["facts"]["state"] == state
     ]
     return max((at for at in times if at >= since), default=None)
 
 
-def _lines(fleet: Fleet, index: int) -> list[str]:
-    return fleet.cluster.log(index).read_text(encoding="utf-8", errors="replace").splitlines()
+def _events(fleet: Fleet, index: int) -> Iterator[dict[str, Any]]:
+    """What the node itself has said so far; its workers' lines are not."""
+    text = fleet.cluster.log(index).read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):  # a line of something else, or half a line
+            event = json.loads(line)
+            if isinstance(event, dict) and "node" in event:
+                yield event
 
 
-def _time(stamp: str) -> float:
-    try:
-        return datetime.fromisoformat(stamp).timestamp()
-    except ValueError:
-        return 0.0  # a line of something else than the logger
+def _time(event: dict[str, Any]) -> float:
+    return datetime.fromisoformat(event["at"]).timestamp()

@@ -26,7 +26,8 @@
     <<"row_us">> => row_us,
     <<"restart_ms">> => restart_ms,
     <<"skew">> => skew,
-    <<"fail">> => fail
+    <<"fail">> => fail,
+    <<"poison">> => poison
 }).
 -define(FAILURES, #{
     <<"none">> => none,
@@ -60,6 +61,7 @@ changes(_) ->
     {error, {unknown_option, #{}}}.
 
 change(<<"fail">>, Value) -> {fail, maps:get(Value, ?FAILURES, Value)};
+change(<<"poison">>, <<"none">>) -> {poison, none};
 change(Key, Value) -> {maps:get(Key, ?CHANGES), Value}.
 
 %% @doc A reason as its name, its facts and its sentence.

@@ -22,8 +22,9 @@ all() ->
 answered(_Node, {ok, Figures}) -> Figures;
 answered(Node, {_Class, _Why}) -> #{node => Node, silent => true}.
 
-%% @doc The figures of this node. `wire' are the distribution's own counters, of the links that are
-%% up; `gossip' what the cluster room counts, null where it does not.
+%% @doc The figures of this node. `experts' says whom it would ask; `wire' are the distribution's
+%% own counters, of the links that are up; `gossip' what the cluster room counts, null where it does
+%% not.
 -spec this() -> map().
 this() ->
     Cluster = baguette_cluster:overview(),
@@ -36,6 +37,7 @@ this() ->
         members => length(maps:get(members, Cluster)),
         running => length([G || #{state := How} = G <- baguette_engine:generations(), runs(How)]),
         expected_step_us => baguette_cluster:expected_step_us(),
+        experts => baguette_engine:experts(),
         workers => [counted(Worker) || Worker <- baguette_engine:workers()],
         wire => wire(),
         gossip => maps:get(gossip, Cluster, undefined),

@@ -328,8 +328,8 @@ level(_) -> info.
 
 log_end({done, #{who := Who, seconds := #{total := Seconds}, asked := Asked}}, D) ->
     log(generation_done, #{who => Who, seconds => Seconds, asked => Asked}, D);
-log_end({failed, {Name, Facts}}, D) ->
-    log(generation_failed, Facts#{why => Name}, D);
+log_end({failed, Reason}, D) ->
+    log(generation_failed, #{reason => Reason}, D);
 log_end({cancelled, Facts}, D) ->
     log(generation_cancelled, Facts, D).
 
