@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chaos.history import Entry
+from chaos.plan import POISON
 
 DEADLINE_SECONDS = 120.0  # of a generation, from its being accepted
 LATE_SECONDS = 5.0  # an end may be told this much later: the machine is loaded
@@ -24,6 +25,7 @@ MORE_PROCESSES = 10
 MORE_MEMORY_KIB = 8 * 1024
 MEMORY_A_RESULT_KIB = 1024
 MORE_RESIDENT_KIB = 32 * 1024
+POISONED = "expert_call_died"  # the name with which a poisoned request fails
 LOSSES = {"died", "lost", "unreachable", "not_held"}  # why a call has to be made again
 
 
@@ -64,6 +66,10 @@ class Record:
         """When a fault was over; for ever, when nobody said so."""
         ends = [e["at"] for e in self.all("healed") if e["fault"] == fault["fault"]]
         return ends[0] if ends else float("inf")
+
+    def is_poisoned(self, generation: str) -> bool:
+        """Whether it kills the workers that compute it."""
+        return self.requests[generation]["request"].get("prompt") == POISON
 
     def requester_died(self, generation: str, until: float) -> bool:
         """Whether its node was killed, or away, between its being asked for and `until`."""
@@ -142,11 +148,24 @@ def allowed_end(record: Record) -> Iterator[Violation]:
     for name in record.requests:
         for end in record.of(name, "end", "refused"):
             state = end.get("state", "refused")
+            if record.is_poisoned(name):
+                continue
             if state in ("failed", "refused") and not record.requester_died(name, end["at"]):
                 text = f"{state} although its requester lived: {end['name']}, {end['sentence']}"
                 yield Violation("no failure", name, text)
             if state == "cancelled" and not record.of(name, "cancel"):
                 yield Violation("no failure", name, "is cancelled although nobody took it back")
+
+
+def poison_fails(record: Record) -> Iterator[Violation]:
+    """A request that kills its workers fails, and by its own name: it is drawn by nobody."""
+    for name in filter(record.is_poisoned, record.requests):
+        for end in record.of(name, "end"):
+            if end["state"] != "failed":
+                yield Violation("poison", name, f"is {end['state']}")
+            elif end["name"] != POISONED and not record.requester_died(name, end["at"]):
+                text = f"failed with {end['name']}, not {POISONED}: {end['sentence']}"
+                yield Violation("poison", name, text)
 
 
 def nothing_after(record: Record) -> Iterator[Violation]:
@@ -295,6 +314,7 @@ RULES: tuple[Callable[[Record], Iterator[Violation]], ...] = (
     one_end,
     in_time,
     allowed_end,
+    poison_fails,
     nothing_after,
     same_picture,
     leave_loses_nothing,
