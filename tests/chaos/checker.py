@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chaos.history import Entry
+from chaos.plan import POISON
 
 DEADLINE_SECONDS = 120.0  # of a generation, from its being accepted
 LATE_SECONDS = 5.0  # an end may be told this much later: the machine is loaded
@@ -19,10 +20,12 @@ CANCEL_SECONDS = 2.0  # what had been sent before the cancel came there
 # Steps of 8 bit between a picture and its twin with the same routing: a rounding that tipped.
 TOLERANCE = 1
 KEPT_RESULTS = 64  # a node keeps so many, each a process and its result
-MORE_PROCESSES = 20
-MORE_MEMORY_KIB = 24 * 1024
+# Seen: two processes and 500 KiB more than what the results take, 3 MiB more in a worker.
+MORE_PROCESSES = 10
+MORE_MEMORY_KIB = 8 * 1024
 MEMORY_A_RESULT_KIB = 1024
-MORE_RESIDENT_KIB = 96 * 1024
+MORE_RESIDENT_KIB = 32 * 1024
+POISONED = "expert_call_died"  # the name with which a poisoned request fails
 LOSSES = {"died", "lost", "unreachable", "not_held"}  # why a call has to be made again
 
 
@@ -54,10 +57,19 @@ class Record:
     def all(self, what: str) -> list[Entry]:
         return [e for e in self.entries if e["what"] == what]
 
+    def ends_at(self, node: int) -> int:
+        """How many generations of this node have ended."""
+        asked = {name for name, invoke in self.requests.items() if invoke["node"] == node}
+        return sum(entry["generation"] in asked for entry in self.all("end"))
+
     def healed(self, fault: Entry) -> float:
         """When a fault was over; for ever, when nobody said so."""
         ends = [e["at"] for e in self.all("healed") if e["fault"] == fault["fault"]]
         return ends[0] if ends else float("inf")
+
+    def is_poisoned(self, generation: str) -> bool:
+        """Whether it kills the workers that compute it."""
+        return self.requests[generation]["request"].get("prompt") == POISON
 
     def requester_died(self, generation: str, until: float) -> bool:
         """Whether its node was killed, or away, between its being asked for and `until`."""
@@ -136,11 +148,24 @@ def allowed_end(record: Record) -> Iterator[Violation]:
     for name in record.requests:
         for end in record.of(name, "end", "refused"):
             state = end.get("state", "refused")
+            if record.is_poisoned(name):
+                continue
             if state in ("failed", "refused") and not record.requester_died(name, end["at"]):
                 text = f"{state} although its requester lived: {end['name']}, {end['sentence']}"
                 yield Violation("no failure", name, text)
             if state == "cancelled" and not record.of(name, "cancel"):
                 yield Violation("no failure", name, "is cancelled although nobody took it back")
+
+
+def poison_fails(record: Record) -> Iterator[Violation]:
+    """A request that kills its workers fails, and by its own name: it is drawn by nobody."""
+    for name in filter(record.is_poisoned, record.requests):
+        for end in record.of(name, "end"):
+            if end["state"] != "failed":
+                yield Violation("poison", name, f"is {end['state']}")
+            elif end["name"] != POISONED and not record.requester_died(name, end["at"]):
+                text = f"failed with {end['name']}, not {POISONED}: {end['sentence']}"
+                yield Violation("poison", name, text)
 
 
 def nothing_after(record: Record) -> Iterator[Violation]:
@@ -257,10 +282,9 @@ def memory_returns(record: Record) -> Iterator[Violation]:
     if not before or not after:
         yield Violation("memory", "the nodes", "were not looked at before and after")
         return
-    drawn = len(record.all("end"))
     for old, new in zip(before[-1]["nodes"], after[-1]["nodes"], strict=True):
         if old["rss"]["beam"]["pid"] == new["rss"]["beam"]["pid"]:
-            results = min(drawn, KEPT_RESULTS)
+            results = min(record.ends_at(old["node"]), KEPT_RESULTS)
             yield from _grown(old, new, "processes", MORE_PROCESSES + results, "")
             bound = MORE_MEMORY_KIB + MEMORY_A_RESULT_KIB * results
             yield from _grown(old, new, "memory_kib", bound, " KiB")
@@ -290,6 +314,7 @@ RULES: tuple[Callable[[Record], Iterator[Violation]], ...] = (
     one_end,
     in_time,
     allowed_end,
+    poison_fails,
     nothing_after,
     same_picture,
     leave_loses_nothing,

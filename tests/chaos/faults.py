@@ -22,7 +22,7 @@ from launcher.processes import Process, wait_gone
 from launcher.waiting import CONNECT_SECONDS
 
 REACH_SECONDS = 300.0  # for a generation to be begun at all
-HEAL_SECONDS = 120.0  # for a worker to be there again
+HEAL_SECONDS = 60.0  # for a worker to be there again
 LEAVE_SECONDS = 30.0
 LOOK_SECONDS = 0.02
 UNDONE = ("generations", "calls", "components")  # what a node that leaves still had

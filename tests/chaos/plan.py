@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 PROMPTS = ("a red circle on a blue background", "any words at all", "a small green star")
+POISON = "a poisoned request"  # kills every worker that computes it
 SECONDS = (0.2, 1.0, 2.5, 6.0, 12.0)
 REQUESTER_SECONDS = 3.0  # a control node gives a silent requester up after 6
 AIMED = ("kill_expert", "stop_expert", "kill_node", "stop_node", "leave", "slow")
@@ -132,15 +133,24 @@ def plan(
     kind, dice = KINDS[model], random.Random(seed)
     clients = (0, 1, 0, 1) if company else (0, 1)
     count = 12 if company else 6
-    generations = tuple(
+    generations = [
         _generation(f"g{i}", i % len(clients), kind, deterministic, dice) for i in range(count)
-    )
+    ]
+    if company and dice.random() < 0.5:
+        _poison(generations, dice)
     probes = tuple(
         Generation(f"p{node}", node, _request(kind, deterministic, dice) | {"top_k": "full"})
         for node in range(REQUESTERS)
     )
     faults = _faults(kind, generations, clients, dice)
-    return Plan(seed, model, deterministic, clients, generations, faults, probes)
+    return Plan(seed, model, deterministic, clients, tuple(generations), faults, probes)
+
+
+def _poison(generations: list[Generation], dice: random.Random) -> None:
+    """One of them is to fail by itself, and to take nobody along."""
+    number = dice.randrange(len(generations))
+    request = generations[number].request | {"prompt": POISON, "n": 1, "top_k": 1}
+    generations[number] = replace(generations[number], request=request, cancel_at=None)
 
 
 def _generation(
@@ -168,7 +178,7 @@ def _request(kind: Kind, deterministic: bool, dice: random.Random) -> dict[str, 
 
 def _faults(
     kind: Kind,
-    generations: tuple[Generation, ...],
+    generations: list[Generation],
     clients: tuple[int, ...],
     dice: random.Random,
 ) -> tuple[Fault, ...]:
@@ -177,7 +187,8 @@ def _faults(
     last = dice.random()
     if last < 0.45:
         kinds[-1] = "kill_all" if last < 0.2 else "kill_requester"
-    targets = sorted(dice.sample(range(len(generations)), min(len(kinds), len(generations))))
+    sound = [i for i, one in enumerate(generations) if one.request["prompt"] != POISON]
+    targets = sorted(dice.sample(sound, min(len(kinds), len(sound))))
     return tuple(
         _fault(f"f{i}", what, generations[target], kind, clients, dice)
         for i, (what, target) in enumerate(zip(kinds, targets, strict=False))

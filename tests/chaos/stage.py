@@ -7,6 +7,7 @@ at processes and at what the nodes count about themselves.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 import threading
@@ -22,8 +23,9 @@ import baguette
 from baguette.families.paris.tiny import build
 from baguette.pipeline import Pipeline
 from chaos.operations import DEADLINE_SECONDS, Client
-from chaos.plan import KINDS, REQUESTERS, Kind
+from chaos.plan import KINDS, POISON, REQUESTERS, Kind
 from launcher import nodes
+from launcher.erlang import child_environment
 from launcher.nodes import Cluster, Launch
 from launcher.processes import Process, Refused
 from launcher.progress import Progress
@@ -34,7 +36,7 @@ from live import ROOT, TAG, free_port, leftovers, tagged
 SETTLE_SECONDS = 180.0
 LOOK_SECONDS = 0.25
 # Room for three nodes to be away; loads and calls short, so that a run is many steps.
-DEVICE = Device(batch_us=2000, row_us=500, load_ms=100)
+DEVICE = Device(batch_us=2000, row_us=500, load_ms=100, more={"poison": POISON, "restart_ms": 100})
 SIMULATED_SHARES = 3
 
 
@@ -162,6 +164,8 @@ def staged(model: str, directory: Path) -> Iterator[Stage]:
         engine: dict[str, Any] = {"generation_ms": int(DEADLINE_SECONDS * 1000)}
         if model_dir is None:
             engine |= DEVICE.settings(-(-DEVICE.experts // SIMULATED_SHARES))
+        else:
+            engine |= _poisonable(Path(scratch) / "fault")
         launch = Launch(kind.nodes, model_dir, engine=engine, requesters=REQUESTERS)
         cluster = Cluster(free_port(kind.nodes), mode="chaos")
         with cluster_of(cluster, launch, Progress()) as fleet:
@@ -179,6 +183,19 @@ def _own(directory: Path, tag: str) -> Iterator[None]:
         patch.setattr(nodes, "RUN", directory / "run")
         patch.setenv(TAG, tag)
         yield
+
+
+def _poisonable(fault: Path) -> dict[str, Any]:
+    """Settings with which the real workers die of one prompt (tests/faulty)."""
+    fault.write_text(json.dumps({"do": "die", "on": "velocity", "prompt": POISON}))
+    return {
+        "python": str(ROOT / "tests" / "faulty" / "python"),
+        "child_env": [
+            *child_environment(),
+            ("BAGUETTE_CORES", str(nodes.RUN / "cores")),
+            ("BAGUETTE_FAULT", str(fault)),
+        ],
+    }
 
 
 def _model(kind: Kind, scratch: Path) -> Path | None:

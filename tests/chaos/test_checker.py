@@ -11,10 +11,12 @@ import pytest
 
 from chaos.checker import DEADLINE_SECONDS, TOLERANCE, violations
 from chaos.history import Entry
+from chaos.plan import POISON
 
 Spoil = Callable[[list[Entry]], None]
 REQUEST = {"n": 2, "seed": 7, "steps": 3, "deterministic": True}
 LOOSE = {**REQUEST, "deterministic": False}
+POISONED = {**REQUEST, "prompt": POISON}
 
 
 def image(seed: int) -> dict[str, Any]:
@@ -50,8 +52,8 @@ def node(index: int) -> dict[str, Any]:
 
 
 def good() -> list[Entry]:
-    """g0 done, g1 taken back, g2 failed with its requester, g3 loose; a node left; all is well."""
-    names = ("g0", "g1", "g2", "g3")
+    """g0 done, g1 taken back, g2 failed with its requester, g3 loose, g4 poisoned; all is well."""
+    names = ("g0", "g1", "g2", "g3", "g4")
     plan = {
         "model": "tiny",
         "generations": [{"name": name} for name in names],
@@ -81,6 +83,9 @@ def good() -> list[Entry]:
         invoke("g3", 20.0, 0, LOOSE),
         of("g3", 20.1, "accepted", id="d"),
         done("g3", 22.0),
+        invoke("g4", 23.0, 0, POISONED),
+        of("g4", 23.1, "accepted", id="e"),
+        of("g4", 25.0, "end", state="failed", name="expert_call_died", sentence=""),
         {"at": 30.0, "what": "settled", "seconds": 8.0},
         {"at": 31.0, "what": "after", "nodes": [node(0), node(1), node(2)]},
         {
@@ -156,6 +161,10 @@ SPOILT: dict[str, tuple[str, str, Spoil]] = {
         add(of("g3", 20.05, "refused", name="overloaded", sentence="")),
     ),
     "cancelled by itself": ("no failure", "g1 is cancelled", drop("cancel", "g1")),
+    "a poisoned request drawn": ("poison", "g4 is done", change("end", "g4", state="done")),
+    "a poisoned request taken for another failure": (
+        "poison", "g4 failed with deadline", change("end", "g4", name="deadline"),
+    ),
     "an event after the end": ("after", "g0 got step", add(of("g0", 3.01, "event", event="step"))),
     "an event of no generation": (
         "after", "client 0", add({"at": 3.05, "what": "stray", "client": 0, "event": "state"}),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from chaos.plan import KINDS, REQUESTER_SECONDS, REQUESTERS, Plan, plan
+from chaos.plan import KINDS, POISON, REQUESTER_SECONDS, REQUESTERS, Plan, plan
 
 SEEDS = range(1, 201)
 
@@ -39,6 +39,16 @@ def test_only_the_last_fault_ends_a_requester() -> None:
             assert fault.kind != "leave" or all(f.node >= REQUESTERS for f in every if f.node)
         endings += any(node < REQUESTERS for node in chosen.kills(chosen.faults[-1]))
     assert 0 < endings < len(SEEDS)
+
+
+def test_some_companies_have_one_poisoned_request_and_no_fault_waits_for_it() -> None:
+    poisoned = 0
+    for chosen in map(plan, SEEDS):
+        names = [g.name for g in chosen.generations if g.request["prompt"] == POISON]
+        assert len(names) <= int(chosen.company)
+        assert not {fault.after for fault in chosen.faults} & set(names)
+        poisoned += len(names)
+    assert 20 < poisoned < 80
 
 
 def test_a_fault_strikes_within_the_steps_of_its_generation() -> None:
