@@ -5,7 +5,7 @@
 
 %% Looking
 -export([nodes/0, holders/1, holders/2, components/0, plan/0, expected_step_us/0]).
--export([why_missing/1]).
+-export([why_missing/1, beyond/1]).
 -export([unreached/0, overview/0, health/0]).
 %% Looking without the application: for a doctor
 -export([tailnet/1]).
@@ -143,13 +143,23 @@ expected_step_us() ->
 -spec why_missing(component()) -> missing().
 why_missing(Component) ->
     #{agreed := Agreed} = baguette_cluster_holdings:overview(),
+    Reports = [R || {R, _} <- baguette_cluster_table:reports()],
+    Links = baguette_cluster_table:links(),
     baguette_cluster_missing:why(Component, #{
         self => node(),
-        reports => [R || {R, _} <- baguette_cluster_table:reports()],
-        links => baguette_cluster_table:links(),
+        reports => Reports,
+        links => Links,
         plan => plan(),
         agreed => Agreed
     }).
+
+%% @doc Who has a component ready but cannot be asked from here, and by way of whom it may be: the
+%% nearest first. Whether such a node has a link to the holder is known to itself only.
+-spec beyond(component()) -> [#{node := node(), key := binary(), via := [node()]}].
+beyond(Component) ->
+    Reports = [R || {R, _} <- baguette_cluster_table:reports()],
+    Links = baguette_cluster_table:links(),
+    baguette_cluster_missing:ways(Component, #{self => node(), reports => Reports, links => Links}).
 
 %% @doc The caller gets {baguette_cluster, Event} for every event() until it ends.
 -spec watch() -> ok.

@@ -3,7 +3,7 @@
 %% we have no way to, it is planned, it cannot be held.
 -module(baguette_cluster_missing).
 
--export([why/2, beyond/3]).
+-export([why/2, ways/2]).
 -export_type([why/0, view/0]).
 
 -type component() :: baguette_cluster_component:component().
@@ -20,28 +20,40 @@
     self := node(),
     reports := [baguette_cluster_report:report()],
     links := #{node() => baguette_cluster_membership:link()},
-    plan := baguette_cluster_placement:plan(),
-    agreed := boolean()
+    plan => baguette_cluster_placement:plan(),
+    agreed => boolean()
 }.
 
 -spec why(component(), view()) -> why().
 why(Component, #{reports := Reports, plan := Plan, agreed := Agreed} = View) ->
     On = [{R, baguette_cluster_report:state(Component, R)} || R <- Reports, has(Component, R)],
     Loading = [R || {R, State} <- On, State =:= loading orelse State =:= restarting],
-    Beyond = [baguette_cluster_report:node(R) || R <- beyond(Component, Reports, View)],
-    case {Loading, Beyond, maps:get(Component, Plan, [])} of
+    case {Loading, beyond(Component, View), maps:get(Component, Plan, [])} of
         {[_ | _], _, _} -> {loading, nodes_of(Loading), about_ms(Component, Loading)};
-        {[], [_ | _], _} -> {unreachable, lists:sort(Beyond)};
+        {[], [_ | _] = Beyond, _} -> {unreachable, nodes_of(Beyond)};
         {[], [], [_ | _]} when not Agreed -> not_settled;
         {[], [], [_ | _] = Planned} -> {planned, Planned};
         {[], [], []} -> unplaced(On)
     end.
 
-%% @doc Those who have it ready, stay, and cannot be asked from here.
--spec beyond(component(), [baguette_cluster_report:report()], #{
-    self := node(), links := #{node() => baguette_cluster_membership:link()}, _ => _
-}) -> [baguette_cluster_report:report()].
-beyond(Component, Reports, #{self := Self, links := Links}) ->
+%% @doc Who has it ready and cannot be asked from here, and those who can be asked, the nearest
+%% first: one of them may have a link to it.
+-spec ways(component(), view()) -> [#{node := node(), key := binary(), via := [node()]}].
+ways(Component, #{reports := Reports, links := Links} = View) ->
+    Via = [
+        {Us, Node}
+     || R <- Reports, not baguette_cluster_report:leaving(R),
+        Node <- [baguette_cluster_report:node(R)],
+        #{state := up, rtt_us := Us} <- [maps:get(Node, Links, down)]
+    ],
+    Nearest = [Node || {_, Node} <- lists:sort(Via)],
+    [
+        #{node => baguette_cluster_report:node(R), key => Key, via => Nearest}
+     || R <- beyond(Component, View),
+        #{component := C, key := Key} <- baguette_cluster_report:items(R), C =:= Component
+    ].
+
+beyond(Component, #{self := Self, reports := Reports, links := Links}) ->
     [
         R
      || R <- Reports,

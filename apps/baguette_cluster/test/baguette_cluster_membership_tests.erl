@@ -5,8 +5,8 @@
 
 -import(baguette_cluster_fleet, [host/1, report/2]).
 -import(baguette_cluster_membership, [
-    new/3, merge/3, hint/3, goodbye/2, link_up/3, link_down/2, heard/3, round_trip/3, judge/2, look_ms/1,
-    throughput/3, members/1, hints/1, bodies/2, links/1, floors/1, goodbyes/1
+    new/3, merge/3, hint/3, goodbye/2, link_up/3, link_down/2, heard/3, round_trip/3, judge/2,
+    look_ms/1, throughput/3, members/1, hints/1, bodies/2, links/1, floors/1, goodbyes/1
 ]).
 
 settings() -> #{beat_ms => 500, suspect_ms => 1400, gone_ms => 8000, max_peers => 3}.

@@ -42,6 +42,23 @@ ready_beyond_a_cut_is_unreachable_test_() ->
         ?_assertMatch({loading, [_], _}, why([{2, ready}, {3, loading}], Cut(#{})))
     ].
 
+who_is_beyond_a_cut_may_be_reached_by_whoever_is_near_test() ->
+    Ready = #{disk => [{1, 300}], states => #{1 => ready}},
+    Reports = [
+        report(1, #{}), report(2, Ready), report(3, #{}), report(4, Ready),
+        report(5, #{leaving => true}), report(6, #{})
+    ],
+    Up = fun(Us) -> #{state => up, rtt_us => Us} end,
+    Links = #{
+        host(2) => #{state => suspect, rtt_us => 1}, host(3) => Up(900), host(4) => Up(300),
+        host(5) => Up(100), host(6) => #{state => suspect, rtt_us => 1}
+    },
+    View = #{self => host(1), reports => Reports, links => Links},
+    Ways = fun(Component) -> baguette_cluster_missing:ways(Component, View) end,
+    Via = [host(4), host(3)],
+    ?assertEqual([#{node => host(2), key => <<>>, via => Via}], Ways(component(1))),
+    ?assertEqual([], Ways(component(2))).
+
 what_is_not_held_anywhere_has_its_reason_test_() ->
     Planned = #{plan => #{component(1) => [host(2)]}},
     [

@@ -5,36 +5,60 @@
 %%       Payload is the msgpack map of `baguette.worker.expert_entry:velocity'. The holder's worker
 %%       answers To with {baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}.
 %%   {forget, 1, Ref}                       the answer is no longer wanted.
+%%   {relay, 1, To, Ref, Target, Component, Payload}
+%%       generation -> baguette_engine_relay of a node that has a link to Target where we have none.
+%%       It asks Target as above, on its own behalf, and passes Target's answer on to To under Ref;
+%%       or {error, {unreachable, #{node => Target, why => no_link | lost | busy}}}. No relay asks a
+%%       relay. The same `forget', sent to the relay, is passed on.
 %%
 %% Nothing here connects and nothing blocks: a peer that is not linked now is an error at once. The
-%% asker monitors the holder's server, so a death in between is noticed without an answer.
+%% asker monitors the holder's server, or the relay, so a death in between is noticed without an
+%% answer.
 -module(baguette_engine_remote_v1).
 
 -export([ask/4, forget/2, monitor/1]).
+-export([ask_via/5, forget_via/2, monitor_via/1]).
 
--export_type([message/0]).
+-export_type([message/0, relay_message/0]).
 
 -type message() ::
     {ask, 1, pid(), reference(), binary(), binary()} | {forget, 1, reference()}.
+-type relay_message() ::
+    {relay, 1, pid(), reference(), node(), binary(), binary()} | {forget, 1, reference()}.
 
 %% @doc Ask a holder; `unreachable' when the message could not even be sent.
 -spec ask(node(), reference(), binary(), binary()) -> ok | unreachable.
 ask(Node, Ref, Component, Payload) ->
-    send(Node, {ask, 1, self(), Ref, Component, Payload}).
+    send(baguette_engine_expert, Node, {ask, 1, self(), Ref, Component, Payload}).
 
 %% @doc Tell a holder that an answer is no longer wanted.
 -spec forget(node(), reference()) -> ok | unreachable.
 forget(Node, Ref) ->
-    send(Node, {forget, 1, Ref}).
+    send(baguette_engine_expert, Node, {forget, 1, Ref}).
 
 %% @doc Watch a holder's expert server and, with it, the link to its node.
 -spec monitor(node()) -> reference().
 monitor(Node) ->
     erlang:monitor(process, {baguette_engine_expert, Node}).
 
-send(Node, Message) ->
+%% @doc Ask a holder by way of a node that has a link to it (baguette_cluster:beyond/1).
+-spec ask_via(node(), reference(), node(), binary(), binary()) -> ok | unreachable.
+ask_via(Via, Ref, Target, Component, Payload) ->
+    send(baguette_engine_relay, Via, {relay, 1, self(), Ref, Target, Component, Payload}).
+
+%% @doc The same as forget/2 of what was asked by way of a node.
+-spec forget_via(node(), reference()) -> ok | unreachable.
+forget_via(Via, Ref) ->
+    send(baguette_engine_relay, Via, {forget, 1, Ref}).
+
+%% @doc Watch a relay and, with it, the link to its node. The relay watches the holder.
+-spec monitor_via(node()) -> reference().
+monitor_via(Via) ->
+    erlang:monitor(process, {baguette_engine_relay, Via}).
+
+send(Server, Node, Message) ->
     %% nosuspend: a link whose buffer is full is a slow holder, and must not stop the asker.
-    case erlang:send({baguette_engine_expert, Node}, Message, [noconnect, nosuspend]) of
+    case erlang:send({Server, Node}, Message, [noconnect, nosuspend]) of
         ok -> ok;
         _ -> unreachable
     end.

@@ -27,6 +27,7 @@ init([]) ->
             start => {baguette_engine_pipeline, start_link, []},
             shutdown => 5000
         },
+        #{id => relay, start => {baguette_engine_relay, start_link, []}},
         #{id => probes, start => {baguette_engine_probes, start_link, []}},
         #{
             id => generations,
