@@ -21,7 +21,7 @@
 
 -record(?MODULE, {
     hops = #{} :: #{Ask :: reference() => pid()},
-    asks = #{} :: #{pid() => Ask :: reference()}
+    asks = #{} :: #{Hop :: pid() => {To :: pid(), Ask :: reference(), Target :: node()}}
 }).
 
 %% @doc Start the one relay of this node.
@@ -66,8 +66,8 @@ handle_info({forget, 1, Ref}, #?MODULE{hops = Hops} = S) ->
 handle_info({'EXIT', Hop, Why}, #?MODULE{hops = Hops, asks = Asks} = S) when
     is_map_key(Hop, Asks)
 ->
-    Why =:= normal orelse ?LOG_ERROR(#{what => relayed_ask_crashed}, ?LOG),
-    {Ref, Left} = maps:take(Hop, Asks),
+    {{To, Ref, Target}, Left} = maps:take(Hop, Asks),
+    _ = Why =:= normal orelse crashed(To, Ref, Target),
     {noreply, S#?MODULE{hops = maps:remove(Ref, Hops), asks = Left}};
 handle_info(Unknown, S) ->
     ok = dropped(Unknown),
@@ -82,7 +82,7 @@ relay(To, Ref, Target, {Component, _} = Call, #?MODULE{hops = Hops, asks = Asks}
     case refusal(Target, Component, map_size(Hops)) of
         none ->
             Hop = spawn_link(fun() -> hop(To, Ref, Target, Call) end),
-            S#?MODULE{hops = Hops#{Ref => Hop}, asks = Asks#{Hop => Ref}};
+            S#?MODULE{hops = Hops#{Ref => Hop}, asks = Asks#{Hop => {To, Ref, Target}}};
         Why ->
             ok = answer(To, Ref, unreachable(Target, Why)),
             S
@@ -118,6 +118,11 @@ under_way(To, Ref, Target, {Asker, Holder, Own}) ->
         forget ->
             forget(Target, Own)
     end.
+
+%% Our own bug, told like a holder that was lost: somebody else may be asked.
+crashed(To, Ref, Target) ->
+    ?LOG_ERROR(#{what => relayed_ask_crashed, peer => Target}, ?LOG),
+    answer(To, Ref, unreachable(Target, lost)).
 
 answer(To, Ref, Answer) ->
     To ! {baguette_engine_worker, Ref, Answer},

@@ -12,6 +12,7 @@
     what_is_forgotten_is_forgotten_by_the_holder/1,
     an_asker_that_ends_is_forgotten/1,
     a_holder_that_dies_is_told/1,
+    an_ask_that_crashes_here_is_told/1,
     a_relay_that_dies_takes_its_asks_with_it/1,
     strange_messages_change_nothing/1
 ]).
@@ -31,6 +32,7 @@ all() ->
         what_is_forgotten_is_forgotten_by_the_holder,
         an_asker_that_ends_is_forgotten,
         a_holder_that_dies_is_told,
+        an_ask_that_crashes_here_is_told,
         a_relay_that_dies_takes_its_asks_with_it,
         strange_messages_change_nothing
     ].
@@ -103,11 +105,12 @@ so_many_at_once_and_no_more(_Config) ->
 what_is_forgotten_is_forgotten_by_the_holder(_Config) ->
     ok = baguette_engine:simulate(?SLOW),
     First = via(node()),
-    %% One is being computed; this one waits behind it, and need never be.
+    baguette_engine_fixture:until(fun() -> at_worker(in_flight) =:= 1 end),
+    %% This one waits behind it, and need never be computed.
     Second = via(node()),
-    baguette_engine_fixture:until(fun() -> waiting() =:= 1 end),
+    baguette_engine_fixture:until(fun() -> at_worker(waiting) =:= 1 end),
     ok = forget_via(node(), Second),
-    baguette_engine_fixture:until(fun() -> waiting() =:= 0 end),
+    baguette_engine_fixture:until(fun() -> at_worker(waiting) =:= 0 end),
     ok = forget_via(node(), First),
     at_rest(),
     fast_again().
@@ -125,8 +128,17 @@ a_holder_that_dies_is_told(_Config) ->
     ok = baguette_engine:simulate(?SLOW),
     Ref = via(node()),
     baguette_engine_fixture:until(fun() -> in_flight() =:= 1 end),
-    exit(whereis(baguette_engine_expert), kill),
+    kill_expert(),
     ?assertEqual({error, {unreachable, #{node => node(), why => lost}}}, answer(Ref)),
+    at_rest(),
+    fast_again().
+
+an_ask_that_crashes_here_is_told(_Config) ->
+    ok = baguette_engine:simulate(?SLOW),
+    Ref = via(node()),
+    baguette_engine_fixture:until(fun() -> in_flight() =:= 1 end),
+    [exit(Hop, crashed) || Hop <- processes_of_hops()],
+    ?assertMatch({error, {unreachable, #{why := lost}}}, answer(Ref)),
     at_rest(),
     fast_again().
 
@@ -179,8 +191,8 @@ in_flight() ->
 at_rest() ->
     baguette_engine_fixture:until(fun() -> in_flight() =:= 0 end).
 
-waiting() ->
-    maps:get(waiting, hd([W || #{kind := expert} = W <- baguette_engine:workers()])).
+at_worker(What) ->
+    maps:get(What, hd([W || #{kind := expert} = W <- baguette_engine:workers()])).
 
 processes_of_hops() ->
     [P || P <- processes(), {_, {baguette_engine_relay, F, _}} <- [
@@ -189,8 +201,21 @@ processes_of_hops() ->
 %% What it computes for a minute need not be waited for: a new worker.
 fast_again() ->
     ok = baguette_engine:simulate(?FAST),
-    baguette_engine_fixture:until(fun() -> is_pid(whereis(baguette_engine_expert)) end),
-    exit(whereis(baguette_engine_expert), kill),
+    kill_expert(),
+    %% Not before its probes are over: they would be slow in the next case.
+    baguette_engine_fixture:until(fun() ->
+        is_pid(whereis(baguette_engine_expert)) andalso loaded() =:= 3 andalso
+            at_worker(in_flight) + at_worker(waiting) =:= 0
+    end),
     baguette_engine_fixture:until(fun() ->
         case answer(via(node())) of {ok, _} -> true; {error, _} -> false end
     end).
+
+loaded() -> length(maps:get(components, baguette_engine_expert:overview())).
+
+kill_expert() ->
+    baguette_engine_fixture:until(fun() -> is_pid(whereis(baguette_engine_expert)) end),
+    Pid = whereis(baguette_engine_expert),
+    Monitor = monitor(process, Pid),
+    exit(Pid, kill),
+    receive {'DOWN', Monitor, process, Pid, _} -> ok end.
