@@ -20,22 +20,23 @@ override $(1) := $$(value $(1))
 export $(1)
 endif
 endef
-OPTIONS := PROMPT N STEPS GUIDANCE TOPK SEED NODES OUT PORT MODEL
-OPTIONS += PEERS ADDRESS SECRET SECRET_FILE TAILSCALE FOREGROUND
+OPTIONS := PROMPT N STEPS GUIDANCE TOPK SEED NODES OUT PORT MODEL ID
+OPTIONS += PEERS ADDRESS SECRET SECRET_FILE TAILSCALE FOREGROUND CHAOS
 $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 
 # The parts share build directories and addresses.
 .NOTPARALLEL:
-.PHONY: help setup build demo up status down shell doctor join leave invite \
-	bench bench-cluster weights \
-	test test-erlang test-python test-cluster check check-erlang check-style check-python \
-	check-shell dialyzer fmt train-mini clean
+.PHONY: help setup build demo up status events down shell doctor join leave invite \
+	bench bench-cluster bench-reliability weights \
+	test test-erlang test-python test-cluster test-chaos check check-erlang check-style \
+	check-python check-shell dialyzer fmt train-mini clean
 
 help: ## list these targets
 	@echo 'make TARGET [NAME=value ...]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
 	@echo 'demo and up take NODES PORT MODEL; demo also PROMPT N STEPS GUIDANCE TOPK SEED OUT:'
-	@echo 'join, doctor, leave, invite, status and shell take ADDRESS PORT; join also PEERS MODEL:'
+	@echo 'join, doctor, leave, invite, status, events and shell take ADDRESS PORT; events also ID,'
+	@echo 'join also PEERS MODEL:'
 	@echo '  make join                      make join PEERS=192.168.1.20,192.168.1.21'
 	@echo 'for example:'
 	@echo '  make demo PROMPT="a red circle on a blue background" SEED=7 NODES=4'
@@ -64,6 +65,9 @@ up: build ## start NODES nodes on this machine and leave them running
 status: build ## print the running cluster: nodes, experts, generations
 	@$(PY) scripts/cluster.py status
 
+events: build ## print what happened lately; ID=... tells the story of one generation
+	@$(PY) scripts/cluster.py events
+
 shell: build ## an Erlang shell on a running node (q(). leaves it, the node goes on)
 	@$(PY) scripts/cluster.py shell
 
@@ -91,6 +95,9 @@ bench: build ## cluster against the single-process pipeline, milliseconds per st
 
 bench-cluster: build ## what clusters of 8 and 64 nodes cost at rest, comings, goings (15 minutes)
 	@$(PY) scripts/bench_cluster.py
+
+bench-reliability: build ## what a fault costs a picture, fault by fault (25 minutes)
+	@$(PY) scripts/bench_reliability.py
 
 train-mini: setup ## make weights/paris-mini again (about 90 minutes on two cores)
 	@nice -n 19 $(PY) scripts/train_mini.py
@@ -135,6 +142,9 @@ test-python: setup ## pytest of the package
 
 test-cluster: build ## whole clusters on this machine against the single-process pipeline
 	@$(PY) -m pytest -c $(PYPROJECT) tests
+
+test-chaos: build ## twenty seeds of kills and cancels (CHAOS="--seed 7" plays one, --help tells)
+	@PYTHONPATH=python_worker:tests:scripts $(PY) -m chaos $${CHAOS:---seeds 20}
 
 fmt: setup ## format Python, put imports in order
 	@$(PY) -m ruff check --quiet --fix --select I --config $(PYPROJECT) $(PYTHON_CODE)

@@ -8,7 +8,8 @@ and is on no command line:
     STEPS   denoising steps                         MODEL  model directory (weights/paris-mini)
     GUIDANCE  guidance scale                        OUT    picture (out/demo.png)
     TOPK    experts per step, or full               SEED   seed of the first image
-    ADDRESS  which joined node to speak with (status, shell), where there are several
+    ADDRESS  which joined node to speak with (status, events, shell), where there are several
+    ID      of events: the generation whose story is told, or the first letters of its id
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ EXAMPLES = """examples:
   PROMPT="a red circle on a blue background" SEED=7 .venv/bin/python scripts/%(prog)s demo
   NODES=3 PORT=9200 .venv/bin/python scripts/%(prog)s up
   PORT=9200 .venv/bin/python scripts/%(prog)s status
+  ID=1f0c .venv/bin/python scripts/%(prog)s events
 """
 
 

@@ -12,26 +12,23 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from launcher import nodes
-from launcher.control import Control, Event
-from launcher.nodes import Cluster, Launch, address, claim, index_of, start
+from launcher.control import Control
+from launcher.drawing import PATIENCE as PATIENCE
+from launcher.drawing import Drawing, Request, Result
+from launcher.nodes import Cluster, Launch, address, index_of
 from launcher.processes import Process, wait_gone
 from launcher.progress import Progress
-from launcher.waiting import CONNECT_SECONDS, become_ready
+from launcher.simulated import Fleet, cluster_of
+from launcher.waiting import become_ready
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = "BAGUETTE_TEST"
-PATIENCE = 120.0  # a loaded machine is slow, not wrong: what is waited for is an event
-Request = dict[str, Any]
-Result = dict[str, Any]
 
 # The launcher in a process of its own, with its run directory elsewhere.
 LAUNCHER = """
@@ -96,36 +93,6 @@ def free_port(count: int) -> int:
     raise RuntimeError("no port is free on the loopback addresses")
 
 
-@dataclass
-class Drawing:
-    """A generation in flight: its events so far, read one by one."""
-
-    control: Control
-    id: str
-    seen: list[Event]
-
-    def until(self, wanted: Callable[[Event], bool]) -> Event:
-        """The next event that is wanted; fails with what came instead."""
-        deadline = time.monotonic() + PATIENCE
-        for event in self.control.answers("done"):
-            self.seen.append(event)
-            if wanted(event):
-                return event
-            if time.monotonic() > deadline:
-                break
-        kinds = [event["event"] for event in self.seen if event["event"] != "quiet"]
-        raise AssertionError(f"the awaited event did not come; there were {kinds}")
-
-    def asked(self, expert: int, node: str) -> Event:
-        """The step at which this expert is asked of this node."""
-        return self.until(lambda e: e["event"] == "step" and e["asked"].get(str(expert)) == node)
-
-    def result(self) -> Result:
-        """Wait for the end."""
-        result: Result = self.until(lambda e: e["event"] == "done")["result"]
-        return result
-
-
 class Live:
     """A running cluster and the control node that speaks with its first node."""
 
@@ -140,11 +107,7 @@ class Live:
 
     def submit(self, request: Request) -> Drawing:
         """Ask for a picture; returns when the engine has taken it."""
-        self.control.ask("generate", request=request, watch=True)
-        for event in self.control.answers("accepted"):
-            if event["event"] == "accepted":
-                return Drawing(self.control, event["id"], [])
-        raise AssertionError("the request was not accepted")
+        return Drawing(self.control, request)
 
     def draw(self, request: Request) -> Result:
         """Ask for a picture and wait for it."""
@@ -175,23 +138,19 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(run: Path, model_dir: Path, count: int, tag: str) -> Iterator[Live]:
-    """A cluster of `count` nodes whose run directory is `run`; nothing of it is left afterwards."""
+def running(run: Path, launch: Launch, tag: str) -> Iterator[Fleet]:
+    """A cluster whose run directory is `run`; nothing of it is left afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nodes, "RUN", run)
         patch.setenv(TAG, tag)
-        cluster = Cluster(free_port(count), mode="test")
-        guard = os.pipe()  # held by us: they end with us, however we end
-        try:
-            with claim(cluster.port, count):
-                start(cluster, Launch(count, model_dir, guard[0]))
-                with Control(cluster.target()) as control:
-                    control.connect(CONNECT_SECONDS)
-                    whole = Live(cluster, control, count)
-                    whole.ready()
-                    yield whole
-        finally:
-            cluster.stop()
-            for fd in guard:
-                os.close(fd)
-        assert leftovers(tag) == []
+        cluster = Cluster(free_port(launch.nodes), mode="test")
+        with cluster_of(cluster, launch, Progress()) as fleet:
+            yield fleet
+    assert leftovers(tag) == []
+
+
+@contextlib.contextmanager
+def live(run: Path, model_dir: Path, count: int, tag: str) -> Iterator[Live]:
+    """A cluster of `count` nodes that draw with this model."""
+    with running(run, Launch(count, model_dir), tag) as fleet:
+        yield Live(fleet.cluster, fleet.control, count)

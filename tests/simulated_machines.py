@@ -7,22 +7,22 @@ node stands on each machine and speaks with the node there, whatever is cut.
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
+from launcher import node_log
 from launcher.control import Control
+from launcher.drawing import Drawing, Request, Result
 from launcher.erlang import Atom, Target, environment, member_flags, write_config, write_cookie
 from launcher.processes import Process
 from launcher.simulated import Device, Figures, expert
 from launcher.waiting import CONNECT_SECONDS
-from live import PATIENCE, ROOT, TAG, Drawing, Request, Result
+from live import PATIENCE, ROOT, TAG
 from machines import Machine
 
 View = dict[str, Any]
@@ -79,11 +79,7 @@ class Node:
 
     def submit(self, request: Request) -> Drawing:
         """Ask for a picture; returns when the engine has taken it."""
-        self.drawing.ask("generate", request=request, watch=True)
-        for event in self.drawing.answers("accepted"):
-            if event["event"] == "accepted":
-                return Drawing(self.drawing, event["id"], [])
-        raise AssertionError("the request was not accepted")
+        return Drawing(self.drawing, request)
 
     def draw(self, request: Request) -> Result:
         """Ask for a picture and wait for it."""
@@ -91,17 +87,8 @@ class Node:
 
     def said(self, what: str, peer: Node, state: str, since: float) -> float | None:
         """When its log first said so of a peer after that moment."""
-        wanted = re.compile(
-            rf"^(\S+) info .*peer: '{re.escape(peer.name)}'.*state: {state}.*what: {what}"
-        )
         log = self.machine.home / "run" / "node.log"
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            found = wanted.match(line)
-            if found:
-                at = datetime.fromisoformat(found[1]).timestamp()
-                if at >= since:
-                    return at
-        return None
+        return node_log.first_said(log, what, peer.name, state, since)
 
     def until_said(self, what: str, peer: Node, state: str, since: float) -> float:
         """Seconds from that moment until its log says so of the peer."""

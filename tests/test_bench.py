@@ -1,4 +1,4 @@
-"""`make bench`: measures all sides, agrees on the picture, and writes what it prints."""
+"""`make bench` measures all sides and agrees on the picture; how reliability is counted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 from statistics import median
 
 import bench
+import bench_reliability
 import pytest
 
 from launcher import nodes
 from launcher.options import Options
+from launcher.trials_ground import asked_instead, since, step_end_us
 from launcher.waiting import SIGNALS
 from live import TAG, free_port, leftovers
 
@@ -50,3 +52,30 @@ def test_the_record_holds_every_sample_and_the_picture(
     assert {"cpu", "cores", "load_before", "torch"} <= record["machine"].keys()
     assert f"{record['cluster_step_ratio']:.2f}" in capsys.readouterr().out
     assert leftovers(tag) == []
+
+
+def test_a_row_counts_what_was_lost_and_what_changed() -> None:
+    good = {"lost": False, "same_pixels": True, "extra_calls": 1, "detected_ms": 10.0}
+    records = [{**good, "detected_ms": float(ms)} for ms in range(1, 21)]
+    records += [{**good, "same_pixels": False}, {"lost": True, "why": "it failed"}]
+    row = bench_reliability.row("a fault", records)
+    assert row == "| a fault | 22 | 10 / 19 / 20 | - | 1 | 1 | 21 |"
+
+
+def test_only_what_follows_the_harm_counts_as_asking_somebody_else() -> None:
+    before = {"from": "a", "at_us": 1000.0, "step": 0}
+    after = {"from": "a", "at_us": 3000.0, "step": 1}
+    other = {"from": "b", "at_us": 2500.0, "step": 1}
+    result = {"began_us": 5e6, "failovers": [after, other], "hedges": [before]}
+    assert asked_instead(5.002, result, "a") == after
+    assert since(5.002, result, 3000.0) == 1.0
+    assert asked_instead(5.004, result, "a") is None
+
+
+def test_a_step_ends_with_its_last_answer() -> None:
+    calls = [
+        {"step": 0, "at_us": 100.0, "ms": 5.0},
+        {"step": 0, "at_us": 4000.0, "ms": 2.0},
+        {"step": 1, "at_us": 9000.0, "ms": 1.0},
+    ]
+    assert step_end_us({"calls": calls}, 0) == 6000.0

@@ -25,6 +25,7 @@ from baguette.families.paris.loading import load_expert
 from baguette.families.paris.requester import Context, Requester
 from baguette.image import tensor_sha256
 from baguette.mixture import Choice
+from baguette.replay import Routing, recorded
 from baguette.request import GenerationRequest
 
 Progress = Callable[[int, int, list[tuple[int, ...]]], None]
@@ -89,8 +90,15 @@ class Pipeline:
         """A request with this model's defaults for whatever is not named; top_k None is full."""
         return self.config.request(prompt, **options)
 
-    def __call__(self, request: GenerationRequest, progress: Progress | None = None) -> Generation:
+    def __call__(
+        self,
+        request: GenerationRequest,
+        progress: Progress | None = None,
+        replay: Any = None,
+    ) -> Generation:
+        """Draw. `replay` is a result's `routing`: its experts and weights, the router not asked."""
         request.check(self.config.num_experts)
+        imposed = None if replay is None else recorded(replay, request, self.config.num_experts)
         done = Generation(request, warnings=self.requester.warnings(request.prompt))
         done.seconds = dict.fromkeys(("encode", "route", "experts", "advance", "decode"), 0.0)
         with _timed(done.seconds, "total"):
@@ -98,7 +106,7 @@ class Pipeline:
                 context = self.requester.encode(request.prompt)
                 null = self.requester.encode_null(request.negative_prompt)
             done.latents, done.routing = self._sample(
-                request, context, null, done.seconds, progress
+                request, context, null, done.seconds, progress, imposed
             )
             with _timed(done.seconds, "decode"):
                 done.pixels = [self.requester.decode(latent) for latent in done.latents]
@@ -111,13 +119,18 @@ class Pipeline:
         null: Context,
         seconds: dict[str, float],
         progress: Progress | None,
+        imposed: Routing | None,
     ) -> tuple[list[Tensor], list[list[Choice]]]:
         times = self.requester.times(request.steps)
         latents = [self.requester.start(request.seed + i) for i in range(request.n)]
         routing: list[list[Choice]] = [[] for _ in latents]
         for step, (t, t_next) in enumerate(itertools.pairwise(times)):
             with _timed(seconds, "route"):
-                choices = [self.requester.route(x, t, request.top_k) for x in latents]
+                choices = (
+                    [self.requester.route(x, t, request.top_k) for x in latents]
+                    if imposed is None
+                    else [image[step] for image in imposed]
+                )
             if progress:
                 progress(step, request.steps, [choice.experts for choice in choices])
             for i, choice in enumerate(choices):

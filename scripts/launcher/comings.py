@@ -1,26 +1,23 @@
 """How fast a cluster of simulated nodes notices who comes and who goes: joins, goodbyes, kills.
 
-Read from the nodes' own logs, whose lines carry microseconds, so that nothing is asked of a node
+Read from the nodes' own logs, whose lines carry milliseconds, so that nothing is asked of a node
 while it is measured. Called by scripts/bench_cluster.py.
 """
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from collections.abc import Callable
-from datetime import datetime
 from statistics import median, quantiles
 from typing import Any
 
+from launcher import node_log
 from launcher.nodes import node_name
 from launcher.processes import Refused, wait_gone
 from launcher.simulated import Fleet
 
 SECONDS = 60.0
-_SAID = re.compile(r"^(\S+) info .*peer: '([^']+)'.*state: (\w+).*what: (\w+)")
-_FIRST = re.compile(r"^(\S+) ")
 
 
 def comings(
@@ -79,10 +76,8 @@ def _sees_all(fleet: Fleet, nodes: int) -> float:
 
 def _booted(fleet: Fleet, index: int) -> float:
     """Seconds from the process' start to its first word: what Erlang itself takes."""
-    for line in _lines(fleet, index):
-        found = _FIRST.match(line)
-        if found:
-            return _time(found[1]) - fleet.cluster.nodes[index].began()
+    for event in node_log.events(fleet.cluster.log(index)):
+        return node_log.seconds(event) - fleet.cluster.nodes[index].began()
     raise Refused(f"{node_name(index)} says nothing; its log: {fleet.cluster.log(index)}")
 
 
@@ -100,20 +95,4 @@ def until_all(look: Callable[[], list[float | None]]) -> float:
 
 def said(fleet: Fleet, index: int, what: str, peer: str, state: str, since: float) -> float | None:
     """When this node first said so of that peer, if it did since then."""
-    times = [
-        _time(found[1])
-        for found in map(_SAID.match, _lines(fleet, index))
-        if found and found.groups()[1:] == (peer, state, what)
-    ]
-    return min((at for at in times if at >= since), default=None)
-
-
-def _lines(fleet: Fleet, index: int) -> list[str]:
-    return fleet.cluster.log(index).read_text(encoding="utf-8", errors="replace").splitlines()
-
-
-def _time(stamp: str) -> float:
-    try:
-        return datetime.fromisoformat(stamp).timestamp()
-    except ValueError:
-        return 0.0  # a line of something else than the logger
+    return node_log.first_said(fleet.cluster.log(index), what, peer, state, since)

@@ -1,4 +1,4 @@
-"""The launcher's commands, one function each: demo, up, down, status, shell."""
+"""The launcher's commands, one function each: demo, up, down, status, events, shell."""
 
 from __future__ import annotations
 
@@ -83,6 +83,15 @@ def status(options: Options) -> int:
     return 0
 
 
+def events(options: Options) -> int:
+    """Print what happened on a node here lately, or with ID the story of one generation."""
+    with Control(_here(options).target()) as control:
+        control.connect(STATUS_SECONDS)
+        control.ask("events", **({} if options.id is None else {"id": options.id}))
+        print(control.answer("text")["text"], end="")
+    return 0
+
+
 def shell(options: Options) -> int:
     """Become an Erlang shell attached to a node that lives here; needs a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -123,6 +132,7 @@ COMMANDS: dict[str, Callable[[Options], int]] = {
     "demo": demo,
     "up": up,
     "status": status,
+    "events": events,
     "shell": shell,
     "down": down,
 }

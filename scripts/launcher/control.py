@@ -11,6 +11,7 @@ import json
 import queue
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +26,8 @@ Event = dict[str, Any]
 class Control:
     """A context manager around one control node that talks to one node of a cluster.
 
-    Who has several at once gives each a name.
+    Who has several at once gives each a name. Each event says when it was `heard`: the clock of
+    time.time(), which is also that of the nodes of this machine.
     """
 
     def __init__(self, target: Target, name: str = "control") -> None:
@@ -54,7 +56,7 @@ class Control:
         assert self.popen.stdout is not None
         for line in self.popen.stdout:
             try:
-                self.events.put(json.loads(line))
+                self.events.put({**json.loads(line), "heard": time.time()})
             except ValueError:
                 self.events.put({"event": "noise", "text": line.decode(errors="replace")})
         self.events.put(None)

@@ -7,6 +7,7 @@ the control nodes that speak to them. Nothing here starts a process.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -172,4 +173,23 @@ def last_words(log: Path, lines: int = 4) -> str:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "(no log)"
-    return "\n".join(line[:300] for line in text.splitlines()[-lines:]) or "(an empty log)"
+    return "\n".join(said(line)[:300] for line in text.splitlines()[-lines:]) or "(an empty log)"
+
+
+def said(line: str) -> str:
+    """A line of a log for a person: what is JSON as its time, level and sentence.
+
+    A node's lines have a sentence of their own; of a worker's, a keeper's or a library's, `what`
+    and the rest are all there is.
+    """
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(event, dict) or "what" not in event:
+        return line
+    rest = {k: v for k, v in event.items() if k not in ("at", "level", "what", "logger")}
+    facts = ", ".join(f"{name} {value}" for name, value in rest.items())
+    sentence = event.get("text") or ": ".join(part for part in (str(event["what"]), facts) if part)
+    head = (str(event[name]) for name in ("at", "level") if name in event)
+    return " ".join([*head, str(sentence)])

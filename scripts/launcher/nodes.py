@@ -180,7 +180,8 @@ def _check_free(host: str, port: int, instead: int) -> None:
 class Launch:
     """What all nodes of a cluster share. `guard` is the read end of a pipe: they end with it.
 
-    `web_port` None: no HTTP. `engine` are settings of baguette_engine over the usual ones.
+    `web_port` None: no HTTP. `engine` are settings of baguette_engine over the usual ones. The
+    first `requesters` nodes have their pipeline worker from the start.
     """
 
     nodes: int
@@ -188,6 +189,7 @@ class Launch:
     guard: int | None = None
     web_port: int | None = None
     engine: dict[str, Any] = field(default_factory=dict)
+    requesters: int = 1
 
 
 def start(cluster: Cluster, launch: Launch) -> None:
@@ -229,7 +231,7 @@ def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
         "baguette_engine": {
             "model_dir": Atom("undefined") if launch.model_dir is None else str(launch.model_dir),
             "python": str(ROOT / ".venv" / "bin" / "python"),
-            "pipeline": Atom("eager" if index == 0 else "on_demand"),
+            "pipeline": Atom("eager" if index < launch.requesters else "on_demand"),
             "threads": 1,
             "probe_file": str(RUN / "probes.json"),
             "child_env": [*child_environment(), cores],

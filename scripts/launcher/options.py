@@ -43,6 +43,7 @@ class Options:
     nodes: int | None
     port: int | None
     address: str | None
+    id: str | None
     model_dir: Path
     out: Path
 
@@ -66,6 +67,7 @@ class Options:
             nodes=read_whole("NODES", env["NODES"], 1, MAX_NODES) if "NODES" in env else None,
             port=read_whole("PORT", env["PORT"], 2024, 65535) if "PORT" in env else None,
             address=env.get("ADDRESS") or None,
+            id=_text("ID", env["ID"]).strip().lower() or None if "ID" in env else None,
             model_dir=(ROOT / read_path("MODEL", env.get("MODEL", "weights/paris-mini"))).resolve(),
             out=(Path.cwd() / read_path("OUT", env.get("OUT", "out/demo.png"))).resolve(),
         )

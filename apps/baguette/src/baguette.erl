@@ -6,12 +6,16 @@
 %% Drawing
 -export([generate/1, generate/2, result/1, generations/0, cancel/1]).
 %% Looking
--export([status/0, report/0, nodes/0, experts/0, help/0]).
+-export([status/0, events/0, events/1, report/0, nodes/0, experts/0, help/0]).
 %% For the control node (baguette_control)
--export([readiness/0, joining/0, figures/0, own_figures/0]).
--export([simulate/1, status_text/0, report_text/0]).
+-export([readiness/0, joining/0, figures/0, own_figures/0, simulate/1]).
+-export([status_text/0, report_text/0, events_text/0, events_text/1]).
 
 -export_type([options/0, result/0]).
+
+%% A screenful or two; all that is kept is in the log.
+-define(EVENTS, 100).
+-define(FAULTS, 5).
 
 -type options() :: #{
     n => pos_integer(),
@@ -67,6 +71,20 @@ cancel(Id) ->
 -spec status() -> ok.
 status() ->
     say(status_text()).
+
+%% @doc Prints what happened on this node lately, a line an event, newest last.
+-spec events() -> ok.
+events() ->
+    say(events_text()).
+
+%% @doc Prints one generation's story: what its own node told of it, and what happened to workers
+%% and links meanwhile. The first letters of an id that nobody else has are enough.
+-spec events(binary()) -> ok | {error, {atom(), map()}}.
+events(Id) ->
+    case events_text(Id) of
+        {ok, Text} -> say(Text);
+        {error, Reason} -> refused(Reason)
+    end.
 
 %% @doc Prints this node's capability report: hardware, measured speed, links, what it holds.
 -spec report() -> ok.
@@ -220,9 +238,24 @@ is_ready_pipeline(_) -> false.
 is_done_pipeline(#{kind := pipeline, state := State}) -> State =:= ready orelse State =:= idle;
 is_done_pipeline(_) -> false.
 
+-spec events_text() -> unicode:chardata().
+events_text() ->
+    baguette_story:lines([{none, Event} || Event <- last(?EVENTS, baguette_events:lately())]).
+
+-spec events_text(binary()) -> {ok, unicode:chardata()} | {error, {atom(), map()}}.
+events_text(Id) ->
+    case baguette_history:of_generation(Id) of
+        {ok, Told} -> {ok, baguette_story:lines(Told)};
+        {error, _} = Error -> Error
+    end.
+
+last(Count, List) -> lists:nthtail(max(0, length(List) - Count), List).
+
 -spec status_text() -> unicode:chardata().
 status_text() ->
     Experts = baguette_engine:experts(),
+    Events = baguette_events:lately(),
+    Now = erlang:system_time(microsecond),
     baguette_text:status(#{
         model => baguette_engine:model(),
         nodes => baguette_cluster:nodes(),
@@ -233,7 +266,9 @@ status_text() ->
          || #{expert := E, component := C, holders := []} <- Experts
         ],
         workers => baguette_engine:workers(),
-        generations => baguette_engine:generations()
+        generations => baguette_engine:generations(),
+        link_ms => maps:map(fun(_, At) -> (Now - At) div 1000 end, baguette_story:links(Events)),
+        lately => last(?FAULTS, [Event || Event <- Events, baguette_story:is_fault(Event)])
     }).
 
 %% --- printing

@@ -9,6 +9,7 @@
 %%   ready    deadline_ms, nodes      readiness ... ready | failed; nodes: how many must be up
 %%   join     deadline_ms             joining ... joined | failed; this one node is READY
 %%   status                           text
+%%   events   id                      text | failed; without id: this node's last
 %%   report                           text
 %%   figures                          figures; what every node counts, for benchmarks
 %%   own_figures                      figures; of that node alone, whomever it can reach
@@ -117,6 +118,14 @@ command(<<"join">>, #{<<"deadline_ms">> := Ms}, State) ->
     poll({join, now_ms() + Ms, 0, #{}}, State);
 command(<<"status">>, _, State) ->
     text(status_text, State);
+command(<<"events">>, #{<<"id">> := Id}, #?MODULE{node = Node} = State) when is_binary(Id) ->
+    case remote(Node, events_text, [Id]) of
+        {ok, {ok, Text}} -> tell(text, #{text => unicode:characters_to_binary(Text)}, State);
+        {ok, {error, Reason}} -> failed(Reason, State);
+        {error, Reason} -> failed(Reason, State)
+    end;
+command(<<"events">>, _, State) ->
+    text(events_text, State);
 command(<<"report">>, _, State) ->
     text(report_text, State);
 command(<<"figures">>, _, #?MODULE{node = Node} = State) ->

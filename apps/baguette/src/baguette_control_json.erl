@@ -12,7 +12,11 @@
     <<"guidance_scale">> => guidance_scale,
     <<"top_k">> => top_k,
     <<"seed">> => seed,
-    <<"deterministic">> => deterministic
+    <<"deterministic">> => deterministic,
+    <<"on_missing">> => on_missing
+}).
+-define(ON_MISSING, #{
+    <<"wait">> => wait, <<"degrade">> => degrade, <<"fail">> => fail
 }).
 
 %% What can be changed of a simulated device while it runs.
@@ -22,7 +26,8 @@
     <<"row_us">> => row_us,
     <<"restart_ms">> => restart_ms,
     <<"skew">> => skew,
-    <<"fail">> => fail
+    <<"fail">> => fail,
+    <<"poison">> => poison
 }).
 -define(FAILURES, #{
     <<"none">> => none,
@@ -42,6 +47,7 @@ request(_) ->
     {error, {unknown_option, #{}}}.
 
 option(<<"top_k">>, <<"full">>) -> {top_k, full};
+option(<<"on_missing">>, Value) -> {on_missing, maps:get(Value, ?ON_MISSING, Value)};
 option(Key, Value) -> {maps:get(Key, ?OPTIONS), Value}.
 
 %% @doc Changes of a simulated device; values that cannot be are refused by that device's check.
@@ -55,6 +61,7 @@ changes(_) ->
     {error, {unknown_option, #{}}}.
 
 change(<<"fail">>, Value) -> {fail, maps:get(Value, ?FAILURES, Value)};
+change(<<"poison">>, <<"none">>) -> {poison, none};
 change(Key, Value) -> {maps:get(Key, ?CHANGES), Value}.
 
 %% @doc A reason as its name, its facts and its sentence.

@@ -70,12 +70,12 @@ forget(Id) ->
     end.
 
 %% @doc Writes each picture as ID_I.png; the result then names the files instead of holding bytes.
-%% A name that exists is never written over.
+%% A name that exists is never written over, and none ever names half a picture.
 -spec write(map(), file:name_all()) -> {ok, map()} | {error, term()}.
 write(#{id := Id, images := Images} = Result, Dir) ->
     case write_each(filename:join(Dir, binary_to_list(Id)), 1, Images, []) of
         {ok, Written} -> {ok, Result#{images := Written}};
-        {error, {Path, Why}} -> {error, {cannot_write, #{path => Path, why => Why}}}
+        {error, {Path, Why}} -> {error, {cannot_write, #{path => Path, why => Why, id => Id}}}
     end.
 
 write_each(_Stem, _I, [], Written) ->
@@ -89,10 +89,33 @@ write_each(Stem, I, [#{png := Png} = Image | Rest], Written) ->
 write_new(Stem, Suffix, Png) ->
     Path = filename:absname(Stem ++ Suffix ++ ".png"),
     case filelib:ensure_dir(Path) of
-        ok -> write_new(Stem, Suffix, Png, Path, file:write_file(Path, Png, [exclusive]));
+        ok -> write_new(Stem, Suffix, Png, Path, write_whole(Path, Png));
         {error, Why} -> {error, {Path, Why}}
     end.
 
 write_new(_Stem, _Suffix, _Png, Path, ok) -> {ok, Path};
 write_new(Stem, Suffix, Png, _Path, {error, eexist}) -> write_new(Stem, Suffix ++ "_again", Png);
 write_new(_Stem, _Suffix, _Png, Path, {error, Why}) -> {error, {Path, Why}}.
+
+%% Beside its place first. Whoever has the file beside it has the name: nobody comes between the
+%% look and the move.
+write_whole(Path, Png) ->
+    New = Path ++ ".new",
+    case file:write_file(New, Png, [exclusive]) of
+        ok ->
+            moved(New, Path);
+        {error, eexist} ->
+            {error, eexist};
+        {error, _} = Error ->
+            _ = file:delete(New),
+            Error
+    end.
+
+moved(New, Path) ->
+    case file:read_link_info(Path) of
+        {error, enoent} ->
+            file:rename(New, Path);
+        _ ->
+            ok = file:delete(New),
+            {error, eexist}
+    end.

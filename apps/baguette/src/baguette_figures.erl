@@ -22,9 +22,9 @@ all() ->
 answered(_Node, {ok, Figures}) -> Figures;
 answered(Node, {_Class, _Why}) -> #{node => Node, silent => true}.
 
-%% @doc The figures of this node. `wire' are the distribution's own counters, of the links that are
-%% up; `gossip' what the cluster room counts, null where it does not; `members' and `plan' what
-%% this node believes, to be held against what the others do.
+%% @doc The figures of this node. `experts' says whom it would ask; `wire' are the distribution's
+%% own counters, of the links that are up; `gossip' what the cluster room counts, null where it does
+%% not; `members' and `plan' what this node believes, to be held against what the others do.
 -spec this() -> map().
 this() ->
     Cluster = baguette_cluster:overview(),
@@ -36,7 +36,9 @@ this() ->
         linked => length(linked(Cluster)),
         members => [maps:with([node, link, incarnation], M) || M <- baguette_cluster:nodes()],
         plan => erlang:phash2(baguette_cluster:plan()),
+        running => length([G || #{state := How} = G <- baguette_engine:generations(), runs(How)]),
         expected_step_us => baguette_cluster:expected_step_us(),
+        experts => baguette_engine:experts(),
         workers => [counted(Worker) || Worker <- baguette_engine:workers()],
         wire => wire(),
         gossip => maps:get(gossip, Cluster, undefined),
@@ -56,6 +58,8 @@ joined(_) ->
 
 linked(#{members := Members}) ->
     [Node || #{node := Node, link := up} <- Members, Node =/= node()].
+
+runs(How) -> not lists:member(How, [done, failed, cancelled]).
 
 counted(Worker) ->
     Names = [kind, simulated, state, in_flight, waiting, deaths, loads, unloads, loaded_at_ms],

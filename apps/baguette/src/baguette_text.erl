@@ -13,6 +13,8 @@ help() ->
         "                  deterministic out_dir; what is left out is the model's own default\n"
         "Look:    baguette:status().  baguette:report().  baguette:nodes().  baguette:experts().\n"
         "         baguette:generations().  baguette:result(Id).\n"
+        "         baguette:events().  What happened here lately; baguette:events(Id). tells one\n"
+        "         generation's story, gathered from all nodes (the first letters of Id will do)\n"
         "Stop:    baguette:cancel(Id).   Leave an attached shell: q().   The node goes on.\n"
     >>.
 
@@ -21,10 +23,12 @@ help() ->
 -spec error(term()) -> unicode:chardata().
 error({bad_request, Field, Got, Allowed}) ->
     io_lib:format("~ts is ~0tp, but must be ~ts.", [Field, printable(Got), Allowed]);
-error({cannot_write, #{path := Path, why := Why}}) ->
-    io_lib:format("~ts cannot be written: ~ts. Give another place with the option out_dir.", [
-        Path, file:format_error(Why)
-    ]);
+error({cannot_write, #{path := Path, why := Why, id := Id}}) ->
+    io_lib:format(
+        "~ts cannot be written: ~ts. Nothing is lost: baguette:result(<<\"~ts\">>) has the picture "
+        "while this node keeps it. Make room, or give another place with the option out_dir.",
+        [Path, file:format_error(Why), Id]
+    );
 error({Name, Facts}) when is_atom(Name), is_map(Facts) ->
     {What, Next} = maps:get(Name, sentences(), unknown(Name)),
     [What, facts(Facts), ". ", Next];
@@ -40,6 +44,7 @@ sentences() ->
         no_answer => {"The node did not answer in time", "Its log says more."},
         not_simulated => {"This node's device is real", "Only a simulated one can be changed."},
         unknown_generation => {"No such generation here", "baguette:generations() lists all."},
+        ambiguous_generation => {"Several generations begin so", "Give more of the Id."},
         unknown_option => {"There is no such option", "baguette:help() lists all."},
         cannot_load => {"No node could load every expert", "The nodes' logs say why."},
         python_not_started => {"Python could not be started", "Run make setup."},
@@ -55,7 +60,20 @@ sentences() ->
         cancelled => {"The generation was cancelled", ""},
         no_holder => {"No node holds an expert that is needed", "See baguette:status()."},
         deadline => {"The generation took longer than it may", "Ask for fewer steps or images."},
-        not_finite => {"The model computed no picture", "Try a lower guidance_scale."},
+        expert_call_died => {
+            "The call of one expert failed wherever it was asked",
+            "Try other words or options; the logs of the nodes say what each of them died of."
+        },
+        pipeline_died => {
+            "This node's own worker died of the same call again and again",
+            "Try other words or options; the node's log says what it died of."
+        },
+        device_lost => {"A device failed while it computed", "Try again: its worker is restarted."},
+        failure => {"A worker could not do what it was asked", "The node's log says more."},
+        not_finite => {
+            "The model computed no picture",
+            "Try a lower guidance_scale; if that does not help, fetch the model's files again."
+        },
         out_of_memory => {"A device ran out of memory", "Ask for fewer images at once."},
         bad_input => {"The model refused the request", "Try other words or options."},
         bad_weights => {"The model's files are not as they should be", "Make or fetch them again."}
@@ -88,19 +106,33 @@ event({state, #{state := State}}) when State =:= encoding; State =:= decoding ->
     words(State);
 event({warning, #{text := Text}}) ->
     [Text, "\n"];
+event({waiting, #{expert := Expert, reason := {loading, Nodes, Ms}}}) ->
+    io_lib:format("expert ~b is loading on ~ts~ts", [Expert, node_names(Nodes), about(Ms)]);
 event({waiting, #{expert := Expert, reason := Reason}}) ->
     ["waiting for ", expert_name(Expert), ": ", missing(Reason)];
 event({waiting, #{reason := Reason}}) ->
     ["waiting: ", pipeline(Reason)];
-event({failover, #{expert := Expert, from := From, to := To}}) ->
+event({failover, #{expert := Expert, from := From, why := Why} = Facts}) ->
+    Line = [expert_name(Expert), short(From), fault(Why), instead(maps:get(to, Facts, undefined))],
+    io_lib:format("~ts: ~ts~ts, ~ts", Line);
+event({hedge, #{expert := Expert, from := From, to := To}}) ->
     Line = [expert_name(Expert), short(From), short(To)],
-    io_lib:format("~ts: ~ts did not answer, asking ~ts", Line);
+    io_lib:format("~ts: ~ts is slow, asking ~ts besides", Line);
+event({degraded, #{lost := Lost, mass := Mass}}) ->
+    io_lib:format("going on without ~ts, ~b % of the router's weight", [
+        expert_names(Lost), round(100 * Mass)
+    ]);
 event(_) ->
     none.
 
 %% @doc Why an expert cannot be asked now (`baguette_cluster:why_missing/1'), and what helps.
 -spec missing(term()) -> unicode:chardata().
-missing({loading, Nodes}) -> [node_names(Nodes), " is loading it"];
+missing({loading, Nodes, Ms}) -> ["it is loading on ", node_names(Nodes), about(Ms)];
+missing({unreachable, [Node]}) ->
+    [short(Node), " holds it, but this machine cannot reach it; is its link up?"];
+missing({unreachable, Nodes}) ->
+    [node_names(Nodes), " hold it, but this machine cannot reach them; are their links up?"];
+missing({loading, Nodes}) -> missing({loading, Nodes, unknown});
 missing({planned, Nodes}) -> [node_names(Nodes), " is about to load it"];
 missing({failed, Nodes}) -> [node_names(Nodes), " could not load it; the log there says why"];
 missing(nobody_has_it_on_disk) -> "nobody has it on its disk; copy it to a node's model directory";
@@ -108,6 +140,24 @@ missing(no_memory) -> "no node that has it on its disk has the memory for it; le
 missing(not_settled) -> "the nodes have not agreed yet who holds it";
 missing({late, Node}) -> [short(Node), " has it and takes longer than usual"];
 missing(Other) -> io_lib:format("~0tP", [Other, 12]).
+
+about(unknown) -> "";
+about(Ms) -> io_lib:format(", about ~b s", [max(1, (Ms + 500) div 1000)]).
+
+%% What made us ask somebody else.
+fault(died) -> "'s worker died";
+fault(lost) -> " is gone, or the link to it";
+fault(suspect) -> " has not been heard of for too long";
+fault(late) -> " did not answer in time";
+fault(not_held) -> " does not hold it now";
+fault(unreachable) -> " cannot be reached";
+fault(out_of_memory) -> " ran out of memory";
+fault(failure) -> " could not compute it";
+fault(not_finite) -> " computed something that is no number";
+fault(Other) -> [" failed (", text(Other), ")"].
+
+instead(undefined) -> "nobody else can be asked now";
+instead(Node) -> ["asking ", short(Node)].
 
 pipeline(pipeline_restarting) -> "this node's own worker died; it is being started again";
 pipeline(pipeline_late) -> "this node's own worker takes longer than usual";
@@ -148,16 +198,25 @@ status(#{model := Model, generations := Generations} = Facts) ->
         [experts(Facts) | lacking(Facts)],
         workers(Facts),
         generations(Generations)
+        | lately(Facts)
     ]).
+
+%% What went wrong last, so that nobody has to look for it.
+lately(#{lately := [_ | _] = Events}) ->
+    Lines = baguette_story:lines([{none, Event} || Event <- Events]),
+    [["Lately, and more in baguette:events():\n", Lines]];
+lately(_) ->
+    [].
 
 model({ok, #{name := Name}}) -> ["Model ", Name, $\n];
 model({error, Reason}) -> ["No model: ", ?MODULE:error(Reason), $\n].
 
-nodes_table(#{nodes := Nodes, components := Components}) ->
+nodes_table(#{nodes := Nodes, components := Components} = Facts) ->
+    Since = maps:get(link_ms, Facts, #{}),
     table(["Node", "Link", "Trip", "Mbit/s", "ms a call", "Ready", "Loading", "Last heard"], [
         [
             [short(Node), [" (this)" || maps:get(self, N, false)]],
-            link_state(N),
+            [link_state(N), for(N, Since)],
             ms(maps:get(rtt_us, N, 0)),
             known(maps:get(mbit, N, 0)),
             ms(call_us(N)),
@@ -174,10 +233,23 @@ link_state(#{report := #{extra := #{leaving := true}}}) -> "leaving";
 link_state(#{link := up, path := relayed}) -> "relayed";
 link_state(#{link := Link}) -> atom_to_list(Link).
 
+%% How long it has been so, where that is bad news and known.
+for(#{node := Node, link := Link, self := false}, Since) when Link =/= up ->
+    case Since of
+        #{Node := Ms} -> io_lib:format(" for ~b s", [Ms div 1000]);
+        #{} -> ""
+    end;
+for(_, _) ->
+    "".
+
 %% 0: not measured yet.
 ms(0) -> "-";
 ms(Us) when Us < 99950 -> io_lib:format("~.1f", [Us / 1000]);
 ms(Us) -> integer_to_list((Us + 500) div 1000).
+
+times(0) -> "-";
+times(1) -> "once";
+times(N) -> [integer_to_list(N), " times"].
 
 known(0) -> "-";
 known(N) -> integer_to_list(N).
@@ -220,11 +292,12 @@ node_names([]) -> "-";
 node_names(Nodes) -> lists:join(" ", [short(N) || N <- lists:sort(Nodes)]).
 
 workers(#{workers := Workers}) ->
-    table(["Worker here", "State", "OS process", "Holds"], [
+    table(["Worker here", "State", "OS process", "Died", "Holds"], [
         [
             atom_to_list(Kind),
             text(State),
             os_process(W),
+            times(maps:get(deaths, W, 0)),
             lists:join(" ", [part(C) || C <- maps:get(components, W, []), is_binary(C)])
         ]
      || #{kind := Kind, state := State} = W <- Workers
@@ -237,13 +310,14 @@ os_process(Worker) -> text(maps:get(os_pid, Worker, undefined)).
 generations([]) ->
     "No generations yet.\n";
 generations(Generations) ->
-    table(["Generation", "State", "Step", "Images", "Started"], [
+    table(["Generation", "State", "Step", "Images", "Started", "Failovers"], [
         [
             text(maps:get(id, G)),
             text(maps:get(state, G)),
             io_lib:format("~ts/~ts", [text(maps:get(step, G, 0)), text(maps:get(steps, G, 0))]),
             text(maps:get(n, G, 1)),
-            io_lib:format("~.1f s ago", [maps:get(started_ms_ago, G, 0) / 1000])
+            io_lib:format("~.1f s ago", [maps:get(started_ms_ago, G, 0) / 1000]),
+            known(maps:get(failovers, G, 0))
         ]
      || G <- lists:sublist(Generations, 20)
     ]).
@@ -269,7 +343,8 @@ table(Head, Rows) ->
     Cells = [[unicode:characters_to_list(Cell) || Cell <- Row] || Row <- [Head | Rows]],
     Widths = lists:foldl(fun widen/2, [0 || _ <- Head], Cells),
     [HeadLine | Lines] = [line(Row, Widths) || Row <- Cells],
-    Rule = lists:join("  ", [lists:duplicate(Width, $─) || Width <- Widths]),
+    %% A column of sentences may be wider than the terminal, the line under its head is not.
+    Rule = lists:join("  ", [lists:duplicate(min(Width, 60), $─) || Width <- Widths]),
     [[Line, $\n] || Line <- [HeadLine, Rule | Lines]].
 
 widen(Row, Widths) ->

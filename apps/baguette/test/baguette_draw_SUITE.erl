@@ -11,7 +11,8 @@
     a_relay_tells_its_control_node/1,
     a_relay_that_is_not_watched_tells_begin_and_end/1,
     a_relay_cancels_when_its_control_node_is_gone/1,
-    the_shell_gets_what_fits_a_screen_and_the_rest_when_asked/1
+    the_shell_gets_what_fits_a_screen_and_the_rest_when_asked/1,
+    a_full_disk_loses_no_picture/1
 ]).
 
 -define(REQUEST, #{prompt => <<"any words at all">>, steps => 6}).
@@ -27,7 +28,8 @@ all() ->
         a_relay_tells_its_control_node,
         a_relay_that_is_not_watched_tells_begin_and_end,
         a_relay_cancels_when_its_control_node_is_gone,
-        the_shell_gets_what_fits_a_screen_and_the_rest_when_asked
+        the_shell_gets_what_fits_a_screen_and_the_rest_when_asked,
+        a_full_disk_loses_no_picture
     ].
 
 init_per_suite(Config) ->
@@ -85,6 +87,27 @@ the_shell_gets_what_fits_a_screen_and_the_rest_when_asked(Config) ->
     {ok, Whole} = baguette:result(Id),
     ?assertMatch(#{images := [#{pixels_sha256 := Pixels}], routing := [[_, _]]}, Whole),
     ?assertMatch({error, {unknown_generation, _}}, baguette:result(<<"nobody">>)).
+
+%% On a file system that is full.
+a_full_disk_loses_no_picture(Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), "full"),
+    ok = file:make_dir(Dir),
+    case os:cmd("mount -t tmpfs -o size=4k baguette_test " ++ Dir ++ " && echo mounted") of
+        "mounted\n" ->
+            try full_disk(Dir)
+            after [] = os:cmd("umount " ++ Dir)
+            end;
+        Why ->
+            {skip, Why}
+    end.
+
+full_disk(Dir) ->
+    ok = file:write_file(filename:join(Dir, "filler"), binary:copy(<<0>>, 4096)),
+    {error, {cannot_write, #{why := enospc, id := Id}}} =
+        baguette:generate("any words at all", #{steps => 2, out_dir => Dir}),
+    ?assertEqual({ok, ["filler"]}, file:list_dir(Dir)),
+    {ok, #{images := [#{png := Png}]}} = baguette:result(Id),
+    ?assertMatch(<<137, "PNG", _/binary>>, Png).
 
 %% Helpers --------------------------------------------------------------------------------------
 

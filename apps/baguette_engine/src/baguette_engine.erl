@@ -2,8 +2,8 @@
 %%
 %% Other apps call this module only. Errors are a name and facts; `baguette_text' and the web room
 %% make sentences of them. Events of a watched generation are
-%% `{baguette_engine, Id, {Kind, Facts}}', Kind one of state, step, warning, waiting, failover, and
-%% last done, failed or cancelled.
+%% `{baguette_engine, Id, {Kind, Facts}}', Kind one of state, step, warning, waiting, failover,
+%% hedge, degraded, and last done, failed or cancelled.
 -module(baguette_engine).
 
 %% Generations
@@ -14,7 +14,8 @@
 -export([simulate/1]).
 
 %% @doc Check a request and take it in. Keys: prompt, negative_prompt, n, steps, guidance_scale,
-%% top_k (an integer or `full'), seed, deterministic; what is omitted comes from the model.
+%% top_k (an integer or `full'), seed, deterministic, on_missing (wait, degrade or fail); what is
+%% omitted comes from the model.
 -spec generate(map()) ->
     {ok, binary()}
     | {error, baguette_engine_request:reason() | {overloaded | not_ready | leaving, map()}}.

@@ -6,6 +6,8 @@
 -module(baguette_engine_generation).
 -behaviour(gen_statem).
 
+-include_lib("kernel/include/logger.hrl").
+
 -export([start_link/3, begin_now/1, await/2, result/1, watch/2, cancel/1, overview/1]).
 -export([init/1, callback_mode/0, format_status/1]).
 %% States
@@ -15,15 +17,23 @@
 
 -type result() :: gen_statem:event_handler_result(atom()).
 
-%% How often late calls and missing holders are looked at; every other wake-up is an event.
--define(TICK_MS, 250).
+%% A look that comes so late says that this node stood still.
+-define(FROZEN_US, 500000).
+
+%% What a call by way of a third node is expected to take, where nobody has measured it.
+-define(RELAYED_US, 1000000).
+-define(MAX_WAYS, 8).
+
+-define(LOG_META, #{domain => [baguette, engine]}).
 
 %% Times what a holder expects to take.
 -define(PATIENCE, 3).
 
 -record(?MODULE, {
     id :: binary(),
+    began_us :: integer(), % since 1970
     step :: baguette_engine_step:state(),
+    look_us = none :: none | integer(), % when the clock is looked at next
     outcome :: undefined | {done, map()} | {failed, {atom(), map()}} | {cancelled, map()},
     awaiting = [] :: [gen_statem:from()],
     watchers = #{} :: #{pid() => reference()},
@@ -31,8 +41,8 @@
     last = #{} :: #{atom() => term()},
     %% Calls out there: the local pipeline worker's one, and asks by reference.
     call :: reference() | undefined,
-    asks = #{} :: #{reference() => {pos_integer(), node()}},
-    monitors = #{} :: #{node() => reference()}
+    asks = #{} :: #{reference() => {pos_integer(), baguette_engine_part:way()}},
+    monitors = #{} :: #{{Server :: atom(), node()} => reference()}
 }).
 
 %% @doc Start a generation that waits to be told to begin.
@@ -85,12 +95,19 @@ callback_mode() -> state_functions.
 -spec init({binary(), baguette_engine_request:request(), [binary()]}) ->
     {ok, waiting, #?MODULE{}, [gen_statem:action()]}.
 init({Id, Request, Experts}) ->
-    logger:set_process_metadata(#{request => Id, domain => [baguette, engine]}),
+    logger:set_process_metadata(#{generation => Id, domain => [baguette, engine]}),
     ok = baguette_cluster:watch(),
-    Floor = max(baguette_engine_settings:get(ask_floor_ms), slowest_ms(Experts)),
-    Step = baguette_engine_step:new(Id, Request, Experts, Floor),
+    Limits = #{
+        ask_floor_ms => max(baguette_engine_settings:get(ask_floor_ms), slowest_ms(Experts)),
+        missing_ms => baguette_engine_settings:get(missing_ms)
+    },
+    D = #?MODULE{
+        id = Id,
+        began_us = erlang:system_time(microsecond),
+        step = baguette_engine_step:new(Id, Request, Experts, Limits)
+    },
     Deadline = baguette_engine_settings:get(generation_ms),
-    {ok, waiting, #?MODULE{id = Id, step = Step}, [{{timeout, deadline}, Deadline, now}]}.
+    {ok, waiting, D, [{{timeout, deadline}, Deadline, now}]}.
 
 %% What the slowest of those who may be asked says it takes, and as much again twice.
 slowest_ms(Experts) ->
@@ -109,9 +126,9 @@ format_status(Status) ->
 
 -spec waiting(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 waiting(cast, begin_now, D) ->
-    Tick = {{timeout, tick}, ?TICK_MS, now},
-    {next_state, Next, D1, Actions} = step(begin_now, D),
-    {next_state, Next, D1, [Tick | Actions]};
+    step(begin_now, log(generation_began, #{}, D#?MODULE{
+        began_us = erlang:system_time(microsecond)
+    }));
 waiting(Type, Content, D) ->
     common(Type, Content, D).
 
@@ -166,8 +183,7 @@ common(cast, begin_now, _D) ->
 common(cast, cancel, D) ->
     finish({cancelled, #{}}, D);
 common({timeout, tick}, now, D) ->
-    {next_state, Next, D1, Actions} = step(tick, D),
-    {next_state, Next, D1, [{{timeout, tick}, ?TICK_MS, now} | Actions]};
+    step(looked(D), D);
 common({timeout, deadline}, now, #?MODULE{step = Step} = D) ->
     Doing = maps:with([state, step, missing], baguette_engine_step:overview(Step)),
     finish({failed, {deadline, Doing}}, D);
@@ -176,25 +192,29 @@ common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{call = Ref} = D) ->
     step({called, decoded(Answer)}, D#?MODULE{call = undefined});
 common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{asks = Asks} = D) ->
     case maps:take(Ref, Asks) of
-        {{No, _Node}, Rest} -> step({answered, No, decoded(Answer)}, D#?MODULE{asks = Rest});
+        {{No, _Way}, Rest} -> step({answered, No, decoded(Answer)}, D#?MODULE{asks = Rest});
         error -> keep_state_and_data
     end;
 common(info, {baguette_cluster, {holders, _, _}}, D) ->
     step(holders, D);
+common(info, {baguette_cluster, {link, Node, suspect}}, D) ->
+    step({suspect, Node}, D);
 common(info, {baguette_cluster, _}, _D) ->
     keep_state_and_data;
-common(info, {'DOWN', Ref, process, {baguette_engine_expert, Node}, _}, D) ->
-    lost(Node, Ref, D);
+common(info, {'DOWN', Ref, process, {Name, _} = Server, _}, D) when
+    Name =:= baguette_engine_expert; Name =:= baguette_engine_relay
+->
+    lost(Server, Ref, D);
 common(info, {'DOWN', Ref, process, _, _}, #?MODULE{call = Ref} = D) ->
     step({called, {error, {not_running, #{}}}}, D#?MODULE{call = undefined});
 common(info, {'DOWN', _, process, Pid, _}, #?MODULE{watchers = Watchers} = D) ->
     {keep_state, D#?MODULE{watchers = maps:remove(Pid, Watchers)}}.
 
-lost(Node, Ref, #?MODULE{monitors = Monitors, asks = Asks} = D) ->
+lost({_, Node} = Server, Ref, #?MODULE{monitors = Monitors, asks = Asks} = D) ->
     case Monitors of
-        #{Node := Ref} ->
-            Left = maps:filter(fun(_, {_, N}) -> N =/= Node end, Asks),
-            step({lost, Node}, D#?MODULE{monitors = maps:remove(Node, Monitors), asks = Left});
+        #{Server := Ref} ->
+            Left = maps:filter(fun(_, {_, Way}) -> peer(Way) =/= Node end, Asks),
+            step({lost, Node}, D#?MODULE{monitors = maps:remove(Server, Monitors), asks = Left});
         _ ->
             keep_state_and_data
     end.
@@ -212,20 +232,40 @@ decoded({error, _} = Error) ->
 step(Event, #?MODULE{step = Step0} = D0) ->
     {Step, Effects} = baguette_engine_step:event(Event, view(), Step0),
     D = lists:foldl(fun perform/2, D0#?MODULE{step = Step}, Effects),
-    ok = baguette_engine_in_flight:show([Node || {_, Node} <- maps:values(D#?MODULE.asks)]),
+    ok = baguette_engine_in_flight:show([holder(Way) || {_, Way} <- maps:values(D#?MODULE.asks)]),
     case D#?MODULE.outcome of
-        undefined -> {next_state, baguette_engine_step:phase(Step), D, []};
+        undefined -> next_look(D);
         Outcome -> finish(Outcome, D)
+    end.
+
+%% Late calls and missing holders are looked at when that is due; every other wake-up is an event.
+next_look(#?MODULE{step = Step} = D) ->
+    Look = baguette_engine_step:next_us(Step),
+    Timer = case Look of
+        none -> {{timeout, tick}, infinity, now};
+        %% In whole milliseconds, and never too early.
+        Us -> {{timeout, tick}, Us div 1000 + 1, now, [{abs, true}]}
+    end,
+    {next_state, baguette_engine_step:phase(Step), D#?MODULE{look_us = Look}, [Timer]}.
+
+%% Who finds his own clock late was frozen, and judges nobody by what was missed.
+looked(#?MODULE{look_us = Look}) ->
+    case erlang:monotonic_time(microsecond) - Look of
+        Late when Late > ?FROZEN_US -> {thawed, Late};
+        _ -> tick
     end.
 
 view() ->
     #{
         now_us => erlang:monotonic_time(microsecond),
         holders => fun(Component, Own) ->
-            Holders = baguette_cluster:holders(Component, baguette_engine_in_flight:with(Own)),
-            [{Node, Key} || #{node := Node, key := Key} <- Holders]
+            case baguette_cluster:holders(Component, baguette_engine_in_flight:with(Own)) of
+                [] -> beyond(Component);
+                Holders -> baguette_engine_pace:in_order(Holders)
+            end
         end,
-        why_missing => fun baguette_cluster:why_missing/1
+        why_missing => fun baguette_cluster:why_missing/1,
+        hedge => fun baguette_engine_pace:hedge/0
     }.
 
 perform({call, Function, Payload}, D) ->
@@ -233,37 +273,75 @@ perform({call, Function, Payload}, D) ->
     Ref = erlang:monitor(process, baguette_engine_pipeline),
     ok = baguette_engine_pipeline:request(Ref, Function, baguette_engine_msgpack:encode(Payload)),
     D#?MODULE{call = Ref};
-perform({ask, No, Node, Component, Payload}, D0) ->
-    #?MODULE{asks = Asks} = D = monitored(Node, D0),
+perform({ask, No, Way, Component, Payload}, D0) ->
+    #?MODULE{asks = Asks} = D = monitored(Way, D0),
     Ref = make_ref(),
     Bytes = baguette_engine_msgpack:encode(Payload),
     ok = baguette_engine_usage:asked(Component),
-    Asked = baguette_engine_remote_v1:ask(Node, Ref, Component, Bytes),
+    ok = baguette_engine_pace:asked(),
+    Asked = case Way of
+        {Holder, Via} -> baguette_engine_remote_v1:ask_via(Via, Ref, Holder, Component, Bytes);
+        Holder -> baguette_engine_remote_v1:ask(Holder, Ref, Component, Bytes)
+    end,
     _ = Asked =:= ok orelse (self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}),
-    D#?MODULE{asks = Asks#{Ref => {No, Node}}};
-perform({forget, No, Node}, #?MODULE{asks = Asks} = D) ->
+    D#?MODULE{asks = Asks#{Ref => {No, Way}}};
+perform({forget, No, Way}, #?MODULE{asks = Asks} = D) ->
     Gone = [Ref || {Ref, {N, _}} <- maps:to_list(Asks), N =:= No],
-    ok = lists:foreach(fun(Ref) -> baguette_engine_remote_v1:forget(Node, Ref) end, Gone),
+    ok = lists:foreach(fun(Ref) -> forget(Way, Ref) end, Gone),
     D#?MODULE{asks = maps:without(Gone, Asks)};
-perform({publish, {Kind, Facts} = Event}, #?MODULE{last = Last} = D) ->
+perform({paced, Node, Ratio, How}, D) ->
+    ok = baguette_engine_pace:answered(Node, Ratio, How),
+    D;
+perform(hedged, D) ->
+    ok = baguette_engine_pace:hedged(),
+    D;
+perform({publish, {Kind, Facts} = Event}, #?MODULE{last = Last} = D0) ->
+    D = log(Kind, Facts, D0),
     ok = publish(Event, D),
     case lists:member(Kind, [state, step, warning]) of
         true -> D#?MODULE{last = Last#{Kind => Facts}};
         false -> D
     end;
-perform(Outcome, D) ->
+perform({done, Result}, #?MODULE{began_us = Began} = D) ->
+    D#?MODULE{outcome = {done, Result#{began_us => Began}}};
+perform({failed, _} = Outcome, D) ->
     D#?MODULE{outcome = Outcome}.
 
-monitored(Node, #?MODULE{monitors = Monitors} = D) when is_map_key(Node, Monitors) ->
-    D;
-monitored(Node, #?MODULE{monitors = Monitors} = D) ->
-    D#?MODULE{monitors = Monitors#{Node => baguette_engine_remote_v1:monitor(Node)}}.
+%% Of several ways to one holder none is known to be open until it was tried.
+beyond(Component) ->
+    [
+        #{node => Node, via => Via, key => Key, expected_us => ?RELAYED_US, call_us => ?RELAYED_US}
+     || #{node := Node, key := Key, via := Ways} <- baguette_cluster:beyond(Component),
+        Via <- lists:sublist(Ways, ?MAX_WAYS)
+    ].
+
+forget({_Holder, Via}, Ref) -> baguette_engine_remote_v1:forget_via(Via, Ref);
+forget(Holder, Ref) -> baguette_engine_remote_v1:forget(Holder, Ref).
+
+holder({Holder, _Via}) -> Holder;
+holder(Holder) -> Holder.
+
+peer({_Holder, Via}) -> Via;
+peer(Holder) -> Holder.
+
+%% Whoever a call goes to first, and with it our link there.
+monitored({_Holder, Via}, D) ->
+    monitored({baguette_engine_relay, Via}, fun baguette_engine_remote_v1:monitor_via/1, D);
+monitored(Holder, D) ->
+    monitored({baguette_engine_expert, Holder}, fun baguette_engine_remote_v1:monitor/1, D).
+
+monitored({_, Node} = Server, Monitor, #?MODULE{monitors = Monitors} = D) ->
+    case Monitors of
+        #{Server := _} -> D;
+        _ -> D#?MODULE{monitors = Monitors#{Server => Monitor(Node)}}
+    end.
 
 publish(Event, #?MODULE{id = Id, watchers = Watchers}) ->
     lists:foreach(fun(To) -> To ! {baguette_engine, Id, Event} end, maps:keys(Watchers)).
 
-finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
-    maps:foreach(fun(Ref, {_, Node}) -> baguette_engine_remote_v1:forget(Node, Ref) end, Asks),
+finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D0) ->
+    D = log_end(Outcome, D0),
+    maps:foreach(fun(Ref, {_, Way}) -> forget(Way, Ref) end, Asks),
     _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
     ok = publish(Outcome, D),
     ok = baguette_engine_in_flight:show([]),
@@ -273,6 +351,22 @@ finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
     {next_state, finished,
         D#?MODULE{outcome = Outcome, asks = #{}, awaiting = [], watchers = #{}},
         Timers ++ Replies}.
+
+%% What happens is logged once, here; the generation's id goes with it as metadata.
+log(What, Facts, D) ->
+    ?LOG(level(What), Facts#{what => What}, ?LOG_META),
+    D.
+
+level(What) when What =:= failover; What =:= degraded; What =:= generation_failed -> warning;
+level(What) when What =:= state; What =:= step -> debug;
+level(_) -> info.
+
+log_end({done, #{who := Who, seconds := #{total := Seconds}, asked := Asked}}, D) ->
+    log(generation_done, #{who => Who, seconds => Seconds, asked => Asked}, D);
+log_end({failed, Reason}, D) ->
+    log(generation_failed, #{reason => Reason}, D);
+log_end({cancelled, Facts}, D) ->
+    log(generation_cancelled, Facts, D).
 
 reply({done, Result}) -> {ok, Result};
 reply({failed, Reason}) -> {error, Reason};

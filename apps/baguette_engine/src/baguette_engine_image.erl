@@ -4,7 +4,7 @@
 -module(baguette_engine_image).
 
 -export([new/0, routed/2, experts/1, routing/1]).
--export([row/2, give/3, answered/1]).
+-export([row/2, give/4, without/2, answered/1]).
 -export_type([image/0, expert/0]).
 
 -type expert() :: non_neg_integer().
@@ -35,6 +35,27 @@ routed(#{<<"latent">> := Latent, <<"experts">> := Experts, <<"weights">> := Weig
         routing = [Line | I#?MODULE.routing]
     }.
 
+%% @doc The image without this expert in this step, the other weights made to sum to what all did;
+%% and the part of the weight (0..1) that the expert had. `last': it has no other one.
+-spec without(expert(), image()) -> {Mass :: float(), image()} | last.
+without(_Expert, #?MODULE{experts = [_]}) ->
+    last;
+without(Expert, #?MODULE{experts = Experts, weights = Weights, routing = [Line | Before]} = I) ->
+    Sum = lists:sum(Weights),
+    Pairs = [Pair || {E, _} = Pair <- lists:zip(Experts, Weights), E =/= Expert],
+    {Kept, KeptWeights} = lists:unzip(Pairs),
+    Left = lists:sum(KeptWeights),
+    Raised = [W * Sum / Left || W <- KeptWeights],
+    Without = Line#{
+        experts := Kept, weights := Raised, lost => [Expert | maps:get(lost, Line, [])]
+    },
+    {(Sum - Left) / Sum, I#?MODULE{
+        experts = Kept,
+        weights = Raised,
+        velocities = maps:remove(Expert, I#?MODULE.velocities),
+        routing = [Without | Before]
+    }}.
+
 -spec experts(image()) -> [expert()].
 experts(#?MODULE{experts = Experts}) -> Experts.
 
@@ -46,18 +67,19 @@ routing(#?MODULE{routing = Routing}) -> lists:reverse(Routing).
 -spec row(map(), image()) -> map().
 row(Common, #?MODULE{latent = Latent}) -> Common#{<<"latent">> => Latent}.
 
-%% @doc Hand an expert's velocities, in the order of the rows, to the images that chose it.
--spec give(expert(), [binary()], [image()]) -> [image()].
-give(_Expert, [], Images) ->
-    Images;
-give(Expert, [Velocity | More], [#?MODULE{experts = Experts} = Image | Images]) ->
-    case lists:member(Expert, Experts) of
-        true ->
-            Given = (Image#?MODULE.velocities)#{Expert => Velocity},
-            [Image#?MODULE{velocities = Given} | give(Expert, More, Images)];
-        false ->
-            [Image | give(Expert, [Velocity | More], Images)]
-    end.
+%% @doc Hand an expert's velocities to the images with these numbers, in their order.
+-spec give(expert(), [non_neg_integer()], [binary()], [image()]) -> [image()].
+give(Expert, Numbers, Velocities, Images) ->
+    Given = maps:from_list(lists:zip(Numbers, Velocities)),
+    [
+        case Given of
+            #{Number := Velocity} ->
+                Image#?MODULE{velocities = (Image#?MODULE.velocities)#{Expert => Velocity}};
+            _ ->
+                Image
+        end
+     || {Number, Image} <- lists:zip(lists:seq(0, length(Images) - 1), Images)
+    ].
 
 %% @doc All the pipeline worker needs to advance it.
 -spec answered(image()) -> map().

@@ -3,7 +3,7 @@
 %% docs/internals/port.md lists them. Text is {text, Binary}: msgpack tells it from bytes.
 -module(baguette_engine_payload).
 
--export([encode/1, start/1, ask/5, advance/3, decode/2]).
+-export([encode/1, start/1, ask/5, advance/3, decode/3]).
 
 -type request() :: baguette_engine_request:request().
 
@@ -48,10 +48,10 @@ advance(Step, Images, Request) ->
     (steps(Request))#{step => Step, images => Answered}.
 
 %% @doc `Moved' are the images of the last `advance'.
--spec decode([map()], request()) -> map().
-decode(Moved, Request) ->
+-spec decode([map()], request(), baguette_engine_record:record()) -> map().
+decode(Moved, Request, Record) ->
     Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
-    #{latents => Latents, text => baguette_engine_result:texts(Request)}.
+    #{latents => Latents, text => baguette_engine_result:texts(Request, Record)}.
 
 steps(#{steps := Steps, top_k := full}) -> #{steps => Steps, top_k => nil};
 steps(#{steps := Steps, top_k := TopK}) -> #{steps => Steps, top_k => TopK}.

@@ -23,17 +23,19 @@
     top_k := pos_integer() | full,
     seed := non_neg_integer(),
     %% Canonical calls only: the picture's bytes do not depend on company.
-    deterministic := boolean()
+    deterministic := boolean(),
+    %% What becomes of it when nobody holds an expert for a while: it waits, does without it, fails.
+    on_missing := wait | degrade | fail
 }.
 -type reason() :: {bad_request, Field :: atom(), Got :: term(), Allowed :: binary()}.
 
 %% @doc Fill in the model's defaults and check every field.
 -spec new(map(), baguette_engine_model:model()) -> {ok, request()} | {error, reason()}.
 new(Options, #{defaults := Defaults, experts := Experts}) when is_map(Options) ->
-    Base = Defaults#{negative_prompt => <<>>, deterministic => true},
+    Base = Defaults#{negative_prompt => <<>>, deterministic => true, on_missing => wait},
     Given = maps:merge(Base, Options),
     Fields = [
-        prompt, negative_prompt, n, steps, guidance_scale, top_k, seed, deterministic
+        prompt, negative_prompt, n, steps, guidance_scale, top_k, seed, deterministic, on_missing
     ],
     case maps:keys(maps:without(Fields, Given)) of
         [] -> check(Fields, Given, length(Experts), #{});
@@ -81,7 +83,11 @@ field(top_k, Got, Experts) ->
 field(deterministic, Got, _) when is_boolean(Got) ->
     {ok, Got};
 field(deterministic, _, _) ->
-    <<"true or false">>.
+    <<"true or false">>;
+field(on_missing, Got, _) when Got =:= wait; Got =:= degrade; Got =:= fail ->
+    {ok, Got};
+field(on_missing, _, _) ->
+    <<"wait, degrade or fail">>.
 
 integer(Got, Low, High) when is_integer(Got), Got >= Low, Got =< High ->
     {ok, Got};

@@ -3,13 +3,13 @@
 %% of every step, and who answered what.
 -module(baguette_engine_result).
 
--export([new/4, seeds/1, texts/1]).
+-export([new/4, seeds/1, texts/2]).
 
 %% @doc `Encoded' and `Decoded' are the pipeline worker's answers (docs/internals/port.md), `Drawn'
 %% what the generation itself knows.
 -spec new(baguette_engine_request:request(), map(), [map()], map()) -> map().
 new(Request, Encoded, Decoded, #{calls := Calls, keys := Keys} = Drawn) ->
-    Asked = maps:with([seed, steps, guidance_scale, top_k, deterministic], Request),
+    Asked = maps:with([seed, steps, guidance_scale, top_k, deterministic, on_missing], Request),
     %% Only a simulated device says so.
     Simulated = [{simulated, true} || #{<<"simulated">> := true} <- [Encoded]],
     maps:merge(maps:merge(Drawn, maps:from_list(Simulated)), Asked#{
@@ -25,10 +25,29 @@ new(Request, Encoded, Decoded, #{calls := Calls, keys := Keys} = Drawn) ->
 -spec seeds(baguette_engine_request:request()) -> [non_neg_integer()].
 seeds(#{seed := Seed, n := N}) -> lists:seq(Seed, Seed + N - 1).
 
-%% @doc What each PNG carries: only what does not change from run to run, and not the prompt.
--spec texts(baguette_engine_request:request()) -> [#{atom() => {text, binary()}}].
-texts(Request) ->
-    [picture_text(Seed, Request) || Seed <- seeds(Request)].
+%% @doc What each PNG carries: only what does not change from run to run, and not the prompt; and
+%% where it was drawn without an expert, that it was.
+-spec texts(baguette_engine_request:request(), baguette_engine_record:record()) ->
+    [#{atom() => {text, binary()}}].
+texts(Request, Record) ->
+    #{degraded := Degraded} = baguette_engine_record:to_map(Record),
+    Numbered = lists:zip(lists:seq(0, maps:get(n, Request) - 1), seeds(Request)),
+    [
+        maps:merge(
+            picture_text(Seed, Request),
+            degraded([D || #{image := Image} = D <- Degraded, Image =:= Number])
+        )
+     || {Number, Seed} <- Numbered
+    ].
+
+degraded([]) ->
+    #{};
+degraded(Entries) ->
+    Steps = [
+        io_lib:format("step ~b without expert ~b (~.2f of its weight)", [Step + 1, Expert, Mass])
+     || #{step := Step, lost := [Expert], mass := Mass} <- Entries
+    ],
+    #{'baguette:degraded' => {text, iolist_to_binary(lists:join("; ", Steps))}}.
 
 picture_text(Seed, #{steps := Steps, guidance_scale := Scale, top_k := TopK}) ->
     maps:map(fun(_, Value) -> {text, Value} end, #{

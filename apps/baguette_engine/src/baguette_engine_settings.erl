@@ -19,6 +19,8 @@
     | max_waiting
     | generation_ms
     | ask_floor_ms
+    | missing_ms
+    | hung_ms
     | memory_mib
     | probe_file
     | probe_quiet_ms.
@@ -34,6 +36,8 @@
     max_waiting,
     generation_ms,
     ask_floor_ms,
+    missing_ms,
+    hung_ms,
     memory_mib,
     probe_file,
     probe_quiet_ms
@@ -86,6 +90,8 @@ valid(max_running, V) -> between(V, 1, 1024);
 valid(max_waiting, V) -> between(V, 0, 100000);
 valid(generation_ms, V) -> between(V, 1000, 86400000);
 valid(ask_floor_ms, V) -> between(V, 10, 3600000);
+valid(missing_ms, V) -> between(V, 0, 3600000);
+valid(hung_ms, V) -> between(V, 1000, 3600000);
 valid(memory_mib, undefined) -> true;
 valid(memory_mib, V) -> between(V, 1, 1 bsl 24);
 valid(probe_file, undefined) -> true;

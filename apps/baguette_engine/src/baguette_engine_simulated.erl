@@ -18,12 +18,12 @@
 -include_lib("kernel/include/logger.hrl").
 -define(LOG, #{domain => [baguette, engine]}).
 
--type outcome() ::
-    baguette_engine_simulated_model:outcome() | {error, {died, map()}}.
+-type outcome() :: baguette_engine_simulated_model:outcome().
 
 -record(call, {
     %% `boot' is answered to the owner; `nobody': cancelled while it was computed.
     to :: {pid(), reference()} | boot | nobody,
+    monitor :: reference() | undefined, % of who waits for it
     function :: atom(),
     payload :: binary(),
     arrived_us :: integer()
@@ -89,16 +89,21 @@ handle_cast({request, Ref, To, Call}, #?MODULE{waiting = Waiting} = S) ->
     {noreply, next(S#?MODULE{waiting = queue:in(arrived(Ref, To, Call), Waiting)})};
 handle_cast({when_idle, Ref, To, Call}, #?MODULE{idle = Idle} = S) ->
     {noreply, next(S#?MODULE{idle = queue:in(arrived(Ref, To, Call), Idle)})};
-handle_cast({cancel, Ref}, #?MODULE{waiting = Waiting, idle = Idle} = S) ->
-    Other = fun(#call{to = {_, R}}) -> R =/= Ref end,
-    Left = S#?MODULE{waiting = queue:filter(Other, Waiting), idle = queue:filter(Other, Idle)},
-    {noreply, unheard(Ref, Left)}.
+handle_cast({cancel, Ref}, S) ->
+    {noreply, dropped(fun(#call{to = To}) -> is_tuple(To) andalso element(2, To) =:= Ref end, S)}.
 
 arrived(Ref, To, {Function, Payload}) ->
-    #call{to = {To, Ref}, function = Function, payload = Payload, arrived_us = now_us()}.
+    #call{
+        to = {To, Ref}, monitor = erlang:monitor(process, To), function = Function,
+        payload = Payload, arrived_us = now_us()
+    }.
 
--spec handle_info({timeout, reference(), computed} | restart, #?MODULE{}) ->
-    {noreply, #?MODULE{}}.
+-spec handle_info(
+    {timeout, reference(), computed} | restart | {'DOWN', reference(), process, pid(), term()},
+    #?MODULE{}
+) -> {noreply, #?MODULE{}}.
+handle_info({'DOWN', Monitor, process, _, _}, S) ->
+    {noreply, dropped(fun(#call{monitor = M}) -> M =:= Monitor end, S)};
 handle_info({timeout, Timer, computed}, #?MODULE{computing = {Timer, Call, Outcome}} = S) ->
     {noreply, next(computed(Call, Outcome, S#?MODULE{computing = undefined}))};
 handle_info(restart, S) ->
@@ -188,7 +193,10 @@ died(Call, #?MODULE{owner = Owner, kind = Kind, waiting = Waiting, idle = Idle} 
     ?LOG_WARNING(#{what => simulated_worker_died, kind => Kind}, ?LOG),
     ok = answer(Call, {error, {died, #{exit_status => simulated}}}),
     ok = not_held(Idle),
-    Left = queue:filter(fun(#call{to = {To, _}}) -> To =/= Owner end, Waiting),
+    {Own, Others} =
+        lists:partition(fun(#call{to = {To, _}}) -> To =:= Owner end, queue:to_list(Waiting)),
+    ok = lists:foreach(fun forget/1, Own),
+    Left = queue:from_list(Others),
     Kept = case Kind of
         pipeline ->
             Left;
@@ -207,16 +215,35 @@ not_held(Calls) ->
         fun(Call) -> ok = answer(Call, {error, {not_held, #{}}}) end, queue:to_list(Calls)
     ).
 
+dropped(Is, #?MODULE{waiting = Waiting0, idle = Idle0} = S) ->
+    {Gone1, Waiting} = lists:partition(Is, queue:to_list(Waiting0)),
+    {Gone2, Idle} = lists:partition(Is, queue:to_list(Idle0)),
+    ok = lists:foreach(fun forget/1, Gone1 ++ Gone2),
+    unheard(Is, S#?MODULE{waiting = queue:from_list(Waiting), idle = queue:from_list(Idle)}).
+
 %% What is being computed is computed to its end: a device cannot be called back.
-unheard(Ref, #?MODULE{computing = {Timer, #call{to = {_, Ref}} = Call, Outcome}} = S) ->
-    S#?MODULE{computing = {Timer, Call#call{to = nobody}, Outcome}};
-unheard(_Ref, S) ->
+unheard(Is, #?MODULE{computing = {Timer, Call, Outcome}} = S) ->
+    case Is(Call) of
+        true ->
+            ok = forget(Call),
+            S#?MODULE{computing = {Timer, Call#call{to = nobody, monitor = undefined}, Outcome}};
+        false ->
+            S
+    end;
+unheard(_Is, S) ->
     S.
 
-answer(#call{to = {To, Ref}}, Answer) ->
+answer(#call{to = {To, Ref}} = Call, Answer) ->
+    ok = forget(Call),
     To ! {baguette_engine_worker, Ref, Answer},
     ok;
-answer(#call{to = nobody}, _Answer) ->
+answer(#call{}, _Answer) ->
+    ok.
+
+forget(#call{monitor = undefined}) ->
+    ok;
+forget(#call{monitor = Monitor}) ->
+    true = erlang:demonitor(Monitor, [flush]),
     ok.
 
 tell(#?MODULE{owner = Owner}, What) ->

@@ -23,7 +23,9 @@
 -type settings() :: baguette_engine_simulated_settings:settings().
 -type outcome() ::
     {ok, baguette_engine_msgpack:value()}
-    | {error, {baguette_engine_frame:error_class(), map()}}.
+    | {error, {baguette_engine_frame:error_class(), map()}}
+    %% The device died of it.
+    | {error, {died, map()}}.
 
 -record(memory, {
     loaded = [] :: [binary()],
@@ -174,12 +176,19 @@ velocity(#{<<"component">> := C, <<"rows">> := Rows} = Values, Settings, M0) ->
     case [H || H <- Named, not is_map_key({C, H}, M#memory.contexts)] of
         [] ->
             Us = rows_us(Count, maps:get(<<"canonical">>, Values), Settings),
-            Velocities = [guided(C, Row, Settings) || Row <- Rows],
-            Answer = #{velocities => Velocities, micros => Us},
-            {Us, {ok, Answer}, M#memory{calls = M#memory.calls + 1}};
+            {Us, computed(C, Rows, Us, Settings), M#memory{calls = M#memory.calls + 1}};
         Unknown ->
             {0, {ok, #{unknown => [{text, H} || H <- Unknown]}}, M}
     end.
+
+computed(C, Rows, Us, #{poison := Poison} = Settings) ->
+    case Poison =/= none andalso lists:any(fun(Row) -> asks_for(Poison, Row) end, Rows) of
+        true -> {error, {died, #{}}};
+        false -> {ok, #{velocities => [guided(C, R, Settings) || R <- Rows], micros => Us}}
+    end.
+
+asks_for(Prompt, #{<<"context">> := Hash}) ->
+    Hash =:= hex(hash({text, unicode:characters_to_binary(Prompt)})).
 
 named(#{<<"context">> := Context, <<"null">> := Null}) -> [Context, Null].
 

@@ -35,7 +35,9 @@
     %% All times are divided by it: 0.1 is a straggler.
     speed := number(),
     %% What becomes of every expert call: `died' is the death of the worker at the call's end.
-    fail := none | baguette_engine_frame:error_class() | died
+    fail := none | baguette_engine_frame:error_class() | died,
+    %% An expert call for this prompt is the death of the worker at its end.
+    poison := none | unicode:chardata()
 }.
 
 -define(CLASSES, [
@@ -57,7 +59,8 @@ defaults() ->
         restart_ms => 1000,
         skew => 0.5,
         speed => 1.0,
-        fail => none
+        fail => none,
+        poison => none
     }.
 
 -spec model() -> model().
@@ -124,6 +127,8 @@ one(skew, Value) -> (is_number(Value) andalso Value >= 0 andalso Value =< 10) or
 one(speed, Value) ->
     (is_number(Value) andalso Value >= 0.001 andalso Value =< 1000) orelse "0.001..1000";
 one(fail, Value) -> lists:member(Value, ?CLASSES) orelse io_lib:format("one of ~0p", [?CLASSES]);
+one(poison, none) -> true;
+one(poison, Value) -> is_text(Value) orelse "none or a prompt";
 one(Key, Value) ->
     case lists:member(Key, ?TIMES) of
         true -> within(Value, 0, 3600000000);
@@ -144,6 +149,13 @@ blob_bytes(Value) ->
 within(Value, Low, High) ->
     (is_integer(Value) andalso Value >= Low andalso Value =< High) orelse
         io_lib:format("an integer in ~b..~b", [Low, High]).
+
+is_text(Value) when is_list(Value); is_binary(Value) ->
+    try is_binary(unicode:characters_to_binary(Value))
+    catch error:badarg -> false
+    end;
+is_text(_) ->
+    false.
 
 is_name(Value) when is_list(Value); is_binary(Value) ->
     re:run(Value, "^[a-z0-9_-]{1,64}$", [{capture, none}, dollar_endonly]) =:= match;

@@ -9,10 +9,12 @@
 %%
 %% A call is asynchronous: `request/4' returns a reference at once and the caller later gets
 %% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'. At most ?WINDOW frames
-%% are with the OS process; the rest waits here, where it can be cancelled. What is not urgent goes
-%% through `when_idle/4': it is sent alone, and only while nothing else is here; whatever comes
-%% meanwhile waits for that one call at most, so such calls are short. The owner is told
+%% are with the OS process; the rest waits here, where it can be cancelled. The calls of a caller
+%% that dies, or whose node is gone, are cancelled. What is not urgent goes through `when_idle/4':
+%% it is sent alone, and only while nothing else is here; whatever comes meanwhile waits for that
+%% one call at most, so such calls are short. The owner is told
 %% `{baguette_engine_worker, Pid, {booted, Function, Payload} | up | down | {failed, Reason}}'.
+%% A process that is hung (baguette_engine_watchdog) is killed, and that is a death like any other.
 %% Where the setting `device' says `simulated', baguette_engine_simulated takes the same orders.
 -module(baguette_engine_worker).
 -behaviour(gen_server).
@@ -25,14 +27,14 @@
 
 -include_lib("kernel/include/logger.hrl").
 
-%% One computing, one read ahead: the OS process never waits for its next call.
--define(WINDOW, 2).
 -define(BACKOFF_MS, 100).
 -define(MAX_BACKOFF_MS, 10000).
 %% Dead this often in a row before its boot calls were answered: it will not start by itself.
 -define(FAILED_STARTS, 3).
 %% A process that lived this long starts again without a growing backoff.
 -define(HEALTHY_MS, 60000).
+%% Answered at once by a process that has nothing else to do.
+-define(ARE_YOU_THERE, {stats, <<128>>}).
 -define(LOG, #{domain => [baguette, engine]}).
 
 -type options() :: #{
@@ -41,7 +43,9 @@
     python := file:filename_all(),
     env := [{string(), string() | false}],
     %% Called in order after every start, before any request: {Function, Payload}.
-    boot := [{atom(), binary()}]
+    boot := [{atom(), binary()}],
+    %% Without any CPU time for so long, with something to do: hung.
+    hung_ms := pos_integer()
 }.
 %% What the owner is told when the OS process does not come up; it is tried again all the same.
 -type failure() ::
@@ -54,13 +58,6 @@
     | {cancel, reference()}.
 -type answer() :: {ok, binary()} | {error, {error_class(), map()}}.
 
--record(call, {
-    ref :: reference(),
-    to :: pid(),
-    function :: atom(),
-    payload :: binary()
-}).
-
 -record(?MODULE, {
     owner :: pid(),
     options :: options(),
@@ -71,11 +68,8 @@
     backoff_ms = ?BACKOFF_MS :: pos_integer(),
     %% Boot calls not yet answered; requests wait until there are none.
     boot = [] :: [{atom(), binary()}],
-    next_id = 0 :: non_neg_integer(),
-    in_flight = #{} :: #{non_neg_integer() => #call{} | boot},
-    waiting = queue:new() :: queue:queue(#call{}),
-    %% Not urgent: taken one at a time, when all of the above is empty.
-    idle = queue:new() :: queue:queue(#call{}),
+    calls = baguette_engine_calls:new() :: baguette_engine_calls:calls(),
+    watch :: baguette_engine_watchdog:watch(),
     deaths = 0 :: non_neg_integer(),
     %% Deaths since it was last up, and the reason once it is told that it does not start.
     failed_starts = 0 :: non_neg_integer(),
@@ -117,9 +111,16 @@ stop(Worker) ->
 %% gen_server
 
 -spec init({pid(), options()}) -> {ok, #?MODULE{}, {continue, start}}.
-init({Owner, Options}) ->
+init({Owner, #{kind := Kind, hung_ms := HungMs} = Options}) ->
     process_flag(trap_exit, true),
-    {ok, #?MODULE{owner = Owner, options = Options}, {continue, start}}.
+    ok = say_unwatched(Kind),
+    Watch = baguette_engine_watchdog:new(HungMs),
+    {ok, #?MODULE{owner = Owner, options = Options, watch = Watch}, {continue, start}}.
+
+say_unwatched(Kind) ->
+    _ = baguette_engine_watchdog:is_possible() orelse
+        ?LOG_NOTICE(#{what => worker_not_watched, kind => Kind, why => no_proc}, ?LOG),
+    ok.
 
 -spec handle_continue(start, #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_continue(start, S) ->
@@ -132,40 +133,40 @@ handle_call(overview, _From, S) ->
             kind => maps:get(kind, S#?MODULE.options),
             os_pid => S#?MODULE.os_pid,
             state => phase(S),
-            in_flight => map_size(S#?MODULE.in_flight),
-            waiting => queue:len(S#?MODULE.waiting),
+            in_flight => baguette_engine_calls:in_flight(S#?MODULE.calls),
+            waiting => baguette_engine_calls:waiting(S#?MODULE.calls),
             deaths => S#?MODULE.deaths
         },
         S}.
 
 -spec handle_cast(order(), #?MODULE{}) -> {noreply, #?MODULE{}}.
-handle_cast({request, Ref, To, {Function, Payload}}, S) ->
-    Call = #call{ref = Ref, to = To, function = Function, payload = Payload},
-    {noreply, send_more(S#?MODULE{waiting = queue:in(Call, S#?MODULE.waiting)})};
-handle_cast({when_idle, Ref, To, {Function, Payload}}, S) ->
-    Call = #call{ref = Ref, to = To, function = Function, payload = Payload},
-    {noreply, send_more(S#?MODULE{idle = queue:in(Call, S#?MODULE.idle)})};
-handle_cast({cancel, Ref}, S) ->
-    Other = fun(Call) -> Call#call.ref =/= Ref end,
-    Waiting = queue:filter(Other, S#?MODULE.waiting),
-    Idle = queue:filter(Other, S#?MODULE.idle),
-    Dropped = maps:filter(fun(_, Call) -> is_ref(Call, Ref) end, S#?MODULE.in_flight),
-    Ids = maps:keys(Dropped),
-    ok = lists:foreach(fun(Id) -> send(S, baguette_engine_frame:cancel(Id)) end, Ids),
-    %% A dropped call is never answered, so its place in the window is given back here.
-    InFlight = maps:without(Ids, S#?MODULE.in_flight),
-    {noreply, send_more(S#?MODULE{waiting = Waiting, idle = Idle, in_flight = InFlight})}.
+handle_cast({cancel, Ref}, #?MODULE{calls = Calls} = S) ->
+    {noreply, dropped(baguette_engine_calls:cancel(Ref, Calls), S)};
+handle_cast({When, Ref, To, Call}, #?MODULE{calls = Calls} = S) ->
+    {noreply, send_more(S#?MODULE{
+        calls = baguette_engine_calls:take(When, {Ref, To, Call}, Calls)
+    })}.
 
 -spec handle_info(
     {port(), {data, binary()} | {exit_status, integer()}}
     | {'EXIT', pid() | port(), term()}
+    | {'DOWN', reference(), process, pid(), term()}
+    | {timeout, reference(), look}
     | restart,
     #?MODULE{}
 ) -> {noreply, #?MODULE{}} | {stop, term(), #?MODULE{}}.
 handle_info({Port, {data, Frame}}, #?MODULE{port = Port} = S) ->
     {noreply, received(baguette_engine_frame:decode(Frame), S)};
 handle_info({Port, {exit_status, Status}}, #?MODULE{port = Port} = S) ->
-    {noreply, died(Status, S#?MODULE{os_pid = undefined})};
+    {noreply, died(#{exit_status => Status}, S#?MODULE{os_pid = undefined})};
+handle_info({'EXIT', Port, Reason}, #?MODULE{port = Port} = S) ->
+    %% Written to before its death was known: the port has ended with epipe, and with it the hope of
+    %% an exit status.
+    {noreply, died(#{exit_status => Reason}, S#?MODULE{os_pid = undefined})};
+handle_info({timeout, Timer, look}, #?MODULE{os_pid = OsPid} = S) when is_integer(OsPid) ->
+    {noreply, seen(baguette_engine_watchdog:look(Timer, OsPid, S#?MODULE.watch), S)};
+handle_info({'DOWN', Monitor, process, _, _}, #?MODULE{calls = Calls} = S) ->
+    {noreply, dropped(baguette_engine_calls:asker_gone(Monitor, Calls), S)};
 handle_info(restart, #?MODULE{port = undefined} = S) ->
     {noreply, start_process(S)};
 handle_info({'EXIT', Owner, _Reason}, #?MODULE{owner = Owner} = S) ->
@@ -183,7 +184,7 @@ terminate(_Reason, S) ->
 -spec format_status(gen_server:format_status()) -> gen_server:format_status().
 format_status(Status) ->
     baguette_engine_private:status(Status, fun(S) ->
-        S#?MODULE{waiting = queue:new(), idle = queue:new(), in_flight = #{}, boot = []}
+        S#?MODULE{calls = baguette_engine_calls:new(), boot = []}
     end).
 
 %% The OS process
@@ -213,51 +214,37 @@ start_process(#?MODULE{options = Options} = S) ->
             again(failed({python_not_started, #{python => Python, reason => Reason}}, S))
     end.
 
-died(Status, S) ->
+died(How, S) ->
     #?MODULE{options = #{kind := Kind}, port = Port} = S,
-    ?LOG_WARNING(#{what => worker_died, kind => Kind, exit_status => Status}, ?LOG),
+    ?LOG_WARNING(How#{what => worker_died, kind => Kind}, ?LOG),
     catch port_close(Port),
     ok = tell(S, down),
-    again(counted(Status, forsake(Status, S#?MODULE{
-        port = undefined, os_pid = undefined, deaths = S#?MODULE.deaths + 1
-    }))).
+    again(counted(How, S#?MODULE{
+        port = undefined,
+        os_pid = undefined,
+        deaths = S#?MODULE.deaths + 1,
+        watch = baguette_engine_watchdog:off(S#?MODULE.watch),
+        calls = baguette_engine_calls:forsake(How, S#?MODULE.owner, rest(Kind), S#?MODULE.calls)
+    })).
 
-%% The process computes in order, so it died of the first call in flight; the rest had not begun.
-forsake(Status, #?MODULE{owner = Owner, in_flight = InFlight, waiting = Waiting} = S) ->
-    InOrder = [Call || {_, #call{} = Call} <- lists:sort(maps:to_list(InFlight))],
-    {First, Rest} = lists:split(min(1, length(InOrder)), InOrder),
-    Died = {error, {died, #{exit_status => Status}}},
-    lists:foreach(fun(Call) -> answer(Call, Died) end, [C || C <- First, C#call.to =/= Owner]),
-    Left = [Call || Call <- Rest ++ queue:to_list(Waiting), Call#call.to =/= Owner],
-    S1 = refuse_idle({not_held, #{}}, S#?MODULE{
-        in_flight = #{}, waiting = queue:from_list(Left)
-    }),
-    case S#?MODULE.options of
-        #{kind := expert} -> refuse_all({not_held, #{}}, S1);
-        #{kind := pipeline} -> S1
-    end.
-
-refuse_all(Reason, #?MODULE{waiting = Waiting} = S) ->
-    lists:foreach(fun(Call) -> answer(Call, {error, Reason}) end, queue:to_list(Waiting)),
-    refuse_idle(Reason, S#?MODULE{waiting = queue:new()}).
-
-refuse_idle(Reason, #?MODULE{idle = Idle} = S) ->
-    lists:foreach(fun(Call) -> answer(Call, {error, Reason}) end, queue:to_list(Idle)),
-    S#?MODULE{idle = queue:new()}.
+%% Nobody else has our pipeline; another node may hold the expert.
+rest(pipeline) -> wait;
+rest(expert) -> not_held.
 
 %% A process that dies before it was up has told nobody why: after a few of them this one does.
-counted(_Status, #?MODULE{boot = []} = S) ->
+counted(_How, #?MODULE{boot = []} = S) ->
     S;
-counted(Status, #?MODULE{failed_starts = Before} = S) when Before + 1 >= ?FAILED_STARTS ->
+counted(How, #?MODULE{failed_starts = Before} = S) when Before + 1 >= ?FAILED_STARTS ->
     #?MODULE{options = #{kind := Kind}} = S,
-    Facts = #{worker => Kind, exit_status => Status, times => Before + 1},
+    Facts = How#{worker => Kind, times => Before + 1},
     failed({worker_not_started, Facts}, S#?MODULE{failed_starts = Before + 1});
-counted(_Status, #?MODULE{failed_starts = Before} = S) ->
+counted(_How, #?MODULE{failed_starts = Before} = S) ->
     S#?MODULE{failed_starts = Before + 1}.
 
 failed(Reason, S) ->
     ok = tell(S, {failed, Reason}),
-    refuse_all(Reason, S#?MODULE{failure = Reason}).
+    Calls = baguette_engine_calls:refuse(Reason, S#?MODULE.calls),
+    S#?MODULE{failure = Reason, calls = Calls}.
 
 again(#?MODULE{started_ms = Started, backoff_ms = Backoff} = S) ->
     Now = case now_ms() - Started > ?HEALTHY_MS of
@@ -276,47 +263,69 @@ kill(#?MODULE{port = Port, os_pid = OsPid}) ->
     catch port_close(Port),
     ok.
 
+%% A process that hangs
+
+seen({stale, _}, S) ->
+    S;
+seen({Verdict, Watch}, #?MODULE{calls = Calls} = S) ->
+    case baguette_engine_calls:is_busy(Calls) of
+        true -> judged(Verdict, S#?MODULE{watch = Watch});
+        false -> S#?MODULE{watch = baguette_engine_watchdog:off(Watch)}
+    end.
+
+judged(hung, S) ->
+    hung(S);
+judged(alive, #?MODULE{calls = Calls} = S) ->
+    case baguette_engine_calls:is_in_doubt(Calls) of
+        true -> send_own(?ARE_YOU_THERE, are_you_there, S);
+        false -> S
+    end.
+
+hung(#?MODULE{options = #{kind := Kind, hung_ms := Ms}, os_pid = OsPid} = S) ->
+    ?LOG_WARNING(#{what => worker_hung, kind => Kind, os_pid => OsPid, idle_ms => Ms}, ?LOG),
+    kill(S),
+    died(#{exit_status => killed, hung => true}, S).
+
 %% Calls
+
+dropped({Ids, Calls}, S) ->
+    ok = lists:foreach(fun(Id) -> send(S, baguette_engine_frame:cancel(Id)) end, Ids),
+    send_more(S#?MODULE{calls = Calls}).
 
 send_more(#?MODULE{port = undefined} = S) ->
     S;
-send_more(#?MODULE{boot = [{Function, Payload} | _], in_flight = InFlight} = S) when
-    map_size(InFlight) =:= 0
-->
-    send_call(Function, Payload, boot, S);
-send_more(#?MODULE{boot = []} = S) ->
-    case map_size(S#?MODULE.in_flight) < ?WINDOW andalso queue:out(S#?MODULE.waiting) of
-        {{value, Call}, Waiting} -> send_more(send_call(Call, S#?MODULE{waiting = Waiting}));
-        {empty, _} -> send_idle(S);
-        false -> S
-    end;
-send_more(S) ->
-    S.
-
-send_idle(#?MODULE{in_flight = InFlight, idle = Idle} = S) ->
-    case map_size(InFlight) =:= 0 andalso queue:out(Idle) of
-        {{value, Call}, Rest} -> send_call(Call, S#?MODULE{idle = Rest});
+send_more(#?MODULE{boot = [First | _], calls = Calls} = S) ->
+    case baguette_engine_calls:in_flight(Calls) of
+        0 -> send_own(First, boot, S);
         _ -> S
+    end;
+send_more(#?MODULE{boot = [], calls = Calls0} = S) ->
+    case baguette_engine_calls:next(Calls0) of
+        {send, Id, Call, Calls} -> send_more(send_call(Id, Call, S#?MODULE{calls = Calls}));
+        none -> S
     end.
 
-send_call(#call{function = Function, payload = Payload} = Call, S) ->
-    send_call(Function, Payload, Call, S).
+send_own(Call, What, #?MODULE{calls = Calls0} = S) ->
+    {Id, Calls} = baguette_engine_calls:sent(What, Calls0),
+    send_call(Id, Call, S#?MODULE{calls = Calls}).
 
-send_call(Function, Payload, Call, #?MODULE{next_id = Id, in_flight = InFlight} = S) ->
+send_call(Id, {Function, Payload}, #?MODULE{watch = Watch} = S) ->
     send(S, baguette_engine_frame:call(Id, entry_module(S), Function, Payload)),
-    S#?MODULE{next_id = Id + 1, in_flight = InFlight#{Id => Call}}.
+    S#?MODULE{watch = baguette_engine_watchdog:on(Watch)}.
 
 entry_module(#?MODULE{options = #{kind := pipeline}}) -> 'baguette.worker.pipeline_entry';
 entry_module(#?MODULE{options = #{kind := expert}}) -> 'baguette.worker.expert_entry'.
 
 %% A process that does not read must not stop this one from reading its own messages, so the port is
 %% never busy (see start_process) and nosuspend says so once more.
+send(#?MODULE{port = undefined}, _Frame) ->
+    ok;
 send(#?MODULE{port = Port}, Frame) ->
     try
         true = erlang:port_command(Port, Frame, [nosuspend]),
         ok
     catch
-        %% The port closed under us: its exit status is on its way and says so to everybody.
+        %% The port closed under us: its end is on its way and says so to everybody.
         error:badarg -> ok
     end.
 
@@ -331,16 +340,16 @@ received({message, _}, S) ->
 received(malformed, S) ->
     ?LOG_ERROR(#{what => malformed_frame, from => worker}, ?LOG),
     kill(S),
-    died(malformed_frame, S).
+    died(#{exit_status => malformed_frame}, S).
 
-answered(Id, Answer, #?MODULE{in_flight = InFlight} = S) ->
-    case maps:take(Id, InFlight) of
-        {boot, Rest} ->
-            send_more(boot_answered(Answer, S#?MODULE{in_flight = Rest}));
-        {Call, Rest} ->
-            ok = answer(Call, Answer),
-            send_more(S#?MODULE{in_flight = Rest});
-        error ->
+answered(Id, Answer, #?MODULE{calls = Calls0, watch = Watch} = S) ->
+    case baguette_engine_calls:answered(Id, Answer, Calls0) of
+        {What, Calls} ->
+            Well = S#?MODULE{calls = Calls, watch = baguette_engine_watchdog:answered(Watch)},
+            send_more(case What of boot -> boot_answered(Answer, Well); _ -> Well end);
+        stray ->
+            %% Answered twice, or to nobody: it does no harm, but this process is not sound.
+            ?LOG_WARNING(#{what => stray_answer, call => Id}, ?LOG),
             S
     end.
 
@@ -351,7 +360,7 @@ boot_answered({error, Reason}, #?MODULE{options = #{kind := Kind}} = S) ->
     %% Most likely the weights: say so, and try again at the pace of the backoff.
     ?LOG_ERROR(#{what => worker_boot_failed, kind => Kind, reason => Reason}, ?LOG),
     kill(S),
-    died(boot_failed, failed(Reason, S)).
+    died(#{exit_status => boot_failed}, failed(Reason, S)).
 
 up(#?MODULE{boot = []} = S) ->
     ok = tell(S, up),
@@ -359,16 +368,9 @@ up(#?MODULE{boot = []} = S) ->
 up(S) ->
     S.
 
-answer(#call{to = To, ref = Ref}, Answer) ->
-    To ! {?MODULE, Ref, Answer},
-    ok.
-
 tell(#?MODULE{owner = Owner}, What) ->
     Owner ! {?MODULE, self(), What},
     ok.
-
-is_ref(#call{ref = Ref}, Ref) -> true;
-is_ref(_, _) -> false.
 
 phase(#?MODULE{failure = Reason}) when Reason =/= none -> {failed, Reason};
 phase(#?MODULE{port = undefined}) -> restarting;

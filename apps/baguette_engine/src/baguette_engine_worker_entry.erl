@@ -13,7 +13,8 @@ options(Kind, Boot) ->
         device => device(),
         python => baguette_engine_settings:get(python),
         env => env(),
-        boot => Boot
+        boot => Boot,
+        hung_ms => baguette_engine_settings:get(hung_ms)
     }.
 
 %% @doc A payload that names this node's model directory and thread count.

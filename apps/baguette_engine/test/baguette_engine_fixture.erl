@@ -3,7 +3,8 @@
 %% For the Common Test suites of this room and of those above it.
 -module(baguette_engine_fixture).
 
--export([start/1, start/2, start_simulated/1, model/1, python/0, stop/0, ready/0, until/1]).
+-export([start/1, start/2, start_simulated/1, stop/0]).
+-export([build/1, model/1, python/0, run_python/1, ready/0, serving/0, until/1]).
 
 -define(WAIT_MS, 60000).
 
@@ -12,18 +13,39 @@
 start(Dir) ->
     start(Dir, #{}).
 
-%% @doc The same, with other settings of the engine.
+%% @doc The same, with other settings of the engine. A model that was built before is taken as it
+%% is, damage and all.
 -spec start(Dir :: file:filename(), #{atom() => term()}) -> ok.
 start(Dir, More) ->
     Model = model(Dir),
-    Python = python(),
-    Log = Model ++ ".log",
-    Build = [Python, " -m baguette.families.paris.tiny ", Model, " > ", Log, " 2>&1 || cat ", Log],
-    [] = os:cmd(lists:flatten(Build)),
+    ok = case filelib:is_dir(Model) of
+        true -> ok;
+        false -> build(Dir)
+    end,
     Settings = #{
-        model_dir => Model, python => Python, pipeline => eager, max_running => 1, max_waiting => 1
+        model_dir => Model, python => python(), pipeline => eager, max_running => 1,
+        max_waiting => 1
     },
     start_with(maps:merge(Settings, More)).
+
+%% @doc Make the model, with its manifest.
+-spec build(Dir :: file:filename()) -> ok.
+build(Dir) ->
+    Model = model(Dir),
+    ok = run_python(["-m baguette.families.paris.tiny ", Model]),
+    Write = "from pathlib import Path; from baguette.manifest import write; write(Path('~ts'))",
+    run_python(["-c \"", io_lib:format(Write, [Model]), "\""]).
+
+%% @doc Run this checkout's Python; what it prints is the error.
+-spec run_python(Arguments :: iodata()) -> ok.
+run_python(Arguments) ->
+    Line = lists:flatten(io_lib:format("out=$(~ts ~ts 2>&1) || echo \"$out\"", [
+        python(), Arguments
+    ])),
+    case os:cmd(Line) of
+        [] -> ok;
+        Printed -> error({python_failed, Printed})
+    end.
 
 %% @doc The same engine without Python and without a model.
 -spec start_simulated(Device :: map()) -> ok.
@@ -41,7 +63,7 @@ start_with(Engine) ->
     ok = set(baguette_cluster, #{component_module => baguette_engine_component}),
     ok = set(baguette_engine, Engine),
     {ok, _} = application:ensure_all_started(baguette_engine),
-    until(fun ready/0).
+    until(fun serving/0).
 
 %% @doc Where the model of `start(Dir)' lies.
 -spec model(file:filename()) -> file:filename().
@@ -65,8 +87,21 @@ stop() ->
 %% @doc Whether a request could be served at once.
 -spec ready() -> boolean().
 ready() ->
-    baguette_engine:health() =:= ok andalso baguette_engine:experts() =/= [] andalso
-        [] =:= [W || #{state := State} = W <- baguette_engine:workers(), State =/= ready].
+    baguette_engine:health() =:= ok andalso baguette_engine:experts() =/= [] andalso are_up().
+
+%% @doc Ready, or as ready as this model lets it be.
+-spec serving() -> boolean().
+serving() ->
+    case baguette_engine_model:get() of
+        {ok, #{refused := [_ | _], on_disk := OnDisk}} ->
+            Ready = [C || #{component := C, holders := [_ | _]} <- baguette_engine:experts()],
+            length(Ready) =:= length(OnDisk) andalso are_up();
+        _ ->
+            ready()
+    end.
+
+are_up() ->
+    [] =:= [W || #{state := State} = W <- baguette_engine:workers(), State =/= ready].
 
 runs(Os) ->
     case file:read_file("/proc/" ++ integer_to_list(Os) ++ "/stat") of

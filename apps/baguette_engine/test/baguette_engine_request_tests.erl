@@ -24,6 +24,7 @@ defaults_come_from_the_model_test() ->
             guidance_scale => 2.5,
             top_k => 2,
             seed => 999,
+            on_missing => wait,
             deterministic => true
         }},
         new(#{})
@@ -35,7 +36,7 @@ bounds_are_taken_test_() ->
      || {Field, Value} <- [
             {n, 1}, {n, 64}, {steps, 1}, {steps, 250}, {seed, 0}, {seed, 1 bsl 62},
             {guidance_scale, 1}, {guidance_scale, 30.0}, {top_k, 1}, {top_k, 3}, {top_k, full},
-            {deterministic, false}, {negative_prompt, "rouge"}
+            {deterministic, false}, {on_missing, degrade}, {negative_prompt, "rouge"}
         ]
     ].
 

@@ -27,6 +27,8 @@ worker_test_() ->
         fun a_slow_device_is_slow_from_the_next_call_on/0,
         fun a_cancelled_call_is_not_answered/0,
         fun a_device_told_to_fail_fails_with_that_class/0,
+        fun a_poisoned_prompt_is_the_death_of_its_worker_and_no_other_is/0,
+        fun calls_of_a_dead_caller_are_not_computed/0,
         fun a_dead_worker_answers_as_a_real_one_and_starts_again/0,
         fun settings_that_cannot_be_are_refused_by_name/0,
         fun a_change_of_the_model_is_refused/0,
@@ -180,6 +182,28 @@ a_device_told_to_fail_fails_with_that_class() ->
     ok = baguette_engine:simulate(#{fail => none}),
     ?assertMatch({ok, _}, answer(call(Worker, velocity, ask([], 1)))).
 
+a_poisoned_prompt_is_the_death_of_its_worker_and_no_other_is() ->
+    Worker = holding(),
+    ok = baguette_engine:simulate(#{poison => "another"}),
+    ?assertMatch({ok, #{<<"velocities">> := _}}, answer(call(Worker, velocity, ask(all, 2)))),
+    ok = baguette_engine:simulate(#{poison => "a"}),
+    ?assertMatch({error, {died, _}}, answer(call(Worker, velocity, ask([], 2)))).
+
+calls_of_a_dead_caller_are_not_computed() ->
+    ok = device(#{batch_us => 200000}),
+    Worker = holding(),
+    Self = self(),
+    Caller = spawn(fun() ->
+        _ = [call(Worker, velocity, ask(all, 1)) || _ <- lists:seq(1, 5)],
+        Self ! asked,
+        receive never -> ok end
+    end),
+    receive asked -> ok end,
+    exit(Caller, kill),
+    {ok, #{<<"calls">> := Calls}} = answer(call(Worker, stats, #{})),
+    ?assertEqual(1, Calls),
+    ?assertEqual({monitors, []}, process_info(Worker, monitors)).
+
 a_dead_worker_answers_as_a_real_one_and_starts_again() ->
     Worker = start(expert, [{inventory, #{}}]),
     [{booted, inventory, _}, up] = [told(Worker), told(Worker)],
@@ -204,6 +228,7 @@ settings_that_cannot_be_are_refused_by_name() ->
     end,
     Named = [
         {"row_us", #{row_us => -1}}, {"speed", #{speed => 0}}, {"fail", #{fail => oops}},
+        {"poison", #{poison => [none]}},
         {"colour", #{colour => red}}, {"latent_bytes", #{model => #{latent_bytes => 33}}},
         {"name", #{model => #{name => "A/B"}}}, {"top_k", #{model => #{experts => 1, top_k => 2}}},
         {"map", #{model => 7}}, {"Map", none}

@@ -6,6 +6,7 @@
 
 -define(FLOOR_MS, 1000).
 -define(LATE_US, 1000001).
+-define(MISSING_US, 2000000).
 -define(PASSED_OVER_US, 500001).
 
 %% --- the way
@@ -64,7 +65,7 @@ a_dead_worker_is_replaced_by_the_next_holder_test_() ->
             [{No, a, _, Payload}] = asks(W0),
             W1 = on({answered, No, {error, {Class, #{}}}}, W0),
             ?assertMatch([{_, b, _, Payload}], asks(W1)),
-            Failover = #{expert => 0, step => 0, from => a, to => b, why => Why},
+            Failover = #{expert => 0, step => 0, from => a, to => b, why => Why, at_us => 0},
             ?assertEqual([Failover], published(failover, W1))
         end)
      || {Class, Why} <- [
@@ -72,6 +73,7 @@ a_dead_worker_is_replaced_by_the_next_holder_test_() ->
             {device_lost, died},
             {out_of_memory, out_of_memory},
             {failure, failure},
+            {not_finite, not_finite},
             {not_held, not_held},
             {unreachable, unreachable}
         ]
@@ -108,7 +110,7 @@ without_a_holder_it_waits_and_says_why_test() ->
     W1 = on({lost, a}, with(#{0 => []}, W0)),
     ?assertEqual([], asks(W1)),
     ?assertMatch([#{expert := 0, reason := {nobody, <<"e0">>}}], published(waiting, W1)),
-    ?assertEqual([], effects(on(tick, W1))),
+    ?assertEqual([], effects(on(tick, after_us(600000, W1)))),
     W2 = on(holders, with(#{0 => [b]}, W1)),
     ?assertMatch([{_, b, _, _}], asks(W2)),
     ?assertMatch({call, advance, _}, last(answer_all(W2))).
@@ -147,9 +149,57 @@ a_late_call_goes_elsewhere_and_its_answer_is_ignored_test() ->
     [{Late, a, _, _}] = asks(W0),
     ?assertEqual([], effects(on(tick, after_us(?FLOOR_MS * 500, W0)))),
     W1 = on(tick, after_us(?LATE_US, W0)),
+    [{No, b, _, _}] = asks(W1),
+    ?assertMatch([#{why := late, from := a, to := b}], published(failover, W1)),
+    W2 = on({answered, No, {ok, velocities(0, [0])}}, W1),
+    ?assertMatch({call, advance, _}, last(W2)),
+    ?assert(lists:member({forget, Late, a}, effects(W2))),
+    ?assertEqual([], effects(on({answered, Late, {ok, velocities(0, [0])}}, W2))).
+
+who_was_frozen_judges_nobody_by_it_test() ->
+    W0 = on({thawed, 9000000}, after_us(9000000, asking([[0]], #{0 => [a, b]}))),
+    ?assertEqual([], effects(on(tick, W0))),
+    ?assertEqual([], effects(on(tick, after_us(?LATE_US - 10, W0)))),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(?LATE_US, W0)))).
+
+a_late_call_that_is_answered_after_all_counts_test() ->
+    W0 = asking([[0]], #{0 => [a, b]}),
+    [{First, a, _, _}] = asks(W0),
+    W1 = on(tick, after_us(?LATE_US, W0)),
+    [{Second, b, _, _}] = asks(W1),
+    W2 = on({answered, First, {ok, velocities(0, [0])}}, W1),
+    ?assertMatch({call, advance, _}, last(W2)),
+    ?assert(lists:member({forget, Second, b}, effects(W2))).
+
+when_two_holders_are_silent_the_third_is_asked_and_then_nobody_test() ->
+    W0 = asking([[0]], #{0 => [a, b, c, d]}),
+    W1 = on(tick, after_us(?LATE_US, W0)),
+    W2 = on(tick, after_us(4 * ?LATE_US, W1)),
+    ?assertMatch([{_, c, _, _}], asks(W2)),
+    W3 = on(tick, after_us(16 * ?LATE_US, W2)),
+    ?assertMatch({[], [#{reason := {late, _}}]}, {asks(W3), published(waiting, W3)}).
+
+who_is_suspect_is_asked_no_more_and_may_still_answer_test() ->
+    W0 = asking([[0]], #{0 => [a, b]}),
+    [{First, a, _, _}] = asks(W0),
+    W1 = on({suspect, a}, W0),
     ?assertMatch([{_, b, _, _}], asks(W1)),
-    ?assert(lists:member({forget, Late, a}, effects(W1))),
-    ?assertEqual([], effects(on({answered, Late, {ok, velocities(0, [0])}}, W1))).
+    ?assertMatch([#{why := suspect, from := a, to := b}], published(failover, W1)),
+    ?assertMatch({call, advance, _}, last(on({answered, First, {ok, velocities(0, [0])}}, W1))),
+    ?assertEqual([], effects(on({suspect, c}, W1))).
+
+a_suspect_whom_nobody_can_replace_is_waited_for_until_somebody_comes_test() ->
+    W0 = asking([[0]], #{0 => [a]}),
+    W1 = on({suspect, a}, with(#{0 => []}, W0)),
+    ?assertMatch({[], [#{reason := {suspect, a}}]}, {asks(W1), published(waiting, W1)}),
+    W2 = on(holders, with(#{0 => [b]}, W1)),
+    ?assertMatch([{_, b, _, _}], asks(W2)).
+
+a_dead_holder_is_not_replaced_where_another_has_the_call_already_test() ->
+    W0 = asking([[0]], #{0 => [a, b, c]}),
+    W1 = on({suspect, a}, W0),
+    W2 = on({lost, a}, W1),
+    ?assertMatch({[], [#{why := lost, from := a, to := b}]}, {asks(W2), published(failover, W2)}).
 
 a_late_call_that_nobody_else_could_answer_is_waited_for_test() ->
     W0 = asking([[0]], #{0 => [a]}),
@@ -168,13 +218,148 @@ a_call_of_many_images_is_given_more_time_test() ->
     ?assertEqual([], effects(on(tick, after_us(2 * ?LATE_US, W0)))),
     ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(3 * ?LATE_US, W0)))).
 
+who_can_be_reached_by_way_of_others_only_is_asked_through_them_test() ->
+    W0 = asking([[0]], #{0 => [{z, a}, {z, b}]}),
+    [{First, {z, a}, _, _}] = asks(W0),
+    W1 = on({answered, First, {error, {unreachable, #{}}}}, W0),
+    [{Second, {z, b}, _, _}] = asks(W1),
+    ?assertMatch([#{from := z, to := z, why := unreachable}], published(failover, W1)),
+    ?assertEqual([], asks(on({lost, z}, W1))),
+    ?assertEqual([], asks(on(tick, after_us(?LATE_US, W1)))),
+    W2 = on({lost, b}, W1),
+    ?assertMatch([#{why := lost}], published(failover, W2)),
+    W3 = on({answered, Second, {ok, velocities(0, [0])}}, W1),
+    ?assertMatch({call, advance, _}, last(W3)).
+
+whose_link_is_silent_is_asked_by_way_of_others_test() ->
+    W0 = asking([[0]], #{0 => [z]}),
+    W1 = on({suspect, z}, with(#{0 => [{z, a}]}, W0)),
+    ?assertMatch([{_, {z, a}, _, _}], asks(W1)),
+    ?assertMatch([#{why := suspect, from := z, to := z}], published(failover, W1)).
+
+%% --- another one besides
+
+a_slow_call_is_hedged_within_the_budget_and_the_loser_is_forgotten_test() ->
+    W0 = asking([[0]], budget(1.5, #{0 => [a, b]})),
+    [{First, a, _, _}] = asks(W0),
+    ?assertEqual([], effects(on(tick, after_us(149000, W0)))),
+    W1 = on(tick, after_us(151000, W0)),
+    [{Second, b, _, _}] = asks(W1),
+    ?assertMatch([#{expert := 0, from := a, to := b, at_us := 151000}], published(hedge, W1)),
+    ?assert(lists:member(hedged, effects(W1))),
+    ?assertEqual([], published(failover, W1)),
+    W2 = on({answered, Second, {ok, velocities(0, [0])}}, W1),
+    ?assert(lists:member({forget, First, a}, effects(W2))),
+    [{paced, b, _, exact}, {paced, a, Ratio, at_least}] = paced(W2),
+    ?assert(Ratio > 1.5).
+
+a_call_is_hedged_once_test() ->
+    W0 = on(tick, after_us(151000, asking([[0]], budget(1.5, #{0 => [a, b, c]})))),
+    ?assertEqual([], asks(on(tick, after_us(400000, W0)))).
+
+without_a_budget_nobody_is_asked_besides_until_there_is_one_test() ->
+    W0 = on(tick, after_us(210000, asking([[0]], budget(none, #{0 => [a, b]})))),
+    ?assertEqual([], asks(W0)),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(101000, budget(1.5, #{}, W0))))).
+
+what_only_one_holds_is_not_hedged_test() ->
+    W0 = asking([[0]], budget(1.5, #{0 => [a]})),
+    ?assertEqual([], asks(on(tick, after_us(151000, W0)))).
+
+the_clock_is_wanted_when_something_is_due_test() ->
+    #{generation := S, now := Now} = asking([[0]], budget(1.5, #{0 => [a, b]})),
+    ?assertEqual(Now + 150000, baguette_engine_step:next_us(S)).
+
+%% --- too much for one
+
+a_call_too_large_is_halved_and_then_asked_of_somebody_else_test() ->
+    W0 = asking([[0], [0], [0]], #{0 => [a, b]}),
+    W1 = fail_next({out_of_memory, #{}}, W0),
+    ?assertMatch([{0, [<<"l0">>, <<"l1">>]}, {0, [<<"l2">>]}], asked_rows(W1)),
+    ?assertEqual([], published(failover, W1)),
+    [Two, {No, Node, _, _}] = asks(W1),
+    W2 = on({answered, No, {error, {out_of_memory, #{}}}}, W1),
+    [{_, Other, _, #{rows := [_]}}] = asks(W2),
+    ?assertNotEqual(Node, Other),
+    Last = on_each(fun(A, W) -> answer_all([A], W) end, [Two | asks(W2)], W2),
+    {call, advance, #{images := Images}} = last(Last),
+    ?assertMatch([#{velocities := [[0, <<"v0-1">>]]}, #{velocities := [[0, <<"v0-2">>]]},
+        #{velocities := [[0, <<"v0-1">>]]}], Images).
+
+an_image_too_large_for_three_is_told_test() ->
+    Fail = fun(W) -> fail_next({out_of_memory, #{message => <<"m">>}}, W) end,
+    W = Fail(Fail(Fail(asking([[0]], #{0 => [a, b, c, d]})))),
+    ?assertMatch([{failed, {out_of_memory, #{expert := 0, times := 3}}}], effects(W)).
+
+after_the_second_death_images_go_alone_and_the_guilty_one_is_named_test() ->
+    Died = fun(W) -> fail_next({died, #{}}, W) end,
+    W0 = Died(asking([[0], [0]], #{0 => [a, b, c]})),
+    ?assertMatch([{0, [<<"l0">>, <<"l1">>]}], asked_rows(W0)),
+    W1 = Died(W0),
+    ?assertMatch([{0, [<<"l0">>]}, {0, [<<"l1">>]}], asked_rows(W1)),
+    [First, {No, _, _, _}] = asks(W1),
+    W2 = answer_all([First], W1),
+    W3 = on({answered, No, {error, {died, #{}}}}, W2),
+    ?assertMatch(
+        [{failed, {expert_call_died, #{expert := 0, images := [1], deaths := 3}}}], effects(W3)
+    ).
+
+what_is_not_finite_twice_fails_and_at_once_where_nobody_else_has_it_test() ->
+    Fail = fun(W) -> fail_next({not_finite, #{}}, W) end,
+    ?assertMatch(
+        [{failed, {not_finite, #{expert := 0}}}], effects(Fail(asking([[0]], #{0 => [a]})))
+    ),
+    ?assertMatch(
+        [{failed, {not_finite, #{expert := 0, times := 2}}}],
+        effects(Fail(Fail(asking([[0]], #{0 => [a, b, c]}))))
+    ).
+
+%% --- an expert that nobody holds
+
+who_does_without_says_what_it_lost_test() ->
+    W0 = missing(degrade, [[0, 1]], #{0 => [a], 1 => []}),
+    W1 = on(tick, after_us(?MISSING_US - 1, W0)),
+    ?assertEqual([], published(degraded, W1)),
+    W2 = answer_all(asks(W0), on(tick, after_us(?MISSING_US, W0))),
+    ?assertMatch({call, advance, #{images := [
+        #{experts := [0], weights := [1.0], velocities := [[0, _]]}
+    ]}}, last(W2)),
+    Waited = on(tick, after_us(?MISSING_US, W0)),
+    ?assertEqual(
+        [#{step => 0, image => 0, lost => [1], mass => 0.5}], published(degraded, Waited)
+    ).
+
+when_all_others_have_answered_the_loss_ends_the_round_test() ->
+    W0 = answer_all(missing(degrade, [[0, 1]], #{0 => [a], 1 => []})),
+    ?assertMatch({call, advance, _}, last(on(tick, after_us(?MISSING_US, W0)))).
+
+the_last_expert_of_an_image_is_waited_for_test() ->
+    W0 = missing(degrade, [[0, 1], [1]], #{0 => [], 1 => []}),
+    W1 = on(tick, after_us(?MISSING_US, W0)),
+    ?assertMatch([#{image := 0, lost := [0]}], published(degraded, W1)),
+    W2 = on(holders, with(#{1 => [b]}, W1)),
+    ?assertMatch([{1, [<<"l0">>, <<"l1">>]}], asked_rows(W2)).
+
+who_would_rather_fail_fails_with_the_reason_test() ->
+    W0 = answer_all(missing(fail, [[0, 1]], #{0 => [a], 1 => []})),
+    ?assertEqual([], effects(on(tick, after_us(?MISSING_US - 1, W0)))),
+    ?assertMatch(
+        {failed, {no_holder, #{expert := 1, why := {nobody, <<"e1">>}}}},
+        last(on(tick, after_us(?MISSING_US, W0)))
+    ).
+
+who_holds_another_version_is_named_test() ->
+    W0 = asking([[0]], #{<<"e0">> => [{a, <<"old">>}, {b, <<"new">>}]}),
+    W1 = on({lost, a}, with(#{<<"e0">> => [{b, <<"new">>}]}, W0)),
+    ?assertMatch([#{reason := {another_version, [b]}}], published(waiting, W1)).
+
 what_cannot_be_helped_fails_at_once_test_() ->
     [
         ?_assertMatch(
             [{failed, {Class, #{expert := 0}}}],
             effects(fail_next({Class, #{}}, asking([[0, 1]], #{0 => [a, b], 1 => [a]})))
         )
-     || Class <- [bad_input, bad_weights, not_finite]
+     || Class <- [bad_input, bad_weights]
     ].
 
 one_picture_never_mixes_keys_test() ->
@@ -241,13 +426,18 @@ world(Given) ->
     Request = maps:merge(
         #{
             prompt => <<"a star">>, negative_prompt => <<>>, n => 1, steps => 2,
-            guidance_scale => 2.0, top_k => 2, seed => 7, deterministic => true
+            guidance_scale => 2.0, top_k => 2, seed => 7, deterministic => true,
+            on_missing => wait
         },
         Given
     ),
     Experts = [<<"e0">>, <<"e1">>, <<"e2">>],
     #{
-        generation => baguette_engine_step:new(<<"g">>, Request, Experts, ?FLOOR_MS),
+        generation => baguette_engine_step:new(<<"g">>, Request, Experts, #{
+            ask_floor_ms => ?FLOOR_MS, missing_ms => ?MISSING_US div 1000
+        }),
+        hedge => none,
+        expected_us => 100000000, % so that nothing is slow
         now => 5000,
         holders => maps:from_list([{Expert, [{a, <<"key">>}]} || Expert <- Experts]),
         effects => []
@@ -256,8 +446,12 @@ world(Given) ->
 %% One image a list of experts, at the first ask.
 asking(Experts) -> asking(Experts, #{}).
 
+asking(Experts, {Hedge, Holders}) ->
+    asking_in(Experts, budget(Hedge, Holders, world(#{n => length(Experts)})));
 asking(Experts, Holders) ->
-    W = with(Holders, world(#{n => length(Experts)})),
+    asking_in(Experts, with(Holders, world(#{n => length(Experts)}))).
+
+asking_in(Experts, W) ->
     on({called, {ok, routed(Experts)}}, on({called, {ok, encoded()}}, on(begin_now, W))).
 
 with(Holders, #{holders := Before} = W) ->
@@ -272,9 +466,16 @@ held(Component, Holders, All) ->
 after_us(Us, #{now := Now} = W) -> W#{now := Now + Us}.
 
 on(Event, #{generation := S0, now := Now, holders := Holders} = W) ->
+    #{hedge := Hedge, expected_us := Expected} = W,
     View = #{
         now_us => Now,
-        holders => fun(Component, Own) -> idle_first(Own, maps:get(Component, Holders, [])) end,
+        hedge => fun() -> Hedge end,
+        holders => fun(Component, Own) ->
+            [
+                (way(Way))#{key => Key, expected_us => Expected, call_us => Expected}
+             || {Way, Key} <- idle_first(Own, maps:get(Component, Holders, []))
+            ]
+        end,
         why_missing => fun(Component) -> {nobody, Component} end
     },
     {S, Effects} = baguette_engine_step:event(Event, View, S0),
@@ -314,7 +515,27 @@ fail_next(Error, W) ->
     [{No, _, _, _} | _] = asks(W),
     on({answered, No, {error, Error}}, W).
 
-effects(#{effects := Effects}) -> Effects.
+way({Node, Via}) -> #{node => Node, via => Via};
+way(Node) -> #{node => Node}.
+
+effects(#{effects := Effects}) -> [E || E <- Effects, not is_paced(E)].
+
+is_paced({paced, _, _, _}) -> true;
+is_paced(_) -> false.
+
+paced(#{effects := Effects}) -> lists:filter(fun is_paced/1, Effects).
+
+on_each(Fun, Items, W) -> lists:foldl(Fun, W, Items).
+
+%% A generation that has such a policy and waits.
+missing(Policy, Experts, Holders) ->
+    W = with(Holders, world(#{n => length(Experts), on_missing => Policy})),
+    on({called, {ok, routed(Experts)}}, on({called, {ok, encoded()}}, on(begin_now, W))).
+
+%% A world where calls are expected to take 100 ms.
+budget(Hedge, Holders) -> {Hedge, Holders}.
+
+budget(Hedge, Holders, W) -> with(Holders, W#{hedge := Hedge, expected_us := 100000}).
 last(W) -> lists:last(effects(W)).
 phase(#{generation := S}) -> baguette_engine_step:phase(S).
 published(Kind, W) -> [Facts || {publish, {K, Facts}} <- effects(W), K =:= Kind].

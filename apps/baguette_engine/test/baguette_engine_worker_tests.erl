@@ -6,6 +6,7 @@
 -include_lib("eunit/include/eunit.hrl").
 
 -define(WAIT_MS, 60000).
+-define(HUNG_MS, 2000).
 -define(STATS, {stats, <<128>>}).
 
 worker_test_() ->
@@ -19,8 +20,14 @@ worker_test_() ->
         fun what_is_not_urgent_waits_for_all_that_is/0,
         fun what_is_not_urgent_goes_one_at_a_time_and_an_ask_passes_the_rest/0,
         fun what_is_not_urgent_is_refused_when_its_process_dies/0,
+        fun a_stopped_process_is_killed_and_its_call_has_died/0,
+        fun a_stopped_process_is_found_out_though_its_calls_were_cancelled/0,
+        fun a_process_that_goes_on_in_time_is_left_alone/0,
+        fun a_process_that_hangs_in_a_boot_call_is_killed/0,
+        fun calls_of_a_dead_caller_are_dropped/0,
         fun stopping_leaves_no_process/0,
         fun the_process_goes_with_its_owners_owner/0,
+        fun a_process_that_dies_as_it_is_written_to_is_a_death/0,
         fun a_failed_boot_call_says_why_and_is_tried_again/0,
         fun dead_at_every_start_is_told_after_three/0,
         fun a_python_that_is_not_there_is_told_at_once/0
@@ -126,6 +133,73 @@ what_is_not_urgent_is_refused_when_its_process_dies() ->
     ?assertMatch({error, {not_held, _}}, answer(Idle)),
     ok = baguette_engine_worker:stop(Worker).
 
+a_stopped_process_is_killed_and_its_call_has_died() ->
+    {Worker, Os} = stopped(?HUNG_MS),
+    [First, Rest] = [call(Worker, ?STATS) || _ <- [1, 2]],
+    ?assertEqual({error, {died, #{exit_status => killed, hung => true}}}, answer(First)),
+    ?assertMatch({error, {not_held, _}}, answer(Rest)),
+    gone(Os),
+    {ok, _} = answer(call(Worker, ?STATS)),
+    ?assertMatch(#{deaths := 1, state := ready}, overview(Worker)),
+    ok = baguette_engine_worker:stop(Worker).
+
+a_stopped_process_is_found_out_though_its_calls_were_cancelled() ->
+    {Worker, Os} = stopped(?HUNG_MS),
+    Ref = call(Worker, self(), ?STATS),
+    ok = baguette_engine_worker:cancel(Worker, Ref),
+    ?assertEqual(down, told(Worker)),
+    gone(Os),
+    ?assertEqual(none, answered(Ref)),
+    ok = baguette_engine_worker:stop(Worker).
+
+%% Nothing that it was told meanwhile is lost. Its answer to the cancelled call is nobody's.
+a_process_that_goes_on_in_time_is_left_alone() ->
+    {Worker, Os} = stopped(60000),
+    [Late, Ref] = [call(Worker, self(), ?STATS) || _ <- [1, 2]],
+    ok = baguette_engine_worker:cancel(Worker, Late),
+    signal(Os, "CONT"),
+    {ok, _} = answer(Ref),
+    ?assertEqual(none, answered(Late)),
+    ?assertMatch(#{deaths := 0, os_pid := Os, in_flight := 0}, overview(Worker)),
+    ok = baguette_engine_worker:stop(Worker).
+
+a_process_that_hangs_in_a_boot_call_is_killed() ->
+    Worker = start(expert, python(), [warm()], ?HUNG_MS),
+    #{os_pid := Os} = overview(Worker),
+    signal(Os, "STOP"),
+    ?assertEqual(down, told(Worker)),
+    gone(Os),
+    ?assertMatch({booted, warm, _}, told(Worker)),
+    ?assertEqual(up, told(Worker)),
+    ok = baguette_engine_worker:stop(Worker).
+
+%% One of them is with the process, one read ahead, the rest waits.
+calls_of_a_dead_caller_are_dropped() ->
+    {Worker, Os} = stopped(60000),
+    Self = self(),
+    Caller = spawn(fun() ->
+        [call(Worker, self(), ?STATS) || _ <- lists:seq(1, 5)],
+        Self ! {asked, overview(Worker)},
+        receive never -> ok end
+    end),
+    receive {asked, About} -> ?assertMatch(#{in_flight := 2, waiting := 3}, About) end,
+    exit(Caller, kill),
+    %% The process is stopped: they are gone unanswered.
+    ok = until_empty(Worker, erlang:monotonic_time(millisecond) + ?WAIT_MS),
+    Ref = call(Worker, self(), ?STATS),
+    signal(Os, "CONT"),
+    {ok, _} = answer(Ref),
+    ?assertEqual({monitors, []}, process_info(Worker, monitors)),
+    ok = baguette_engine_worker:stop(Worker).
+
+until_empty(Worker, Until) ->
+    case overview(Worker) of
+        #{in_flight := 0, waiting := 0} -> ok;
+        _ ->
+            ?assert(erlang:monotonic_time(millisecond) < Until),
+            until_empty(Worker, Until)
+    end.
+
 stopping_leaves_no_process() ->
     Worker = start([]),
     {ok, _} = answer(call(Worker, ?STATS)),
@@ -145,6 +219,20 @@ the_process_goes_with_its_owners_owner() ->
     Os = receive {os, Pid} -> Pid end,
     exit(Owner, kill),
     gone(Os).
+
+%% A port that is written to when nobody can read any more ends without an exit status.
+a_process_that_dies_as_it_is_written_to_is_a_death() ->
+    Script = string:trim(os:cmd("mktemp")),
+    Closed = Script ++ ".closed",
+    Text = "#!/bin/sh\nexec 3<&-\n: > " ++ Closed ++ "\nsleep 2\n",
+    ok = file:write_file(Script, Text),
+    ok = file:change_mode(Script, 8#700),
+    Worker = start(expert, Script, []),
+    there(Closed),
+    ?assertMatch({error, {died, _}}, answer(call(Worker, ?STATS))),
+    ?assertEqual(down, told(Worker)),
+    ok = baguette_engine_worker:stop(Worker),
+    [ok = file:delete(File) || File <- [Script, Closed]].
 
 a_failed_boot_call_says_why_and_is_tried_again() ->
     Payload = baguette_engine_msgpack:encode(#{model_dir => {text, <<"/nowhere">>}}),
@@ -177,10 +265,21 @@ start(Boot) ->
     start(expert, python(), Boot).
 
 start(Kind, Python, Boot) ->
+    start(Kind, Python, Boot, 60000).
+
+start(Kind, Python, Boot, HungMs) ->
     {ok, Worker} = baguette_engine_worker:start_link(#{
-        kind => Kind, python => Python, env => [], boot => Boot
+        kind => Kind, python => Python, env => [], boot => Boot, hung_ms => HungMs
     }),
     Worker.
+
+%% A process that has answered a call, and then stopped.
+stopped(HungMs) ->
+    Worker = start(expert, python(), [], HungMs),
+    {ok, _} = answer(call(Worker, ?STATS)),
+    #{os_pid := Os} = overview(Worker),
+    signal(Os, "STOP"),
+    {Worker, Os}.
 
 python() -> baguette_engine_checkout:path([".venv", "bin", "python"]).
 
@@ -239,6 +338,12 @@ told(Worker) ->
 signal(Os, Name) ->
     [] = os:cmd("kill -" ++ Name ++ " " ++ integer_to_list(Os)),
     ok.
+
+there(File) -> there(File, erlang:monotonic_time(millisecond) + ?WAIT_MS).
+
+there(File, Until) ->
+    ?assert(erlang:monotonic_time(millisecond) < Until),
+    filelib:is_file(File) orelse there(File, Until).
 
 %% Gone is no longer running: who reaps it, and when, is the system's affair.
 gone(Os) -> gone(Os, erlang:monotonic_time(millisecond) + ?WAIT_MS).

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 
 from baguette.worker import expert_entry, pipeline_entry
 from baguette.worker.frame import FrameReader, FrameWriter
@@ -24,10 +25,12 @@ ENTRIES = {"pipeline": pipeline_entry.ENTRIES, "expert": expert_entry.ENTRIES}
 
 
 class JsonLines(logging.Formatter):
-    """One JSON line a record, under 4 KB."""
+    """One JSON line a record, under 4 KB; fields as in a node's log (docs/internals/events.md)."""
 
     def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {
+            "at": at.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "what": record.getMessage()[:2000],
@@ -55,7 +58,8 @@ def main() -> None:
         die_with_parent()
     try:
         reader, writer = FrameReader(READ_FD), FrameWriter(WRITE_FD)
-        os.fstat(WRITE_FD)
+        for fd in (READ_FD, WRITE_FD):  # what a library starts must not have our stream
+            os.set_inheritable(fd, False)
     except OSError:
         parser.error("descriptors 3 and 4 are not open; this program is started by a Baguette node")
     os.dup2(2, 1)

@@ -12,6 +12,8 @@ import struct
 import threading
 from collections.abc import Sequence
 
+from baguette.errors import BadInput
+
 MAX_FRAME = 256 << 20
 
 
@@ -60,8 +62,10 @@ class FrameWriter:
         self._lock = threading.Lock()
 
     def write(self, pieces: Sequence[bytes]) -> None:
-        """Write the pieces as one frame."""
+        """Write the pieces as one frame; BadInput, and nothing written, when it is too large."""
         size = sum(len(piece) for piece in pieces)
+        if size > MAX_FRAME:
+            raise BadInput(f"an answer of {size} bytes, at most {MAX_FRAME}: ask for less at once")
         frame = b"".join((struct.pack(">I", size), *pieces))
         with self._lock:
             view = memoryview(frame)

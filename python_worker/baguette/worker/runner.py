@@ -113,15 +113,12 @@ class Runner:
             entry = self._entry(call)
             with computing():
                 result = entry(*call.args)
-            answer: tuple[Any, ...] = (Atom("r"), call.id, result)
+            self._writer.write(encode((Atom("r"), call.id, result)))
         except Exception as error:  # the boundary: every failure becomes an answer with a class
-            answer = (Atom("e"), call.id, _describe(error))
             log.warning("call %s failed: %s: %s", call.target, type(error).__name__, error)
-            self._writer.write(encode(answer))
+            self._writer.write(encode((Atom("e"), call.id, _describe(error))))
             if port_class(error) == DeviceLost.name:
                 os._exit(EXIT_DEVICE_LOST)
-            return
-        self._writer.write(encode(answer))
 
     def _entry(self, call: Call) -> EntryPoint:
         entry = self._entries.get(call.target)

@@ -1,0 +1,175 @@
+"""What trials are made on: a running cluster, a request, and its pictures when nothing is wrong.
+
+A trial (launcher/trials.py) does harm at one step of a generation; here is how it waits for the
+cluster to be whole, whom it may harm, and how a record is made of what came of it. Times are from
+the harm, by our clock, to what the requesting node wrote down, by the same machine's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from launcher.control import Event
+from launcher.drawing import Drawing, Request, Result, pixels
+from launcher.nodes import index_of, node_name
+from launcher.processes import Refused
+from launcher.simulated import LOOK_SECONDS, Fleet, expert
+
+WHOLE_SECONDS = 240.0
+# A holder whose worker died three times in a minute loses that expert: then the next is harmed.
+STRIKES, STRIKES_SECONDS = 2, 60.0
+GAVE_UP = ("reached_max_restart_intensity", "expert_worker_failed", "pipeline_worker_failed")
+Holders = dict[int, list[str]]
+Record = dict[str, Any]
+
+
+class Ground:
+    """A cluster that is whole, and a request whose undisturbed pictures are known."""
+
+    def __init__(self, fleet: Fleet, request: Request) -> None:
+        self.fleet = fleet
+        self.request = request
+        self.nodes = len(fleet.cluster.nodes)
+        undisturbed = self.begin().result()
+        self.pixels = pixels(undisturbed)
+        self.chosen = [
+            {expert for image in undisturbed["routing"] for expert in image[step]["experts"]}
+            for step in range(undisturbed["steps"])
+        ]
+        self._struck: dict[int, list[float]] = {}
+
+    def begin(self, **more: Any) -> Drawing:
+        """Ask the first node for the pictures."""
+        return Drawing(self.fleet.control, {**self.request, **more})
+
+    def same(self, result: Result) -> bool:
+        """Whether these are the undisturbed pictures."""
+        return pixels(result) == self.pixels
+
+    def whole(self, enough: Callable[[Holders], bool] = lambda h: all(h.values())) -> Holders:
+        """Who may be asked for what, once all living nodes are linked and `enough` hold enough."""
+        nodes = len(self.fleet.cluster.alive())
+        deadline = time.monotonic() + WHOLE_SECONDS
+        while True:
+            figures = self.fleet.figures()
+            linked = [f for f in figures if f["linked"] == nodes - 1]
+            holders = holders_of(figures)
+            if len(linked) == nodes and enough(holders):
+                return holders
+            if time.monotonic() > deadline:
+                raise Refused(
+                    f"the cluster was not whole again in {WHOLE_SECONDS:.0f} s: {len(linked)} of "
+                    f"{nodes} nodes linked, holders {holders} (logs: {self.fleet.cluster.run})"
+                )
+            time.sleep(LOOK_SECONDS)
+
+    def replicated(self, step: int, spare_requester: bool = False) -> Holders:
+        """The same, once this step asks for an expert whose holder may be lost."""
+
+        def enough(holders: Holders) -> bool:
+            return any(
+                len(holders[expert]) > 1 and not self._weak(holders[expert], spare_requester)
+                for expert in self.chosen[step]
+            )
+
+        return self.whole(enough)
+
+    def victim(
+        self, event: Event, holders: Holders, spare_requester: bool = False
+    ) -> tuple[int, int] | None:
+        """Of those whom this step asks: an expert that others hold too, and the node's number."""
+        asked = {int(expert): index_of(name) for expert, name in event["asked"].items()}
+        fit = [
+            (self._strikes(index), expert, index)
+            for expert, index in asked.items()
+            if len(holders[expert]) > 1 and not (spare_requester and index == 0)
+        ]
+        fewest = min(fit, default=None)
+        if fewest is None or fewest[0] >= STRIKES:
+            return None
+        return fewest[1], fewest[2]
+
+    def strike(self, index: int) -> None:
+        """Remember that this node's worker was killed."""
+        self._struck.setdefault(index, []).append(time.monotonic())
+
+    def _strikes(self, index: int) -> int:
+        since = time.monotonic() - STRIKES_SECONDS
+        return sum(at > since for at in self._struck.get(index, []))
+
+    def _weak(self, names: list[str], spare_requester: bool) -> bool:
+        """Nobody of them may be harmed now; the first is the one that will be asked."""
+        first = index_of(names[0])
+        return self._strikes(first) >= STRIKES or (spare_requester and first == 0)
+
+    def record(self, fault: str, result: Result, **more: Any) -> Record:
+        """What came of a trial whose generation ended as it should."""
+        return {
+            "fault": fault,
+            "lost": False,
+            "same_pixels": self.same(result),
+            "extra_calls": result["asked"] - len(result["calls"]),
+            "failovers": len(result["failovers"]),
+            "hedges": len(result["hedges"]),
+            **more,
+        }
+
+    def mended(self) -> list[str]:
+        """Until every node's expert worker is up again and every expert can be lost again."""
+        deadline = time.monotonic() + WHOLE_SECONDS
+        self.whole(lambda holders: all(len(names) > 1 for names in holders.values()))
+        while True:
+            states = {f["node"]: expert(f)["state"] for f in self.fleet.figures()}
+            if set(states.values()) == {"ready"} and len(states) == self.nodes:
+                return list(states)
+            if time.monotonic() > deadline:
+                raise Refused(f"not every expert worker came back: {states}")
+            time.sleep(LOOK_SECONDS)
+
+    def gave_up(self) -> list[str]:
+        """Lines of the nodes' logs in which a supervisor, or an owner of a worker, gave up."""
+        logs = [self.fleet.cluster.log(index) for index in range(self.nodes)]
+        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+        return [line for line in lines if any(word in line for word in GAVE_UP)]
+
+
+def lost(fault: str, refusal: Refused, **more: Any) -> Record:
+    """What came of a trial whose generation did not end as it should."""
+    return {"fault": fault, "lost": True, "why": str(refusal), **more}
+
+
+def holders_of(figures: list[dict[str, Any]]) -> Holders:
+    """Whom the requester would ask for each expert, best first."""
+    first = next((f for f in figures if f["node"] == node_name(0)), None)
+    if first is None:
+        return {}
+    return {expert["expert"]: expert["holders"] for expert in first["experts"]}
+
+
+def asked_instead(at: float, result: Result, name: str) -> Event | None:
+    """The first time from then on that somebody was asked in place of this node, or besides it."""
+    moved = [e for e in (*result["failovers"], *result["hedges"]) if e["from"] == name]
+    later = [entry for entry in moved if since(at, result, entry["at_us"]) >= 0]
+    return min(later, key=lambda entry: entry["at_us"], default=None)
+
+
+def since(at: float, result: Result, at_us: float) -> float:
+    """Milliseconds from `at` to a moment of this generation."""
+    return round((result["began_us"] + at_us) / 1000 - at * 1000, 2)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, 95th percentile (the least that 95 in 100 do not exceed) and maximum."""
+    ordered = sorted(values)
+    rank = -(-95 * len(ordered) // 100)
+    return {"p50": median(ordered), "p95": ordered[rank - 1], "max": ordered[-1]}
+
+
+def step_end_us(result: Result, step: int) -> float:
+    """When the last of a step's calls was answered."""
+    calls = [call for call in result["calls"] if call["step"] == step]
+    end: float = max(call["at_us"] + 1000 * call["ms"] for call in calls)
+    return end
