@@ -96,7 +96,7 @@ bench: build ## cluster against the single-process pipeline, milliseconds per st
 bench-cluster: build ## what clusters of 8 and 64 nodes cost at rest, comings, goings (15 minutes)
 	@$(PY) scripts/bench_cluster.py
 
-bench-reliability: build ## what a fault costs a picture, fault by fault (25 minutes)
+bench-reliability: build ## what a fault costs a picture, fault by fault (35 minutes)
 	@$(PY) scripts/bench_reliability.py
 
 train-mini: setup ## make weights/paris-mini again (about 90 minutes on two cores)

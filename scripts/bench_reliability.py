@@ -2,7 +2,7 @@
 
 Clusters of real nodes with real Python workers and a tiny untrained model are started on this
 machine and harmed in the middle of a generation, at one step after the other (launcher/trials.py).
-Where a device is simulated the row says so. Called by `make bench-reliability` (about 25 minutes).
+Where a device is simulated the row says so. Called by `make bench-reliability` (about 35 minutes).
 Prints a table in Markdown and writes every trial to out/bench_reliability.json. PORT comes from the
 environment, as for scripts/cluster.py.
 """

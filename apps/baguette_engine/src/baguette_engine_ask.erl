@@ -197,7 +197,8 @@ ask_holder(#{node := Node, key := Key} = Holder, #{now_us := Now, hedge := Hedge
     #?MODULE{next_no = No, keys = Keys, patience = Patience} = S,
     E = baguette_engine_part:expert(Part),
     Images = baguette_engine_part:images(Part),
-    Expected = expected_us(Holder, length(Images)),
+    Own = own_calls(Node, Part, S),
+    Expected = baguette_engine_pace:expected_us(Holder, Own, length(Images)),
     Call = (maps:with([via], Holder))#{
         no => No, node => Node, asked_us => Now, expected_us => Expected,
         hedge_us => hedge_at(Now, Expected, Hedge()),
@@ -211,7 +212,8 @@ ask_holder(#{node := Node, key := Key} = Holder, #{now_us := Now, hedge := Hedge
 sent(#?MODULE{next_no = No, record = Record} = S) ->
     S#?MODULE{next_no = No + 1, record = baguette_engine_record:asked(Record)}.
 
-expected_us(#{expected_us := One, call_us := Call}, Images) -> max(1, One + (Images - 1) * Call).
+own_calls(Node, InHand, #?MODULE{parts = Parts}) ->
+    length([1 || P <- [InHand | Parts], #{node := N} <- baguette_engine_part:calls(P), N =:= Node]).
 
 %% The budget may be there again by then.
 hedge_at(Now, Expected, none) -> Now + 2 * Expected;

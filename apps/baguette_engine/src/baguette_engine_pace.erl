@@ -8,7 +8,7 @@
 
 -export([table/0, asked/0, hedged/0, answered/3, hedge/0, in_order/1]).
 %% Pure
--export([faded/2, learnt/3, quantile/2, merged/2]).
+-export([expected_us/3, faded/2, learnt/3, quantile/2, merged/2]).
 
 %% What is learnt of a node fades: one that was slow is tried again.
 -define(HALF_LIFE_US, 30000000).
@@ -81,6 +81,15 @@ ratio(Node, Now) ->
 typical() ->
     [{typical, Typical}] = ets:lookup(?MODULE, typical),
     Typical.
+
+%% @doc What a call of so many images is expected to take at a holder that has so many of our calls.
+%% The queue it publishes is an average in which our calls of a moment ago still stand: only those
+%% that are there now count, or who is asked all the time could be twice as slow unnoticed.
+-spec expected_us(holder() | map(), Own :: non_neg_integer(), Images :: pos_integer()) ->
+    pos_integer().
+expected_us(#{expected_us := One, call_us := Call} = Holder, Own, Images) ->
+    Published = max(0, maps:get(queue, Holder, 0) - Own),
+    max(1, One + (Images - 1 - Published) * Call).
 
 %% @doc What is left of a ratio after so long.
 -spec faded(float(), non_neg_integer()) -> float().

@@ -52,6 +52,16 @@ the_budget_is_three_in_a_hundred_test_() ->
         [?_assert(Hedges =< 31), ?_assert(Hedges >= 30)]
     end}.
 
+a_published_queue_in_which_we_stood_ourselves_is_no_excuse_test() ->
+    %% 25 ms a call, 1 ms there and back, and an average of one call there.
+    Holder = #{expected_us => 51000, call_us => 25000, queue => 1},
+    ?assertEqual(26000, baguette_engine_pace:expected_us(Holder, 0, 1)),
+    ?assertEqual(51000, baguette_engine_pace:expected_us(Holder, 1, 1)),
+    ?assertEqual(76000, baguette_engine_pace:expected_us(Holder, 0, 3)),
+    ?assertEqual(26000, baguette_engine_pace:expected_us(maps:remove(queue, Holder#{
+        expected_us := 26000
+    }), 0, 1)).
+
 order(Holders, Ratios) ->
     Maps = [#{node => Node, expected_us => Us} || {Node, Us} <- Holders],
     [Node || #{node := Node} <- baguette_engine_pace:merged(Maps, Ratios)].
