@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from chaos.history import History
 from chaos.plan import Fault, Plan
@@ -36,7 +36,10 @@ class Nemesis:
         self.stage = stage
         self.plan = plan
         self.history = history
-        self._over = threading.Event()  # set when the run is given up
+        # Set when the run is given up, and when everything is to be killed at once: what still
+        # holds is healed then.
+        self._over = threading.Event()
+        self._hurry = threading.Event()
         self._strikes: dict[str, Callable[[Fault], None]] = {
             "kill_expert": lambda fault: self._kill_worker(fault, "expert"),
             "kill_pipeline": lambda fault: self._kill_worker(fault, "pipeline"),
@@ -56,26 +59,35 @@ class Nemesis:
         ]
 
     def give_up(self) -> None:
-        """Let every fault that still holds heal at once."""
+        """Let every fault that still holds heal at once; what has not struck does not."""
         self._over.set()
+        self._hurry.set()
 
     def _fault(self, fault: Fault) -> None:
         """Body of a fault's thread: nothing is raised, all is written down."""
         try:
             self.history.reached(fault.after, fault.step, REACH_SECONDS)
             fault = self.plan.aim(fault, self.history.asked(fault.after))
-            with contextlib.ExitStack() as stack:
-                for lock in self.stage.locks if fault.node is None else [self._lock(fault)]:
-                    stack.enter_context(lock)
+            with self._alone(fault):
                 if not self._over.is_set():
                     self._strikes[fault.kind](fault)
         except Exception as error:
             why = f"fault {fault.name} ({fault.kind}): {type(error).__name__}: {error}"
             self.history.append("broken", why=why, traceback=traceback.format_exc())
 
-    def _lock(self, fault: Fault) -> threading.Lock:
-        assert fault.node is not None
-        return self.stage.locks[fault.node]
+    @contextlib.contextmanager
+    def _alone(self, fault: Fault) -> Iterator[None]:
+        """Its node struck by nothing else; for all nodes, what still holds is healed first."""
+        if fault.node is not None:
+            with self.stage.locks[fault.node]:
+                yield
+            return
+        with contextlib.ExitStack() as stack:
+            self._hurry.set()
+            for lock in self.stage.locks:
+                stack.enter_context(lock)
+            self._hurry.clear()
+            yield
 
     def _begins(self, fault: Fault) -> None:
         facts = {"kind": fault.kind, "node": fault.node, "seconds": fault.seconds}
@@ -85,7 +97,7 @@ class Nemesis:
         self.history.append("healed", fault=fault.name)
 
     def _hold(self, fault: Fault) -> None:
-        self._over.wait(fault.seconds)
+        self._hurry.wait(fault.seconds)
 
     def _worker(self, fault: Fault, kind: str) -> Process | None:
         assert fault.node is not None
