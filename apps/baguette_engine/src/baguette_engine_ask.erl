@@ -18,7 +18,7 @@
 -export([new/2, next_step/4, event/3, overdue/2, drop/3]).
 -export([is_over/1, next_us/1, asked/1, missing/1, keys/1, record/1, note/2]).
 
--export_type([asking/0, effect/0, event/0, view/0]).
+-export_type([asking/0, effect/0, event/0]).
 
 %% One that is asked, one besides it, and one more for when both are frozen.
 -define(MAX_CALLS, 3).
@@ -26,8 +26,8 @@
 -type expert() :: baguette_engine_image:expert().
 -type event() ::
     {answered, No :: pos_integer(), {ok, map()} | {error, {atom(), map()}}}
-    %% the expert server of a node, or the link to it, is gone
-    | {lost, node()}
+    %% the expert server of a node, or the relay there, or the link to it, is gone
+    | {lost, node() | {via, node()}}
     %% its heartbeat is late
     | {suspect, node()}
     %% who holds what changed
@@ -47,15 +47,7 @@
     | hedged
     | {publish, term()}
     | {failed, {atom(), map()}}.
--type view() :: #{
-    now_us := integer(),
-    %% best first for one who has calls with these nodes
-    holders := fun((Component :: binary(), Own :: [node()]) -> [baguette_engine_part:holder()]),
-    why_missing := fun((Component :: binary()) -> term()),
-    %% after how many times what was expected another one is asked besides; none: the budget is used
-    hedge := fun(() -> float() | none),
-    atom() => term()
-}.
+-type view() :: baguette_engine_choice:view().
 -type part() :: baguette_engine_part:part().
 -type way() :: baguette_engine_part:way().
 
@@ -65,7 +57,7 @@
     record = baguette_engine_record:new() :: baguette_engine_record:record(),
     parts = [] :: [part()],
     next_no = 1 :: pos_integer(),
-    %% The key of each expert asked so far: one picture never mixes keys.
+    %% The key of each expert that has answered: one picture never mixes keys.
     keys = #{} :: #{expert() => binary()}
 }).
 -opaque asking() :: #?MODULE{}.
@@ -95,7 +87,10 @@ event({lost, Node}, View, S) ->
     %% A machine that leaves did not die of our call: nothing is counted against the part.
     concerned(Node, fun(Call, Part, S1) -> instead(lost, Call, View, Part, S1) end, S);
 event({suspect, Node}, View, S) ->
-    concerned(Node, fun(Call, Part, S1) -> besides(suspect, Call, View, Part, S1) end, S);
+    Silent = fun(Call, Part, S1) -> besides(suspect, Call, View, Part, S1) end,
+    {S1, Effects} = concerned(Node, Silent, S),
+    {S2, More} = concerned({via, Node}, Silent, S1),
+    {S2, Effects ++ More};
 event(holders, View, #?MODULE{patience = Patience} = S) ->
     Forgiving = S#?MODULE{patience = baguette_engine_patience:forgive(Patience)},
     revised(fun baguette_engine_part:is_waiting/1, fun again/3, View, Forgiving);
@@ -113,12 +108,8 @@ overdue(SinceUs, #?MODULE{parts = Parts}) ->
         {baguette_engine_part:expert(Part), baguette_engine_part:images(Part), Why}
      || Part <- Parts,
         {Since, Why} <- [baguette_engine_part:waits(Part)],
-        Since =< SinceUs, is_missing(Why)
+        Since =< SinceUs, baguette_engine_part:is_missing(Why)
     ].
-
-%% Somebody who has it and is slow is not missing.
-is_missing({late, _}) -> false;
-is_missing(_) -> true.
 
 %% @doc These images do without this expert.
 -spec drop(expert(), [non_neg_integer()], asking()) -> {asking(), [effect()]}.
@@ -151,7 +142,6 @@ asked(#?MODULE{parts = Parts}) ->
 %% @doc The experts nobody can be asked for now.
 -spec missing(asking()) -> [expert()].
 missing(S) ->
-    %% Any time is before an atom.
     lists:usort([E || {E, _, _} <- overdue(now, S)]).
 
 %% @doc What happened so far.
@@ -165,7 +155,7 @@ note(Write, #?MODULE{record = Record} = S) ->
     {Fact, Written} = Write(Record),
     {Fact, S#?MODULE{record = Written}}.
 
-%% @doc The key of each expert that was asked.
+%% @doc The key of each expert that has answered.
 -spec keys(asking()) -> #{expert() => binary()}.
 keys(#?MODULE{keys = Keys}) -> Keys.
 
@@ -175,63 +165,50 @@ keys(#?MODULE{keys = Keys}) -> Keys.
 ask(Part, View, S) ->
     case candidates(Part, View, S) of
         [Best | _] -> ask_holder(Best, View, Part, S);
-        [] -> wait(why(Part, View, S), View, Part, S)
+        [] -> wait(baguette_engine_choice:why(wanted(Part, S), View), View, Part, S)
     end.
 
 candidates(Part, #{now_us := Now} = View, #?MODULE{patience = Patience} = S) ->
     E = baguette_engine_part:expert(Part),
-    [
-        H
-     || H <- holders(E, View, Part, S),
-        not baguette_engine_part:is_with(H, Part),
-        not baguette_engine_patience:is_passed_over(E, baguette_engine_part:peer(H), Now, Patience)
-    ].
+    IsPassedOver = fun(Holder) ->
+        Way = baguette_engine_part:way(Holder),
+        baguette_engine_patience:is_passed_over(E, Way, Now, Patience)
+    end,
+    baguette_engine_choice:candidates(holders(Part, View, S), Part, IsPassedOver).
 
-%% Those who hold what was asked before, when it was. The part in hand is not among the others.
-holders(E, #{holders := Holders}, InHand, #?MODULE{keys = Keys, parts = Parts} = S) ->
-    Own = [N || P <- [InHand | Parts], #{node := N} <- baguette_engine_part:calls(P)],
-    All = Holders(component(E, S), Own),
-    [H || #{key := Key} = H <- All, maps:get(E, Keys, Key) =:= Key].
+holders(Part, View, S) -> baguette_engine_choice:holders(wanted(Part, S), View).
 
-ask_holder(#{node := Node, key := Key} = Holder, #{now_us := Now, hedge := Hedge}, Part, S) ->
-    #?MODULE{next_no = No, keys = Keys, patience = Patience} = S,
+%% The version that answered before is the picture's, or that of a call which may still be answered.
+wanted(Part, #?MODULE{components = Components, keys = Keys, parts = Others}) ->
     E = baguette_engine_part:expert(Part),
-    Images = baguette_engine_part:images(Part),
-    Own = own_calls(Node, Part, S),
-    Expected = baguette_engine_pace:expected_us(Holder, Own, length(Images)),
+    Parts = [Part | Others],
+    Calls = [{baguette_engine_part:expert(P), C} || P <- Parts, C <- baguette_engine_part:calls(P)],
+    Asked = [Key || {Expert, #{key := Key}} <- Calls, Expert =:= E],
+    #{
+        component => lists:nth(E + 1, Components),
+        key => maps:get(E, Keys, hd(Asked ++ [any])),
+        own => [Node || {_, #{node := Node}} <- Calls]
+    }.
+
+ask_holder(#{node := Node, key := Key} = Holder, #{now_us := Now} = View, Part, S) ->
+    #{hedge := Hedge, typical := Typical} = View,
+    #?MODULE{next_no = No, patience = Patience, record = Record} = S,
+    {E, Images} = {baguette_engine_part:expert(Part), baguette_engine_part:images(Part)},
+    With = length([N || N <- maps:get(own, wanted(Part, S)), N =:= Node]),
+    Expected = baguette_engine_pace:expected_us(Holder, With, length(Images)),
     Call = (maps:with([via], Holder))#{
-        no => No, node => Node, asked_us => Now, expected_us => Expected,
-        hedge_us => hedge_at(Now, Expected, Hedge()),
-        late_us => baguette_engine_patience:late_at(E, length(Images), Now, Patience)
+        no => No, node => Node, key => Key, images => Images, asked_us => Now, frozen_us => 0,
+        expected_us => Expected, hedge_us => hedge_at(Now, Expected, Hedge()),
+        late_us => baguette_engine_patience:late_at(E, {Expected, Typical}, Now, Patience)
     },
-    Asked = baguette_engine_part:asked(Call, Part),
-    {with(Asked, sent(S#?MODULE{keys = Keys#{E => Key}})), [
+    Sent = S#?MODULE{next_no = No + 1, record = baguette_engine_record:asked(Record)},
+    {with(baguette_engine_part:asked(Call, Part), Sent), [
         {ask, No, baguette_engine_part:way(Holder), E, Images, []}
     ]}.
-
-sent(#?MODULE{next_no = No, record = Record} = S) ->
-    S#?MODULE{next_no = No + 1, record = baguette_engine_record:asked(Record)}.
-
-own_calls(Node, InHand, #?MODULE{parts = Parts}) ->
-    length([1 || P <- [InHand | Parts], #{node := N} <- baguette_engine_part:calls(P), N =:= Node]).
 
 %% The budget may be there again by then.
 hedge_at(Now, Expected, none) -> Now + 2 * Expected;
 hedge_at(Now, Expected, Factor) -> Now + round(Factor * Expected).
-
-why(Part, #{holders := Holders, why_missing := Why}, #?MODULE{keys = Keys} = S) ->
-    E = baguette_engine_part:expert(Part),
-    Component = component(E, S),
-    case Keys of
-        #{E := Key} -> another_version(Key, Holders(Component, []), Why(Component));
-        _ -> Why(Component)
-    end.
-
-another_version(Key, Holders, Why) ->
-    case [Node || #{node := Node, key := K} <- Holders, K =/= Key] of
-        [_ | _] = Nodes when length(Nodes) =:= length(Holders) -> {another_version, Nodes};
-        _ -> Why
-    end.
 
 %% Told again when the reason changes.
 wait(Why, #{now_us := Now}, Part, S) ->
@@ -239,49 +216,67 @@ wait(Why, #{now_us := Now}, Part, S) ->
     Event = {waiting, #{expert => baguette_engine_part:expert(Part), reason => Why}},
     {with(Waiting, S), [{publish, Event} || IsNews]}.
 
-%% What waits looks again; what is with somebody who does not answer may be asked of a newcomer.
+%% What waits looks again; what is with somebody who does not answer may be asked of a newcomer. A
+%% suspect that is offered again is none.
 again(Part, View, S) ->
     case {baguette_engine_part:calls(Part), baguette_engine_part:waits(Part)} of
         {[], _} -> ask(Part, View, S);
-        {[Call | _], {_, {Why, _}}} -> besides(Why, Call, View, Part, S)
+        {[Call | _], {_, Before}} ->
+            case {silence(Call, View, Part, S), Before} of
+                {late, {suspect, _}} -> {with(baguette_engine_part:waits_no_more(Part), S), []};
+                {Why, _} -> besides(Why, Call, View, Part, S)
+            end
+    end.
+
+%% Whoever may be asked now is slow; of who may not, nothing is known.
+silence(Call, View, Part, S) ->
+    case baguette_engine_choice:is_offered(Call, holders(Part, View, S)) of
+        true -> late;
+        false -> suspect
     end.
 
 %% Answers --------------------------------------------------------------------------------------
 
-answered({ok, #{<<"unknown">> := Hashes}}, Call, _View, Part, S) ->
-    %% Not counted as a call more: the holder computed nothing.
-    #?MODULE{next_no = No} = S,
-    E = baguette_engine_part:expert(Part),
-    {
-        with(baguette_engine_part:again(Call, No, Part), S#?MODULE{next_no = No + 1}),
-        [{ask, No, baguette_engine_part:way(Call), E, baguette_engine_part:images(Part), Hashes}]
-    };
-answered({ok, #{<<"velocities">> := Velocities, <<"micros">> := Micros}}, Call, View, Part, S) ->
-    #{node := Node, asked_us := Asked, expected_us := Expected} = Call,
-    #{now_us := Now} = View,
-    #?MODULE{record = Record, patience = Patience} = S,
-    E = baguette_engine_part:expert(Part),
-    Losers = baguette_engine_part:over(Call, Part),
-    {
-        S#?MODULE{
-            record = baguette_engine_record:answered(E, Call, Micros, Now, Record),
-            patience = baguette_engine_patience:answered(Now - Asked, Patience)
-        },
-        [{given, E, baguette_engine_part:images(Part), Velocities}] ++
-            [{paced, Node, (Now - Asked) / Expected, exact}] ++
-            [paced(Loser, Now) || Loser <- baguette_engine_part:calls(Losers)] ++
-            baguette_engine_part:forgets(Losers)
-    };
-answered({error, Error}, Call, View, Part, S) ->
-    Holders = length(holders(baguette_engine_part:expert(Part), View, Part, S)),
-    case baguette_engine_part:failed(Error, Holders, Part) of
+answered(Answer, Call, View, Part, S) ->
+    case baguette_engine_part:read(Answer, Call) of
+        {unknown, Hashes} -> tell(Hashes, Call, Part, S);
+        {velocities, Pairs, Micros} -> given(Pairs, Micros, Call, View, Part, S);
+        {error, Error} -> failed(Error, Call, View, Part, S)
+    end.
+
+%% Not counted as a call more: the holder computed nothing.
+tell(Hashes, #{images := Images} = Call, Part, #?MODULE{next_no = No} = S) ->
+    Again = baguette_engine_part:change(Call, #{no => No, told => true}, Part),
+    Way = baguette_engine_part:way(Call),
+    Ask = {ask, No, Way, baguette_engine_part:expert(Part), Images, Hashes},
+    {with(Again, S#?MODULE{next_no = No + 1}), [Ask]}.
+
+failed(Error, Call, View, Part, S) ->
+    case baguette_engine_part:failed(Error, length(holders(Part, View, S)), Part) of
         {fatal, Failure} -> {S, [{failed, Failure}]};
         {split, Parts} -> split(Parts, Call, View, Part, S);
         {instead, Why, Counted} -> instead(Why, Call, View, Counted, S)
     end.
 
-paced(#{node := Node, asked_us := Asked, expected_us := Expected}, Now) ->
-    {paced, Node, (Now - Asked) / Expected, at_least}.
+given(Pairs, Micros, #{key := Key} = Call, #{now_us := Now}, Part, S) ->
+    #?MODULE{record = Record, patience = Patience, keys = Keys} = S,
+    E = baguette_engine_part:expert(Part),
+    Losers = baguette_engine_part:over(Call, Part),
+    Left = baguette_engine_part:calls(Losers),
+    Took = baguette_engine_part:took_us(Call, Now),
+    %% Some of the images may do without it by now.
+    Wanted = baguette_engine_part:images(Part),
+    {Images, Velocities} = lists:unzip([P || {I, _} = P <- Pairs, lists:member(I, Wanted)]),
+    {
+        S#?MODULE{
+            keys = Keys#{E => Key},
+            record = baguette_engine_record:answered(E, Call, Micros, Now, Record),
+            patience = baguette_engine_patience:answered(Took, Patience)
+        },
+        [{given, E, Images, Velocities} | baguette_engine_part:paced(Call, Now, exact)] ++
+            [Pace || Loser <- Left, Pace <- baguette_engine_part:paced(Loser, Now, at_least)] ++
+            baguette_engine_part:forgets(Losers)
+    }.
 
 %% Somebody else -------------------------------------------------------------------------------
 
@@ -304,10 +299,13 @@ instead(Why, Call, View, Part, S) ->
 besides(Why, #{node := From} = Call, #{now_us := Now} = View, Part, S) ->
     Full = length(baguette_engine_part:calls(Part)) >= ?MAX_CALLS,
     {S1, Effects} = case candidates(Part, View, S) of
-        [_ | _] when not Full -> elsewhere(Why, Call, View, Part, S);
-        _ -> wait({Why, From}, View, Part, S)
+        [#{node := To} = Best | _] when not Full ->
+            Asked = ask_holder(Best, View, Part, passed_over(Part, Call, View, S)),
+            failover(Why, Call, To, View, Part, Asked);
+        _ ->
+            wait({Why, From}, View, Part, S)
     end,
-    {S1, [paced(Call, Now) | Effects]}.
+    {S1, baguette_engine_part:paced(Call, Now, at_least) ++ Effects}.
 
 elsewhere(Why, Call, View, Part, S) ->
     {_, Effects} = Asked = ask(Part, View, passed_over(Part, Call, View, S)),
@@ -318,6 +316,9 @@ elsewhere(Why, Call, View, Part, S) ->
     end,
     failover(Why, Call, To, View, Part, Asked).
 
+%% A way by others that leads nowhere is no failover: nothing was asked of anybody.
+failover(unreachable, #{via := _}, _To, _View, _Part, Asked) ->
+    Asked;
 failover(Why, #{node := From}, To, #{now_us := Now}, Part, {S, Effects}) ->
     E = baguette_engine_part:expert(Part),
     Write = fun(R) -> baguette_engine_record:failover(E, From, To, Why, Now, R) end,
@@ -326,8 +327,8 @@ failover(Why, #{node := From}, To, #{now_us := Now}, Part, {S, Effects}) ->
 
 passed_over(Part, Call, #{now_us := Now}, #?MODULE{patience = Patience} = S) ->
     E = baguette_engine_part:expert(Part),
-    Peer = baguette_engine_part:peer(Call),
-    S#?MODULE{patience = baguette_engine_patience:pass_over(E, Peer, Now, Patience)}.
+    Way = baguette_engine_part:way(Call),
+    S#?MODULE{patience = baguette_engine_patience:pass_over(E, Way, Now, Patience)}.
 
 %% The clock ------------------------------------------------------------------------------------
 
@@ -339,22 +340,22 @@ look(Part, #{now_us := Now} = View, S) ->
     end.
 
 %% Each time a call was late its successor is given longer, and so is this one.
-late(Call, #{now_us := Now} = View, Part, S) ->
+late(#{expected_us := Us} = Call, #{now_us := Now, typical := Typical} = View, Part, S) ->
     E = baguette_engine_part:expert(Part),
-    Images = length(baguette_engine_part:images(Part)),
     Patience = baguette_engine_patience:late(E, S#?MODULE.patience),
-    Later = #{late_us => baguette_engine_patience:late_at(E, Images, Now, Patience)},
+    Later = #{late_us => baguette_engine_patience:late_at(E, {Us, Typical}, Now, Patience)},
     Changed = baguette_engine_part:change(Call, Later#{hedge_us => never}, Part),
-    besides(late, Call, View, Changed, S#?MODULE{patience = Patience}).
+    Why = silence(Call, View, Changed, S),
+    besides(Why, Call, View, Changed, S#?MODULE{patience = Patience}).
 
-%% Two are enough until one of them is late.
-hedge(#{expected_us := Expected} = Call, #{now_us := Now, hedge := Hedge} = View, Part, S) ->
+%% Two are enough until one of them is late. Without a budget it is looked at ever less often.
+hedge(Call, #{now_us := Now, hedge := Hedge} = View, Part, S) ->
     Never = baguette_engine_part:change(Call, #{hedge_us => never}, Part),
-    case {Hedge(), baguette_engine_part:calls(Part), candidates(Part, View, S)} of
-        {none, [_], _} ->
-            Later = #{hedge_us => Now + Expected},
+    case {candidates(Part, View, S), baguette_engine_part:calls(Part), Hedge()} of
+        {[_ | _], [_], none} ->
+            Later = #{hedge_us => Now + max(1000, baguette_engine_part:took_us(Call, Now))},
             {with(baguette_engine_part:change(Call, Later, Part), S), []};
-        {_, [_], [Best | _]} -> hedged(Call, Best, View, Never, S);
+        {[Best | _], [_], _} -> hedged(Call, Best, View, Never, S);
         _ -> {with(Never, S), []}
     end.
 
@@ -363,14 +364,15 @@ hedged(#{node := From} = Call, #{node := To} = Best, #{now_us := Now} = View, Pa
     {Asked, Effects} = ask_holder(Best, View, Part, S),
     Write = fun(R) -> baguette_engine_record:hedge(E, From, To, Now, R) end,
     {Hedge, Noted} = note(Write, Asked),
-    {Noted, [hedged, paced(Call, Now), {publish, {hedge, Hedge}} | Effects]}.
+    Pace = baguette_engine_part:paced(Call, Now, at_least),
+    {Noted, [hedged, {publish, {hedge, Hedge}} | Pace ++ Effects]}.
 
 %% Parts ----------------------------------------------------------------------------------------
 
 %% Whoever looks at a part has taken it out of the round, and puts it back as it is then.
 with(Part, #?MODULE{parts = Parts} = S) -> S#?MODULE{parts = Parts ++ [Part]}.
 
-%% The part that has a call of this number, or the parts with a call at this node.
+%% The part that has a call of this number, or the parts with a call that goes over this link.
 concerned(Which, Fun, S) ->
     Has = fun(Part) -> baguette_engine_part:call(Which, Part) =/= none end,
     With = fun(Part, _View, S1) -> Fun(baguette_engine_part:call(Which, Part), Part, S1) end,
@@ -396,5 +398,3 @@ each(Fun, Parts, View, S) ->
         {S, []},
         Parts
     ).
-
-component(E, #?MODULE{components = Components}) -> lists:nth(E + 1, Components).

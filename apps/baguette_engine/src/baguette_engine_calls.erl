@@ -141,8 +141,7 @@ refuse_idle(Reason, #?MODULE{idle = Idle} = C) ->
 
 answer(#asked{to = To, ref = Ref} = Asked, Answer) ->
     ok = forget(Asked),
-    To ! {baguette_engine_worker, Ref, Answer},
-    ok.
+    baguette_engine_remote_v1:answer(To, Ref, Answer).
 
 forget(#asked{monitor = Monitor}) ->
     true = erlang:demonitor(Monitor, [flush]),

@@ -96,8 +96,8 @@ handle_info({ask, 1, To, Ref, Component, Payload}, #?MODULE{ready = Ready} = S) 
         true ->
             ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, {velocity, Payload});
         false ->
-            To ! {baguette_engine_worker, Ref, {error, {not_held, #{component => Component}}}},
-            ok
+            Missing = {error, {not_held, #{component => Component}}},
+            ok = baguette_engine_remote_v1:answer(To, Ref, Missing)
     end,
     {noreply, S};
 handle_info({forget, 1, Ref}, S) ->

@@ -27,13 +27,15 @@
 -define(LOG_META, #{domain => [baguette, engine]}).
 
 %% Times what a holder expects to take.
--define(PATIENCE, 3).
+-define(PATIENCE, 4).
 
 -record(?MODULE, {
     id :: binary(),
     began_us :: integer(), % since 1970
     step :: baguette_engine_step:state(),
     look_us = none :: none | integer(), % when the clock is looked at next
+    usual_ms = 0 :: non_neg_integer(), % by what holders say
+    deadline_ms = none :: none | integer(), % of the monotonic clock, once it has begun
     outcome :: undefined | {done, map()} | {failed, {atom(), map()}} | {cancelled, map()},
     awaiting = [] :: [gen_statem:from()],
     watchers = #{} :: #{pid() => reference()},
@@ -98,7 +100,7 @@ init({Id, Request, Experts}) ->
     logger:set_process_metadata(#{generation => Id, domain => [baguette, engine]}),
     ok = baguette_cluster:watch(),
     Limits = #{
-        ask_floor_ms => max(baguette_engine_settings:get(ask_floor_ms), slowest_ms(Experts)),
+        ask_floor_ms => baguette_engine_settings:get(ask_floor_ms),
         missing_ms => baguette_engine_settings:get(missing_ms)
     },
     D = #?MODULE{
@@ -106,13 +108,17 @@ init({Id, Request, Experts}) ->
         began_us = erlang:system_time(microsecond),
         step = baguette_engine_step:new(Id, Request, Experts, Limits)
     },
-    Deadline = baguette_engine_settings:get(generation_ms),
-    {ok, waiting, D, [{{timeout, deadline}, Deadline, now}]}.
+    {ok, waiting, D#?MODULE{usual_ms = usual_ms(Request, Experts)}, []}.
 
-%% What the slowest of those who may be asked says it takes, and as much again twice.
-slowest_ms(Experts) ->
+%% So long as it would take if every call went to the slowest of those who may be asked.
+usual_ms(#{steps := Steps, n := Images}, Experts) ->
     Expected = [Us || E <- Experts, #{expected_us := Us} <- baguette_cluster:holders(E)],
-    ?PATIENCE * lists:max([0 | Expected]) div 1000.
+    Steps * Images * lists:max([0 | Expected]) div 1000.
+
+%% Counted from the begin: who waits for others has not begun.
+deadline(#?MODULE{usual_ms = Usual} = D) ->
+    Ms = max(baguette_engine_settings:get(generation_ms), ?PATIENCE * Usual),
+    D#?MODULE{deadline_ms = erlang:monotonic_time(millisecond) + Ms}.
 
 %% @doc Prompts, contexts and latents are not printed.
 -spec format_status(gen_statem:format_status()) -> gen_statem:format_status().
@@ -126,9 +132,8 @@ format_status(Status) ->
 
 -spec waiting(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 waiting(cast, begin_now, D) ->
-    step(begin_now, log(generation_began, #{}, D#?MODULE{
-        began_us = erlang:system_time(microsecond)
-    }));
+    Begun = D#?MODULE{began_us = erlang:system_time(microsecond)},
+    step(begin_now, log(generation_began, #{}, deadline(Begun)));
 waiting(Type, Content, D) ->
     common(Type, Content, D).
 
@@ -183,7 +188,10 @@ common(cast, begin_now, _D) ->
 common(cast, cancel, D) ->
     finish({cancelled, #{}}, D);
 common({timeout, tick}, now, D) ->
-    step(looked(D), D);
+    case looked(D) of
+        tick -> step(tick, D);
+        {thawed, Us} -> step({thawed, Us}, thawed(Us, D))
+    end;
 common({timeout, deadline}, now, #?MODULE{step = Step} = D) ->
     Doing = maps:with([state, step, missing], baguette_engine_step:overview(Step)),
     finish({failed, {deadline, Doing}}, D);
@@ -208,13 +216,19 @@ common(info, {'DOWN', Ref, process, {Name, _} = Server, _}, D) when
 common(info, {'DOWN', Ref, process, _, _}, #?MODULE{call = Ref} = D) ->
     step({called, {error, {not_running, #{}}}}, D#?MODULE{call = undefined});
 common(info, {'DOWN', _, process, Pid, _}, #?MODULE{watchers = Watchers} = D) ->
-    {keep_state, D#?MODULE{watchers = maps:remove(Pid, Watchers)}}.
+    {keep_state, D#?MODULE{watchers = maps:remove(Pid, Watchers)}};
+common(info, Unknown, _D) ->
+    %% A later version's message, by its shape only.
+    Shape = if is_tuple(Unknown), tuple_size(Unknown) > 0 -> element(1, Unknown); true -> other end,
+    ?LOG_WARNING(#{what => message_dropped, shape => Shape}, ?LOG_META),
+    keep_state_and_data.
 
 lost({_, Node} = Server, Ref, #?MODULE{monitors = Monitors, asks = Asks} = D) ->
     case Monitors of
         #{Server := Ref} ->
-            Left = maps:filter(fun(_, {_, Way}) -> peer(Way) =/= Node end, Asks),
-            step({lost, Node}, D#?MODULE{monitors = maps:remove(Server, Monitors), asks = Left});
+            Left = maps:filter(fun(_, {_, Way}) -> server(Way) =/= Server end, Asks),
+            Lost = case Server of {baguette_engine_relay, _} -> {via, Node}; _ -> Node end,
+            step({lost, Lost}, D#?MODULE{monitors = maps:remove(Server, Monitors), asks = Left});
         _ ->
             keep_state_and_data
     end.
@@ -226,6 +240,9 @@ decoded({ok, Payload}) ->
     end;
 decoded({error, _} = Error) ->
     Error.
+
+thawed(Us, #?MODULE{deadline_ms = Deadline} = D) ->
+    D#?MODULE{deadline_ms = Deadline + Us div 1000}.
 
 %% Effects
 
@@ -246,7 +263,11 @@ next_look(#?MODULE{step = Step} = D) ->
         %% In whole milliseconds, and never too early.
         Us -> {{timeout, tick}, Us div 1000 + 1, now, [{abs, true}]}
     end,
-    {next_state, baguette_engine_step:phase(Step), D#?MODULE{look_us = Look}, [Timer]}.
+    Deadlines = [
+        {{timeout, deadline}, Ms, now, [{abs, true}]}
+     || Ms <- [D#?MODULE.deadline_ms], Ms =/= none
+    ],
+    {next_state, baguette_engine_step:phase(Step), D#?MODULE{look_us = Look}, [Timer | Deadlines]}.
 
 %% Who finds his own clock late was frozen, and judges nobody by what was missed.
 looked(#?MODULE{look_us = Look}) ->
@@ -265,7 +286,8 @@ view() ->
             end
         end,
         why_missing => fun baguette_cluster:why_missing/1,
-        hedge => fun baguette_engine_pace:hedge/0
+        hedge => fun baguette_engine_pace:hedge/0,
+        typical => baguette_engine_pace:typical()
     }.
 
 perform({call, Function, Payload}, D) ->
@@ -321,20 +343,18 @@ forget(Holder, Ref) -> baguette_engine_remote_v1:forget(Holder, Ref).
 holder({Holder, _Via}) -> Holder;
 holder(Holder) -> Holder.
 
-peer({_Holder, Via}) -> Via;
-peer(Holder) -> Holder.
-
 %% Whoever a call goes to first, and with it our link there.
-monitored({_Holder, Via}, D) ->
-    monitored({baguette_engine_relay, Via}, fun baguette_engine_remote_v1:monitor_via/1, D);
-monitored(Holder, D) ->
-    monitored({baguette_engine_expert, Holder}, fun baguette_engine_remote_v1:monitor/1, D).
-
-monitored({_, Node} = Server, Monitor, #?MODULE{monitors = Monitors} = D) ->
-    case Monitors of
-        #{Server := _} -> D;
-        _ -> D#?MODULE{monitors = Monitors#{Server => Monitor(Node)}}
+monitored(Way, #?MODULE{monitors = Monitors} = D) ->
+    case server(Way) of
+        Server when is_map_key(Server, Monitors) -> D;
+        {baguette_engine_relay, Via} = Server ->
+            D#?MODULE{monitors = Monitors#{Server => baguette_engine_remote_v1:monitor_via(Via)}};
+        {baguette_engine_expert, Holder} = Server ->
+            D#?MODULE{monitors = Monitors#{Server => baguette_engine_remote_v1:monitor(Holder)}}
     end.
+
+server({_Holder, Via}) -> {baguette_engine_relay, Via};
+server(Holder) -> {baguette_engine_expert, Holder}.
 
 publish(Event, #?MODULE{id = Id, watchers = Watchers}) ->
     lists:foreach(fun(To) -> To ! {baguette_engine, Id, Event} end, maps:keys(Watchers)).
@@ -348,9 +368,13 @@ finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D0) ->
     ok = baguette_engine_admission:finished(self()),
     Timers = [{{timeout, Name}, infinity, now} || Name <- [tick, deadline]],
     Replies = [{reply, From, reply(Outcome)} || From <- Awaiting],
-    {next_state, finished,
-        D#?MODULE{outcome = Outcome, asks = #{}, awaiting = [], watchers = #{}},
-        Timers ++ Replies}.
+    _ = [erlang:demonitor(Ref, [flush]) || Ref <- maps:values(D#?MODULE.monitors)],
+    Kept = D#?MODULE{
+        outcome = Outcome, asks = #{}, awaiting = [], watchers = #{}, monitors = #{},
+        step = baguette_engine_step:spare(D#?MODULE.step)
+    },
+    %% It is kept for whoever asks late, and holds no more than that needs.
+    {next_state, finished, Kept, Timers ++ Replies ++ [hibernate]}.
 
 %% What happens is logged once, here; the generation's id goes with it as metadata.
 log(What, Facts, D) ->

@@ -13,6 +13,8 @@
     latent = <<>> :: binary(),
     experts = [] :: [expert()], % largest weight first
     weights = [] :: [float()],
+    %% What the router said; weights are others once an expert is done without.
+    chosen = #{} :: #{expert() => float()},
     velocities = #{} :: #{expert() => binary()},
     routing = [] :: [map()] % one a step, latest first
 }).
@@ -32,29 +34,32 @@ routed(#{<<"latent">> := Latent, <<"experts">> := Experts, <<"weights">> := Weig
         latent = Latent,
         experts = Experts,
         weights = Weights,
+        chosen = maps:from_list(lists:zip(Experts, Weights)),
         routing = [Line | I#?MODULE.routing]
     }.
 
 %% @doc The image without this expert in this step, the other weights made to sum to what all did;
-%% and the part of the weight (0..1) that the expert had. `last': it has no other one.
+%% and the part of the router's weight (0..1) that the expert had. `last': no other one has any.
 -spec without(expert(), image()) -> {Mass :: float(), image()} | last.
-without(_Expert, #?MODULE{experts = [_]}) ->
-    last;
-without(Expert, #?MODULE{experts = Experts, weights = Weights, routing = [Line | Before]} = I) ->
-    Sum = lists:sum(Weights),
-    Pairs = [Pair || {E, _} = Pair <- lists:zip(Experts, Weights), E =/= Expert],
-    {Kept, KeptWeights} = lists:unzip(Pairs),
-    Left = lists:sum(KeptWeights),
-    Raised = [W * Sum / Left || W <- KeptWeights],
-    Without = Line#{
-        experts := Kept, weights := Raised, lost => [Expert | maps:get(lost, Line, [])]
-    },
-    {(Sum - Left) / Sum, I#?MODULE{
-        experts = Kept,
-        weights = Raised,
-        velocities = maps:remove(Expert, I#?MODULE.velocities),
-        routing = [Without | Before]
-    }}.
+without(Expert, #?MODULE{experts = Experts, weights = Weights} = I) ->
+    Left = [Pair || {E, _} = Pair <- lists:zip(Experts, Weights), E =/= Expert],
+    case lists:sum([Weight || {_, Weight} <- Left]) of
+        Sum when Sum > 0 -> {mass(Expert, I), only(Left, lists:sum(Weights) / Sum, Expert, I)};
+        _ -> last
+    end.
+
+mass(Expert, #?MODULE{chosen = Chosen}) ->
+    maps:get(Expert, Chosen) / lists:sum(maps:values(Chosen)).
+
+only(Pairs, Factor, Lost, #?MODULE{routing = [Line | Before]} = I) ->
+    {Experts, Weights} = lists:unzip([{E, Weight * Factor} || {E, Weight} <- Pairs]),
+    Used = Line#{experts := Experts, weights := Weights, lost => [Lost | maps:get(lost, Line, [])]},
+    I#?MODULE{
+        experts = Experts,
+        weights = Weights,
+        velocities = maps:remove(Lost, I#?MODULE.velocities),
+        routing = [Used | Before]
+    }.
 
 -spec experts(image()) -> [expert()].
 experts(#?MODULE{experts = Experts}) -> Experts.

@@ -6,9 +6,9 @@
 %% Tail latency by hedged requests: Dean and Barroso, The Tail at Scale, CACM 56(2), 2013.
 -module(baguette_engine_pace).
 
--export([table/0, asked/0, hedged/0, answered/3, hedge/0, in_order/1]).
+-export([table/0, asked/0, hedged/0, answered/3, hedge/0, typical/0, in_order/1]).
 %% Pure
--export([expected_us/3, faded/2, learnt/3, quantile/2, merged/2]).
+-export([expected_us/3, alike/1, faded/2, learnt/3, quantile/2, merged/2]).
 
 %% What is learnt of a node fades: one that was slow is tried again.
 -define(HALF_LIFE_US, 30000000).
@@ -50,7 +50,8 @@ hedged() ->
 -spec answered(node(), Ratio :: float(), exact | at_least) -> ok.
 answered(Node, Ratio, How) ->
     Now = erlang:monotonic_time(microsecond),
-    true = ets:insert(?MODULE, {{node, Node}, learnt(How, Ratio, ratio(Node, Now)), Now}),
+    [Before] = alike([known(Node, Now)]),
+    true = ets:insert(?MODULE, {{node, Node}, learnt(How, Ratio, Before), Now}),
     _ = How =:= exact andalso ets:insert(?MODULE, {typical, quantile(Ratio, typical())}),
     ok.
 
@@ -68,16 +69,25 @@ hedge() ->
 -spec in_order([holder()]) -> [holder()].
 in_order([_, _ | _] = Holders) ->
     Now = erlang:monotonic_time(microsecond),
-    merged(Holders, [ratio(Node, Now) || #{node := Node} <- Holders]);
+    merged(Holders, alike([known(Node, Now) || #{node := Node} <- Holders]));
 in_order(Holders) ->
     Holders.
 
-ratio(Node, Now) ->
+known(Node, Now) ->
     case ets:lookup(?MODULE, {node, Node}) of
         [{_, Ratio, At}] -> faded(Ratio, Now - At);
-        [] -> 1.0
+        [] -> unknown
     end.
 
+%% @doc Ratios with what is not known taken as the middle of what is.
+-spec alike([float() | unknown]) -> [float()].
+alike(Ratios) ->
+    Known = lists:sort([R || R <- Ratios, R =/= unknown]),
+    Middle = lists:nth(length(Known) div 2 + 1, Known ++ [1.0]),
+    [case R of unknown -> Middle; _ -> R end || R <- Ratios].
+
+%% @doc How many times what was expected calls take, three in four of them at most.
+-spec typical() -> float().
 typical() ->
     [{typical, Typical}] = ets:lookup(?MODULE, typical),
     Typical.

@@ -9,12 +9,12 @@
 
 -export([new/2, expert/1, images/1, only/2]).
 %% Its calls
--export([asked/2, calls/1, call/2, is_with/2, over/2, again/3, change/3, forgets/1]).
--export([way/1, peer/1]).
+-export([asked/2, calls/1, call/2, is_with/2, over/2, change/3, forgets/1]).
+-export([way/1, peer/1, read/2, took_us/2, paced/3]).
 %% What went wrong
 -export([failed/3]).
 %% Waiting
--export([wait/3, waits/1, is_waiting/1]).
+-export([wait/3, waits/1, is_waiting/1, waits_no_more/1, is_missing/1]).
 %% The clock
 -export([next_us/1, due/2, later/2]).
 
@@ -40,19 +40,26 @@
     no := pos_integer(),
     node := node(),
     via => node(),
+    key := binary(),
+    images := [non_neg_integer()],
+    told => true, % the contexts went along, because it did not know them
     asked_us := integer(),
+    frozen_us := non_neg_integer(), % of the time since then we were frozen ourselves
     expected_us := pos_integer(),
     %% When another holder may be asked besides (never: it was), and when it is late.
     hedge_us := integer() | never,
     late_us := integer()
 }.
+-type waiting() :: none | {SinceUs :: integer(), Why :: term(), LookUs :: integer()}.
 -record(?MODULE, {
     expert :: baguette_engine_image:expert(),
     images :: [non_neg_integer()],
     calls = [] :: [call()], % latest first
     failures = #{} :: #{Why :: atom() => pos_integer()},
     %% Nobody (else) can be asked: since when, why, and when to look again.
-    waiting = none :: none | {SinceUs :: integer(), Why :: term(), LookUs :: integer()}
+    waiting = none :: waiting(),
+    %% It waited so before a way by others was tried, and does again if that led nowhere.
+    resume = none :: waiting()
 }).
 -opaque part() :: #?MODULE{}.
 
@@ -71,17 +78,27 @@ only(Images, P) -> P#?MODULE{images = Images}.
 
 %% @doc One more call is out.
 -spec asked(call(), part()) -> part().
-asked(Call, #?MODULE{calls = Calls} = P) -> P#?MODULE{calls = [Call | Calls], waiting = none}.
+asked(#{via := _} = Call, #?MODULE{calls = Calls, waiting = Waiting} = P) when Waiting =/= none ->
+    P#?MODULE{calls = [Call | Calls], waiting = none, resume = Waiting};
+asked(#{via := _} = Call, #?MODULE{calls = Calls} = P) ->
+    P#?MODULE{calls = [Call | Calls]};
+asked(Call, #?MODULE{calls = Calls} = P) ->
+    P#?MODULE{calls = [Call | Calls], waiting = none, resume = none}.
 
 %% @doc The calls that are out, latest first.
 -spec calls(part()) -> [call()].
 calls(#?MODULE{calls = Calls}) -> Calls.
 
-%% @doc The call of this number, or the one that goes over our link to this node.
--spec call(No :: pos_integer() | node(), part()) -> call() | none.
+%% @doc The call of this number, or the one straight to this node, or by way of it.
+-spec call(No :: pos_integer() | node() | {via, node()}, part()) -> call() | none.
 call(Which, #?MODULE{calls = Calls}) ->
-    Is = fun(#{no := No} = Call) -> Which =:= No orelse Which =:= peer(Call) end,
-    hd(lists:filter(Is, Calls) ++ [none]).
+    hd([Call || Call <- Calls, is(Which, Call)] ++ [none]).
+
+is(No, #{no := N}) when is_integer(No) -> N =:= No;
+is({via, Node}, #{via := Via}) -> Via =:= Node;
+is({via, _}, _) -> false;
+is(_Node, #{via := _}) -> false;
+is(Node, #{node := Holder}) -> Holder =:= Node.
 
 %% @doc Whether this holder has a call of it already, as far as asking it once more is no use: over
 %% the same link, or by way of two others. What went to it straight may have been lost on the way.
@@ -110,10 +127,6 @@ peer(#{node := Node}) -> Node.
 over(#{no := No}, #?MODULE{calls = Calls} = P) ->
     P#?MODULE{calls = [Call || #{no := N} = Call <- Calls, N =/= No]}.
 
-%% @doc It was sent once more under another number.
--spec again(call(), pos_integer(), part()) -> part().
-again(Call, No, P) -> change(Call, #{no => No}, P).
-
 -spec change(call(), map(), part()) -> part().
 change(#{no := No}, New, #?MODULE{calls = Calls} = P) ->
     Changed = fun(#{no := N} = C) when N =:= No -> maps:merge(C, New); (C) -> C end,
@@ -122,6 +135,34 @@ change(#{no := No}, New, #?MODULE{calls = Calls} = P) ->
 %% @doc Nobody wants the answers to its calls any more.
 -spec forgets(part()) -> [{forget, pos_integer(), way()}].
 forgets(#?MODULE{calls = Calls}) -> [{forget, No, way(Call)} || #{no := No} = Call <- Calls].
+
+%% @doc What came back for a call. An answer of another form than was asked for is a failure of
+%% whoever gave it, and so is a holder that forgets contexts at once.
+-spec read({ok, map()} | {error, {atom(), map()}}, call()) ->
+    {unknown, Hashes :: [binary()]}
+    | {velocities, [{Image :: non_neg_integer(), binary()}], Micros :: non_neg_integer()}
+    | {error, {atom(), map()}}.
+read({ok, #{<<"unknown">> := Hashes}}, Call) when is_list(Hashes), not is_map_key(told, Call) ->
+    {unknown, Hashes};
+read({ok, #{<<"velocities">> := Velocities, <<"micros">> := Micros}}, #{images := Images}) when
+    is_integer(Micros), length(Velocities) =:= length(Images)
+->
+    {velocities, lists:zip(Images, Velocities), Micros};
+read({ok, _}, _Call) ->
+    {error, {failure, #{message => <<"the answer is not what was asked for">>}}};
+read({error, _} = Error, _Call) ->
+    Error.
+
+%% @doc How long a call has taken by now. While we were frozen ourselves nobody was slow.
+-spec took_us(call(), NowUs :: integer()) -> non_neg_integer().
+took_us(#{asked_us := Asked, frozen_us := Frozen}, Now) -> max(0, Now - Asked - Frozen).
+
+%% @doc What that says of its holder's pace. Of a call by way of others nobody knows what to expect.
+-spec paced(call(), NowUs :: integer(), exact | at_least) ->
+    [{paced, node(), float(), exact | at_least}].
+paced(#{via := _}, _Now, _How) -> [];
+paced(#{node := Node, expected_us := Us} = Call, Now, How) ->
+    [{paced, Node, took_us(Call, Now) / Us, How}].
 
 %% @doc What follows from the failure of one of its calls, where so many hold the expert.
 -spec failed({atom(), map()}, Holders :: non_neg_integer(), part()) ->
@@ -157,7 +198,7 @@ counted(Why, Facts, Most, #?MODULE{failures = Failures, images = Images} = P0) -
     end.
 
 fatal(died, Count, _Facts, #?MODULE{expert = Expert, images = Images}) ->
-    {expert_call_died, #{expert => Expert, images => Images, deaths => Count}};
+    {expert_call_died, #{expert => Expert, images => Images, deaths => Count, why => died}};
 fatal(Why, Count, Facts, #?MODULE{expert = Expert}) ->
     {Why, Facts#{expert => Expert, times => Count}}.
 
@@ -166,10 +207,26 @@ groups(Groups, P) -> [P#?MODULE{images = Images, calls = [], waiting = none} || 
 
 %% @doc It waits for this reason; whether that is news.
 -spec wait(Why :: term(), NowUs :: integer(), part()) -> {IsNews :: boolean(), part()}.
-wait(Why, Now, #?MODULE{waiting = none} = P) ->
+wait(Why, Now, #?MODULE{waiting = none, resume = none} = P) ->
     {true, P#?MODULE{waiting = {Now, Why, Now + ?LOOK_US}}};
-wait(Why, Now, #?MODULE{waiting = {Since, Before, _}} = P) ->
+wait(Why, Now, #?MODULE{waiting = none, resume = Before} = P) ->
+    wait(Why, Now, P#?MODULE{waiting = Before});
+wait(Why, Now, #?MODULE{waiting = {Since0, Before, _}} = P) ->
+    %% How long an expert is missing does not begin while somebody was only slow.
+    Since = case is_missing(Why) andalso not is_missing(Before) of
+        true -> Now;
+        false -> Since0
+    end,
     {Why =/= Before, P#?MODULE{waiting = {Since, Why, Now + ?LOOK_US}}}.
+
+%% @doc Whether nobody can be asked for this reason; somebody who has it and is slow is not missing.
+-spec is_missing(Why :: term()) -> boolean().
+is_missing({late, _}) -> false;
+is_missing(_) -> true.
+
+%% @doc Whoever it waited for is there again.
+-spec waits_no_more(part()) -> part().
+waits_no_more(P) -> P#?MODULE{waiting = none, resume = none}.
 
 -spec waits(part()) -> none | {SinceUs :: integer(), Why :: term()}.
 waits(#?MODULE{waiting = none}) -> none;
@@ -190,14 +247,23 @@ next_us(#?MODULE{waiting = Waiting, calls = Calls}) ->
 
 %% @doc So much time does not count against anybody.
 -spec later(Us :: non_neg_integer(), part()) -> part().
-later(Us, #?MODULE{calls = Calls} = P) ->
-    P#?MODULE{calls = [
-        Call#{late_us := Late + Us, hedge_us := shifted(Hedge, Us)}
-     || #{late_us := Late, hedge_us := Hedge} = Call <- Calls
-    ]}.
+later(Us, #?MODULE{calls = Calls, waiting = Waiting, resume = Resume} = P) ->
+    P#?MODULE{
+        calls = [
+            Call#{
+                late_us := Late + Us, hedge_us := later_at(Hedge, Us), frozen_us := Frozen + Us
+            }
+         || #{late_us := Late, hedge_us := Hedge, frozen_us := Frozen} = Call <- Calls
+        ],
+        waiting = waits_later(Waiting, Us),
+        resume = waits_later(Resume, Us)
+    }.
 
-shifted(never, _Us) -> never;
-shifted(At, Us) -> At + Us.
+later_at(never, _Us) -> never;
+later_at(At, Us) -> At + Us.
+
+waits_later(none, _Us) -> none;
+waits_later({Since, Why, Look}, Us) -> {Since + Us, Why, Look + Us}.
 
 %% @doc What it is to be looked at for now.
 -spec due(NowUs :: integer(), part()) -> {late | hedge, call()} | look | nothing.

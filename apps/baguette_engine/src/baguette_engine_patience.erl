@@ -1,10 +1,10 @@
 %% @doc How long a generation waits for whom, and whom it passes over: what it has learnt of its
 %% holders' answers. Pure; only baguette_engine_step holds it. Times are microseconds.
 %%
-%% A call is late after ?LATE_FACTOR times the slowest answer so far, never before the floor (per
-%% image, because images may be computed one by one), and each time a call was late its successor
-%% is given twice as long: with two holders that are slower than anybody thought, a call that went
-%% to and fro between them would otherwise never be answered.
+%% A call is late after ?LATE_FACTOR times what is expected of it, by its holder's word and by what
+%% calls take against that lately; never before twice the slowest answer of late, nor before the
+%% floor. Each time a call was late its successor is given twice as long: where everybody is slower
+%% than anybody thought, calls would otherwise be made for nothing.
 -module(baguette_engine_patience).
 
 -export([new/1, next_step/1, answered/2, late_at/4, late/2]).
@@ -12,16 +12,19 @@
 
 -export_type([patience/0]).
 
--define(LATE_FACTOR, 20).
+-define(LATE_FACTOR, 4).
+-define(SLOWEST_FACTOR, 2).
 -define(MAX_DOUBLINGS, 8).
 %% A holder that just failed a call is passed over this long, unless holders change before.
 -define(PASS_OVER_US, 500000).
+%% A way by others that led nowhere most likely leads to nobody: the holder is dead, not cut off.
+-define(NO_WAY_US, 5000000).
 
 -record(?MODULE, {
     floor_us :: pos_integer(),
     slowest_us = 0 :: non_neg_integer(),
     lates = #{} :: #{expert() => pos_integer()},
-    passed_over = #{} :: #{{expert(), node()} => integer()}
+    passed_over = #{} :: #{{expert(), baguette_engine_part:way()} => integer()}
 }).
 -type expert() :: baguette_engine_image:expert().
 -opaque patience() :: #?MODULE{}.
@@ -33,29 +36,34 @@ new(FloorUs) -> #?MODULE{floor_us = FloorUs}.
 -spec next_step(patience()) -> patience().
 next_step(P) -> P#?MODULE{lates = #{}, passed_over = #{}}.
 
-%% @doc A call was answered after so long.
+%% @doc A call was answered after so long. One that was very slow is forgotten by and by.
 -spec answered(non_neg_integer(), patience()) -> patience().
-answered(Us, #?MODULE{slowest_us = Slowest} = P) -> P#?MODULE{slowest_us = max(Us, Slowest)}.
+answered(Us, #?MODULE{slowest_us = Slowest} = P) ->
+    P#?MODULE{slowest_us = max(Us, Slowest * 3 div 4)}.
 
-%% @doc When a call of so many images, asked now, is late.
--spec late_at(expert(), pos_integer(), integer(), patience()) -> integer().
-late_at(Expert, Images, NowUs, #?MODULE{floor_us = Floor, slowest_us = Slowest, lates = Lates}) ->
-    Doublings = min(?MAX_DOUBLINGS, maps:get(Expert, Lates, 0)),
-    NowUs + (max(Floor * Images, ?LATE_FACTOR * Slowest) bsl Doublings).
+%% @doc When a call that is expected to take so long, and is asked now, is late. `Typical': how many
+%% times what was expected calls take lately.
+-spec late_at(expert(), {ExpectedUs :: pos_integer(), Typical :: float()}, integer(), patience()) ->
+    integer().
+late_at(Expert, {Expected, Typical}, NowUs, #?MODULE{floor_us = Floor, slowest_us = Slowest} = P) ->
+    Doublings = min(?MAX_DOUBLINGS, maps:get(Expert, P#?MODULE.lates, 0)),
+    Usual = round(?LATE_FACTOR * Expected * max(1.0, Typical)),
+    NowUs + (lists:max([Floor, Usual, ?SLOWEST_FACTOR * Slowest]) bsl Doublings).
 
 %% @doc A call of this expert was late.
 -spec late(expert(), patience()) -> patience().
 late(Expert, #?MODULE{lates = Lates} = P) ->
     P#?MODULE{lates = maps:update_with(Expert, fun(N) -> N + 1 end, 1, Lates)}.
 
-%% @doc This holder is not the one to ask next.
--spec pass_over(expert(), node(), integer(), patience()) -> patience().
-pass_over(Expert, Node, NowUs, #?MODULE{passed_over = PassedOver} = P) ->
-    P#?MODULE{passed_over = PassedOver#{{Expert, Node} => NowUs + ?PASS_OVER_US}}.
+%% @doc This way to a holder is not the one to take next.
+-spec pass_over(expert(), baguette_engine_part:way(), integer(), patience()) -> patience().
+pass_over(Expert, Way, NowUs, #?MODULE{passed_over = PassedOver} = P) ->
+    Us = case Way of {_Holder, _Via} -> ?NO_WAY_US; _ -> ?PASS_OVER_US end,
+    P#?MODULE{passed_over = PassedOver#{{Expert, Way} => NowUs + Us}}.
 
--spec is_passed_over(expert(), node(), integer(), patience()) -> boolean().
-is_passed_over(Expert, Node, NowUs, #?MODULE{passed_over = PassedOver}) ->
-    maps:get({Expert, Node}, PassedOver, NowUs) > NowUs.
+-spec is_passed_over(expert(), baguette_engine_part:way(), integer(), patience()) -> boolean().
+is_passed_over(Expert, Way, NowUs, #?MODULE{passed_over = PassedOver}) ->
+    maps:get({Expert, Way}, PassedOver, NowUs) > NowUs.
 
 %% @doc Holders changed: whoever was passed over may be another one by now.
 -spec forgive(patience()) -> patience().

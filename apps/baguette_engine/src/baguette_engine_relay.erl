@@ -114,9 +114,9 @@ under_way(To, Ref, Target, {Asker, Holder, Own}) ->
         {'DOWN', Holder, process, _, _} ->
             answer(To, Ref, unreachable(Target, lost));
         {'DOWN', Asker, process, _, _} ->
-            forget(Target, Own);
+            baguette_engine_remote_v1:forget(Target, Own);
         forget ->
-            forget(Target, Own)
+            baguette_engine_remote_v1:forget(Target, Own)
     end.
 
 %% Our own bug, told like a holder that was lost: somebody else may be asked.
@@ -125,12 +125,7 @@ crashed(To, Ref, Target) ->
     answer(To, Ref, unreachable(Target, lost)).
 
 answer(To, Ref, Answer) ->
-    To ! {baguette_engine_worker, Ref, Answer},
-    ok.
-
-forget(Target, Own) ->
-    _ = baguette_engine_remote_v1:forget(Target, Own),
-    ok.
+    baguette_engine_remote_v1:answer(To, Ref, Answer).
 
 unreachable(Target, Why) ->
     {error, {unreachable, #{node => Target, why => Why}}}.

@@ -16,7 +16,7 @@
 %% answer.
 -module(baguette_engine_remote_v1).
 
--export([ask/4, forget/2, monitor/1]).
+-export([ask/4, answer/3, forget/2, monitor/1]).
 -export([ask_via/5, forget_via/2, monitor_via/1]).
 
 -export_type([message/0, relay_message/0]).
@@ -31,10 +31,16 @@
 ask(Node, Ref, Component, Payload) ->
     send(baguette_engine_expert, Node, {ask, 1, self(), Ref, Component, Payload}).
 
+%% @doc Answer an ask. Who answers everybody must not wait for one whose link is full: another
+%% process does.
+-spec answer(pid(), reference(), {ok, binary()} | {error, {atom(), map()}}) -> ok.
+answer(To, Ref, Answer) ->
+    surely(To, {baguette_engine_worker, Ref, Answer}).
+
 %% @doc Tell a holder that an answer is no longer wanted.
--spec forget(node(), reference()) -> ok | unreachable.
+-spec forget(node(), reference()) -> ok.
 forget(Node, Ref) ->
-    send(baguette_engine_expert, Node, {forget, 1, Ref}).
+    surely({baguette_engine_expert, Node}, {forget, 1, Ref}).
 
 %% @doc Watch a holder's expert server and, with it, the link to its node.
 -spec monitor(node()) -> reference().
@@ -47,14 +53,23 @@ ask_via(Via, Ref, Target, Component, Payload) ->
     send(baguette_engine_relay, Via, {relay, 1, self(), Ref, Target, Component, Payload}).
 
 %% @doc The same as forget/2 of what was asked by way of a node.
--spec forget_via(node(), reference()) -> ok | unreachable.
+-spec forget_via(node(), reference()) -> ok.
 forget_via(Via, Ref) ->
-    send(baguette_engine_relay, Via, {forget, 1, Ref}).
+    surely({baguette_engine_relay, Via}, {forget, 1, Ref}).
 
 %% @doc Watch a relay and, with it, the link to its node. The relay watches the holder.
 -spec monitor_via(node()) -> reference().
 monitor_via(Via) ->
     erlang:monitor(process, {baguette_engine_relay, Via}).
+
+surely(To, Message) ->
+    case erlang:send(To, Message, [noconnect, nosuspend]) of
+        nosuspend ->
+            _ = spawn(fun() -> erlang:send(To, Message, [noconnect]) end),
+            ok;
+        _ ->
+            ok
+    end.
 
 send(Server, Node, Message) ->
     %% nosuspend: a link whose buffer is full is a slow holder, and must not stop the asker.

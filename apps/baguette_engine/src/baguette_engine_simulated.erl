@@ -235,8 +235,7 @@ unheard(_Is, S) ->
 
 answer(#call{to = {To, Ref}} = Call, Answer) ->
     ok = forget(Call),
-    To ! {baguette_engine_worker, Ref, Answer},
-    ok;
+    baguette_engine_remote_v1:answer(To, Ref, Answer);
 answer(#call{}, _Answer) ->
     ok.
 

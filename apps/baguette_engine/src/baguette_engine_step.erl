@@ -9,7 +9,7 @@
 %% know. Nothing that dies elsewhere takes anything along: latents, contexts and choices stand here.
 -module(baguette_engine_step).
 
--export([new/4, event/3, phase/1, next_us/1, overview/1]).
+-export([new/4, event/3, phase/1, next_us/1, overview/1, spare/1]).
 
 -export_type([state/0, event/0, effect/0, view/0, phase/0]).
 
@@ -38,7 +38,7 @@
     | {publish, term()}
     | {done, map()}
     | {failed, {atom(), map()}}.
--type view() :: baguette_engine_ask:view().
+-type view() :: baguette_engine_choice:view().
 -type limits() :: #{
     ask_floor_ms := pos_integer(),
     %% how long an expert may be missing before on_missing decides
@@ -101,6 +101,10 @@ overview(#?MODULE{request = Request, phase = Phase, step = Step, asking = Asking
         failovers => baguette_engine_record:failovers(baguette_engine_ask:record(Asking))
     }.
 
+%% @doc What is over needs no latents, contexts and answers any more.
+-spec spare(state()) -> state().
+spare(S) -> S#?MODULE{call = undefined, encoded = #{}, images = []}.
+
 %% @doc Take one event.
 -spec event(event(), view(), state()) -> {state(), [effect()]}.
 event(begin_now, #{now_us := Now} = View, #?MODULE{request = Request, asking = Asking} = S) ->
@@ -123,7 +127,8 @@ event({called, {error, {not_running, _}}}, View, #?MODULE{call = {Function, _}} 
 event({called, {error, Reason}}, _View, S) ->
     failed(Reason, S);
 event({thawed, Us}, _View, #?MODULE{call = {_, _}, call_late_us = Late} = S) ->
-    {S#?MODULE{call_late_us = Late + Us}, []};
+    Recall = case S#?MODULE.recall_us of never -> never; At -> At + Us end,
+    {S#?MODULE{call_late_us = Late + Us, recall_us = Recall}, []};
 event(tick, View, #?MODULE{call = {_, _}} = S) ->
     call_is_out(View, S);
 event(_OfExperts, _View, #?MODULE{phase = Phase} = S) when Phase =/= asking ->

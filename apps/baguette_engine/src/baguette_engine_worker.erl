@@ -142,6 +142,12 @@ handle_call(overview, _From, S) ->
 -spec handle_cast(order(), #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_cast({cancel, Ref}, #?MODULE{calls = Calls} = S) ->
     {noreply, dropped(baguette_engine_calls:cancel(Ref, Calls), S)};
+handle_cast({request, Ref, To, _}, #?MODULE{options = #{kind := expert}} = S) when
+    To =/= S#?MODULE.owner, S#?MODULE.port =:= undefined orelse S#?MODULE.boot =/= []
+->
+    %% Asked before our owner had read that its process died: somebody else may hold it meanwhile.
+    ok = baguette_engine_remote_v1:answer(To, Ref, {error, {not_held, #{}}}),
+    {noreply, S};
 handle_cast({When, Ref, To, Call}, #?MODULE{calls = Calls} = S) ->
     {noreply, send_more(S#?MODULE{
         calls = baguette_engine_calls:take(When, {Ref, To, Call}, Calls)

@@ -26,6 +26,11 @@ where_all_are_slow_nobody_is_set_back_test() ->
 a_slow_one_is_asked_before_a_queue_that_takes_longer_test() ->
     ?assertEqual([b, a, c], order([{a, 100}, {b, 150}, {c, 900}], [4.0, 1.0, 1.0])).
 
+a_newcomer_counts_as_the_middle_of_those_who_are_known_test() ->
+    ?assertEqual([0.1, 0.2, 0.3, 0.2], baguette_engine_pace:alike([0.1, unknown, 0.3, 0.2])),
+    ?assertEqual([1.0], baguette_engine_pace:alike([unknown])),
+    ?assertEqual([0.5, 0.5], baguette_engine_pace:alike([0.5, unknown])).
+
 those_who_are_not_slow_keep_their_order_test() ->
     ?assertEqual([a, b, c], order([{a, 120}, {b, 100}, {c, 90}], [1.0, 1.5, 1.9])).
 

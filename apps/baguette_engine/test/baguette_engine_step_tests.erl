@@ -136,13 +136,21 @@ a_step_waits_for_the_expert_that_is_missing_test() ->
     W2 = answer_all(on(holders, with(#{1 => [b]}, W1))),
     ?assertMatch({call, advance, _}, last(W2)).
 
-late_is_measured_by_what_calls_took_test() ->
-    W0 = asking([[0]], #{0 => [a, b]}),
-    [Ask] = asks(W0),
-    W1 = answer_all([Ask], after_us(?FLOOR_MS * 100, W0)),
-    W2 = on({called, {ok, routed([[0]])}}, W1),
-    ?assertEqual([], effects(on(tick, after_us(?LATE_US, W2)))),
-    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(2 * ?LATE_US, W2)))).
+late_is_measured_by_what_calls_took_of_late_test() ->
+    Slow = answer_all(after_us(5000000, asking([[0]], #{0 => [a, b]}))),
+    Next = fun(W) -> on({called, {ok, routed([[0]])}}, W) end,
+    W0 = Next(Slow),
+    ?assertEqual([], effects(on(tick, after_us(9 * ?LATE_US, W0)))),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(10 * ?LATE_US, W0)))),
+    %% What was slow once is forgotten by and by.
+    Later = lists:foldl(fun(_, W) -> Next(answer_all(W)) end, W0, lists:seq(1, 12)),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(?LATE_US, Later)))).
+
+late_is_measured_by_what_calls_take_against_what_is_expected_test() ->
+    W = fun(Typical) -> asking([[0]], {none, #{0 => [a, b]}, Typical}) end,
+    ?assertEqual([], effects(on(tick, after_us(2 * ?LATE_US - 100000, W(5.0))))),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(2 * ?LATE_US, W(5.0))))),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(?LATE_US, W(0.5))))).
 
 a_late_call_goes_elsewhere_and_its_answer_is_ignored_test() ->
     W0 = asking([[0]], #{0 => [a, b]}),
@@ -161,6 +169,23 @@ who_was_frozen_judges_nobody_by_it_test() ->
     ?assertEqual([], effects(on(tick, W0))),
     ?assertEqual([], effects(on(tick, after_us(?LATE_US - 10, W0)))),
     ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(?LATE_US, W0)))).
+
+who_waited_while_frozen_waits_on_and_asks_for_no_look_at_once_test() ->
+    W0 = missing(fail, [[0]], #{0 => []}),
+    #{generation := S, now := Now} = W1 = on({thawed, 3000000}, after_us(3000000, W0)),
+    ?assert(baguette_engine_step:next_us(S) > Now),
+    ?assertEqual([], effects(on(tick, W1))),
+    ?assertMatch({failed, {no_holder, _}}, last(on(tick, after_us(?MISSING_US, W1)))).
+
+a_call_to_be_made_again_waits_while_frozen_too_test() ->
+    W0 = on({called, {error, {not_running, #{}}}}, answer_all(asking([[0]]))),
+    #{generation := S, now := Now} = on({thawed, 3000000}, after_us(3000000, W0)),
+    ?assert(baguette_engine_step:next_us(S) > Now).
+
+what_we_slept_through_makes_nobody_slow_test() ->
+    W0 = on({thawed, 60000000}, after_us(60000000, asking([[0]], #{0 => [a, b]}))),
+    W1 = on({called, {ok, routed([[0]])}}, answer_all(asks(asking([[0]], #{0 => [a, b]})), W0)),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(?LATE_US, W1)))).
 
 a_late_call_that_is_answered_after_all_counts_test() ->
     W0 = asking([[0]], #{0 => [a, b]}),
@@ -195,6 +220,41 @@ a_suspect_whom_nobody_can_replace_is_waited_for_until_somebody_comes_test() ->
     W2 = on(holders, with(#{0 => [b]}, W1)),
     ?assertMatch([{_, b, _, _}], asks(W2)).
 
+a_suspect_that_is_offered_again_is_not_missing_test() ->
+    W0 = missing(fail, [[0]], #{0 => [a]}),
+    W1 = on(holders, with(#{0 => [a]}, on({suspect, a}, with(#{0 => []}, W0)))),
+    ?assertEqual([], published(failover, W1)),
+    ?assertEqual([], [F || {failed, _} = F <- effects(on(tick, after_us(?MISSING_US, W1)))]).
+
+how_long_it_is_missing_does_not_begin_while_it_was_slow_test() ->
+    W0 = on(tick, after_us(?LATE_US, missing(fail, [[0]], #{0 => [a]}))),
+    W1 = fail_next_of(asks(missing(fail, [[0]], #{0 => [a]})), {died, #{}},
+        with(#{0 => []}, after_us(?MISSING_US, W0))),
+    W2 = on(tick, after_us(?MISSING_US - 1, W1)),
+    ?assertEqual([], [F || {failed, _} = F <- effects(W2)]),
+    ?assertMatch({failed, {no_holder, _}}, last(on(tick, after_us(1, W2)))).
+
+an_answer_of_another_form_is_a_failure_of_its_holder_test_() ->
+    [
+        ?_test(begin
+            W0 = asking([[0], [0]], #{0 => [a, b]}),
+            [{No, a, _, _}] = asks(W0),
+            ?assertMatch([{_, b, _, _}], asks(on({answered, No, {ok, Answer}}, W0)))
+        end)
+     || Answer <- [
+            #{}, #{<<"velocities">> => [], <<"micros">> => 1},
+            #{<<"velocities">> => [<<"v">>, <<"w">>]}
+        ]
+    ].
+
+a_holder_that_forgets_contexts_at_once_has_failed_test() ->
+    W0 = asking([[0]], #{0 => [a, b]}),
+    Unknown = fun(W) ->
+        [{No, _, _, _}] = asks(W),
+        on({answered, No, {ok, #{<<"unknown">> => [<<"c">>]}}}, W)
+    end,
+    ?assertMatch([{_, b, _, _}], asks(Unknown(Unknown(W0)))).
+
 a_dead_holder_is_not_replaced_where_another_has_the_call_already_test() ->
     W0 = asking([[0]], #{0 => [a, b, c]}),
     W1 = on({suspect, a}, W0),
@@ -214,22 +274,35 @@ two_holders_slower_than_the_floor_are_given_time_test() ->
     ?assertMatch({call, advance, _}, drawn(6 * ?FLOOR_MS * 1000, 10, W)).
 
 a_call_of_many_images_is_given_more_time_test() ->
-    W0 = asking([[0], [0], [0]], #{0 => [a, b]}),
-    ?assertEqual([], effects(on(tick, after_us(2 * ?LATE_US, W0)))),
-    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(3 * ?LATE_US, W0)))).
+    W0 = asking(lists:duplicate(10, [0]), {none, #{0 => [a, b]}, 1.0}),
+    ?assertEqual([], effects(on(tick, after_us(3 * ?LATE_US, W0)))),
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(4 * ?LATE_US, W0)))).
 
 who_can_be_reached_by_way_of_others_only_is_asked_through_them_test() ->
     W0 = asking([[0]], #{0 => [{z, a}, {z, b}]}),
     [{First, {z, a}, _, _}] = asks(W0),
     W1 = on({answered, First, {error, {unreachable, #{}}}}, W0),
     [{Second, {z, b}, _, _}] = asks(W1),
-    ?assertMatch([#{from := z, to := z, why := unreachable}], published(failover, W1)),
+    %% Nothing was asked of anybody.
+    ?assertEqual([], published(failover, W1)),
     ?assertEqual([], asks(on({lost, z}, W1))),
     ?assertEqual([], asks(on(tick, after_us(?LATE_US, W1)))),
-    W2 = on({lost, b}, W1),
+    W2 = on({lost, {via, b}}, W1),
     ?assertMatch([#{why := lost}], published(failover, W2)),
     W3 = on({answered, Second, {ok, velocities(0, [0])}}, W1),
     ?assertMatch({call, advance, _}, last(W3)).
+
+ways_that_lead_nowhere_do_not_make_a_wait_shorter_nor_told_again_test() ->
+    Nowhere = fun(W) ->
+        [{No, _, _, _}] = asks(W),
+        on({answered, No, {error, {unreachable, #{}}}}, W)
+    end,
+    W0 = Nowhere(missing(fail, [[0]], #{0 => [{z, a}]})),
+    ?assertMatch([#{reason := {nobody, _}}], published(waiting, W0)),
+    ?assertEqual([], asks(on(tick, after_us(?MISSING_US - 1, W0)))),
+    W1 = Nowhere(on(holders, after_us(?MISSING_US - 1, W0))),
+    ?assertEqual([], published(waiting, W1)),
+    ?assertMatch({failed, {no_holder, _}}, last(on(tick, after_us(1000, W1)))).
 
 whose_link_is_silent_is_asked_by_way_of_others_test() ->
     W0 = asking([[0]], #{0 => [z]}),
@@ -260,7 +333,7 @@ a_call_is_hedged_once_test() ->
 without_a_budget_nobody_is_asked_besides_until_there_is_one_test() ->
     W0 = on(tick, after_us(210000, asking([[0]], budget(none, #{0 => [a, b]})))),
     ?assertEqual([], asks(W0)),
-    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(101000, budget(1.5, #{}, W0))))).
+    ?assertMatch([{_, b, _, _}], asks(on(tick, after_us(211000, budget(1.5, #{}, W0))))).
 
 what_only_one_holds_is_not_hedged_test() ->
     W0 = asking([[0]], budget(1.5, #{0 => [a]})),
@@ -333,6 +406,24 @@ when_all_others_have_answered_the_loss_ends_the_round_test() ->
     W0 = answer_all(missing(degrade, [[0, 1]], #{0 => [a], 1 => []})),
     ?assertMatch({call, advance, _}, last(on(tick, after_us(?MISSING_US, W0)))).
 
+a_call_that_is_out_counts_for_the_images_that_still_want_it_test() ->
+    W0 = missing(degrade, [[0, 1], [0]], #{0 => [a], 1 => [b]}),
+    [{No, a, _, _}, One] = asks(W0),
+    W1 = answer_all([One], W0),
+    W2 = on({suspect, a}, with(#{0 => []}, W1)),
+    W3 = on(tick, after_us(?MISSING_US, W2)),
+    ?assertMatch([#{image := 0, lost := [0]}], published(degraded, W3)),
+    W4 = on({answered, No, {ok, velocities(0, [0, 0])}}, W3),
+    {call, advance, #{images := [Less, Whole]}} = last(W4),
+    ?assertMatch(#{experts := [1], velocities := [[1, _]]}, Less),
+    ?assertMatch(#{experts := [0], velocities := [[0, <<"v0-2">>]]}, Whole).
+
+what_two_missing_experts_had_is_told_of_the_routers_own_weights_test() ->
+    W0 = missing(degrade, [[0, 1, 2]], #{0 => [], 1 => [], 2 => [a]}),
+    W1 = on(tick, after_us(?MISSING_US, W0)),
+    [#{mass := First}, #{mass := Second}] = published(degraded, W1),
+    ?assertEqual([333, 333], [round(1000 * Mass) || Mass <- [First, Second]]).
+
 the_last_expert_of_an_image_is_waited_for_test() ->
     W0 = missing(degrade, [[0, 1], [1]], #{0 => [], 1 => []}),
     W1 = on(tick, after_us(?MISSING_US, W0)),
@@ -349,7 +440,8 @@ who_would_rather_fail_fails_with_the_reason_test() ->
     ).
 
 who_holds_another_version_is_named_test() ->
-    W0 = asking([[0]], #{<<"e0">> => [{a, <<"old">>}, {b, <<"new">>}]}),
+    Both = asking([[0]], #{<<"e0">> => [{a, <<"old">>}, {b, <<"new">>}]}),
+    W0 = on({called, {ok, routed([[0]])}}, answer_all(Both)),
     W1 = on({lost, a}, with(#{<<"e0">> => [{b, <<"new">>}]}, W0)),
     ?assertMatch([#{reason := {another_version, [b]}}], published(waiting, W1)).
 
@@ -364,10 +456,14 @@ what_cannot_be_helped_fails_at_once_test_() ->
 
 one_picture_never_mixes_keys_test() ->
     Holders = #{<<"e0">> => [{a, <<"old">>}, {b, <<"new">>}, {c, <<"old">>}]},
-    W0 = asking([[0]], Holders),
+    W0 = on({called, {ok, routed([[0]])}}, answer_all(asking([[0]], Holders))),
     W1 = on({lost, a}, W0),
     ?assertMatch([{_, c, _, _}], asks(W1)),
     ?assertEqual([], asks(on({lost, c}, W1))).
+
+a_version_that_never_answered_binds_nobody_test() ->
+    Holders = #{<<"e0">> => [{a, <<"new">>}, {b, <<"old">>}]},
+    ?assertMatch([{_, b, _, _}], asks(on({lost, a}, asking([[0]], Holders)))).
 
 %% --- what goes wrong with the pipeline worker
 
@@ -425,7 +521,7 @@ world() -> world(#{}).
 world(Given) ->
     Request = maps:merge(
         #{
-            prompt => <<"a star">>, negative_prompt => <<>>, n => 1, steps => 2,
+            prompt => <<"a star">>, negative_prompt => <<>>, n => 1, steps => 50,
             guidance_scale => 2.0, top_k => 2, seed => 7, deterministic => true,
             on_missing => wait
         },
@@ -437,7 +533,8 @@ world(Given) ->
             ask_floor_ms => ?FLOOR_MS, missing_ms => ?MISSING_US div 1000
         }),
         hedge => none,
-        expected_us => 100000000, % so that nothing is slow
+        typical => 1.0,
+        expected_us => 1000,
         now => 5000,
         holders => maps:from_list([{Expert, [{a, <<"key">>}]} || Expert <- Experts]),
         effects => []
@@ -446,6 +543,9 @@ world(Given) ->
 %% One image a list of experts, at the first ask.
 asking(Experts) -> asking(Experts, #{}).
 
+asking(Experts, {Hedge, Holders, Typical}) ->
+    W = budget(Hedge, Holders, world(#{n => length(Experts)})),
+    asking_in(Experts, W#{typical := Typical});
 asking(Experts, {Hedge, Holders}) ->
     asking_in(Experts, budget(Hedge, Holders, world(#{n => length(Experts)})));
 asking(Experts, Holders) ->
@@ -466,10 +566,11 @@ held(Component, Holders, All) ->
 after_us(Us, #{now := Now} = W) -> W#{now := Now + Us}.
 
 on(Event, #{generation := S0, now := Now, holders := Holders} = W) ->
-    #{hedge := Hedge, expected_us := Expected} = W,
+    #{hedge := Hedge, expected_us := Expected, typical := Typical} = W,
     View = #{
         now_us => Now,
         hedge => fun() -> Hedge end,
+        typical => Typical,
         holders => fun(Component, Own) ->
             [
                 (way(Way))#{key => Key, expected_us => Expected, call_us => Expected}
@@ -517,6 +618,8 @@ fail_next(Error, W) ->
 
 way({Node, Via}) -> #{node => Node, via => Via};
 way(Node) -> #{node => Node}.
+
+fail_next_of([{No, _, _, _} | _], Error, W) -> on({answered, No, {error, Error}}, W).
 
 effects(#{effects := Effects}) -> [E || E <- Effects, not is_paced(E)].
 
