@@ -47,7 +47,7 @@ MANY = {"prompt": "any words at all", "steps": STEPS, "n": 16, "seed": 3}
 ONE = {**MANY, "n": 1}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is a kind of its own
 class Field:
     """A kind of cluster that trials are made on; `lasts` so many, then another is started."""
 
