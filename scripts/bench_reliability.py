@@ -47,7 +47,7 @@ MANY = {"prompt": "any words at all", "steps": STEPS, "n": 16, "seed": 3}
 ONE = {**MANY, "n": 1}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is a kind of its own
 class Field:
     """A kind of cluster that trials are made on; `lasts` so many, then another is started."""
 
@@ -59,6 +59,8 @@ class Field:
 
 # Everybody can be lost; nobody can; a third of three is still to come; each has a twin.
 REPLICAS = Field(nodes=9, experts=3)
+# Who stays takes over what leaves, in the end all of it: then nobody is left to be harmed.
+LEAVING = Field(nodes=9, experts=3, lasts=5)
 SOLE = Field(nodes=6, experts=6, lasts=4)
 GROWING = Field(nodes=3, experts=3, device=Device(experts=3, load_ms=300))
 TWINS = Field(nodes=NODES, experts=DEVICE.experts, device=DEVICE)
@@ -94,7 +96,7 @@ FAULTS = {
     "pipeline_worker_killed": Fault(
         "own pipeline worker: kill -9", REPLICAS, MANY, trials.pipeline_worker_killed
     ),
-    "node_leaves": Fault("node that is asked leaves", REPLICAS, MANY, trials.node_leaves),
+    "node_leaves": Fault("node that is asked leaves", LEAVING, MANY, trials.node_leaves),
     "sole_holder_killed": Fault("only holder: kill -9 of its node", SOLE, MANY, _sole("wait")),
     "sole_holder_killed_degrade": Fault(
         "the same, on_missing: degrade", SOLE, MANY, _sole("degrade")

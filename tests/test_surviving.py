@@ -121,7 +121,7 @@ class TestWhereEverybodyHasATwin:
         record = trials.expert_worker_stopped(Ground(replicated.fleet, ONE), 4)
         unharmed(record)
         assert record["detected_ms"] <= ELSEWHERE_MS, record
-        assert record["used_again"], record
+        assert record["serves_again"], record
         assert record["same_process"], record
 
     def test_a_stopped_node_is_not_waited_for_and_comes_back(self, replicated: Ground) -> None:

@@ -34,7 +34,6 @@ GONE_SECONDS = 10.0
 LEAVE_MS = 60_000
 # Longer than a late heartbeat takes to be one (suspect_ms), shorter than a worker may hang.
 STOPPED_SECONDS = 4.0
-USED_AGAIN_DRAWS = 10
 Harm = Callable[[Ground, int], list[Process]]
 Mend = Callable[[Ground, int, int, list[Process]], Record]
 
@@ -53,11 +52,14 @@ def expert_worker_killed(ground: Ground, step: int) -> Record:
 
 
 def expert_worker_stopped(ground: Ground, step: int) -> Record:
-    """SIGSTOP of an expert worker during its call, until somebody else has answered."""
+    """SIGSTOP of an expert worker during its call, until somebody else has answered.
+
+    It is asked again, like every straggler, once what was learnt of it has faded.
+    """
 
     def mend(ground: Ground, index: int, expert: int, harmed: list[Process]) -> Record:
         _continue(harmed)
-        return {"used_again": _used_again(ground, index), "same_process": harmed[0].alive()}
+        return {"serves_again": ground.served(index), "same_process": harmed[0].alive()}
 
     return _asked_harmed(
         "expert_worker_stopped", ground, step, _expert_worker, _stop, mend, silent=True
@@ -169,14 +171,6 @@ def _stop(processes: list[Process]) -> None:
 def _continue(processes: list[Process]) -> None:
     for process in reversed(processes):
         process.signal(signal.SIGCONT)
-
-
-def _used_again(ground: Ground, index: int) -> bool:
-    """Whether this node is asked again, in one of the next generations."""
-    for _ in range(USED_AGAIN_DRAWS):
-        if node_name(index) in {call["node"] for call in ground.begin().result()["calls"]}:
-            return True
-    return False
 
 
 # --- the requester -----------------------------------------------------------------------------

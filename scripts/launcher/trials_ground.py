@@ -19,6 +19,7 @@ from launcher.processes import Refused
 from launcher.simulated import LOOK_SECONDS, Fleet, expert
 
 WHOLE_SECONDS = 240.0
+SERVED_SECONDS = 10.0
 # A holder whose worker died three times in a minute loses that expert: then the next is harmed.
 STRIKES, STRIKES_SECONDS = 2, 60.0
 GAVE_UP = ("reached_max_restart_intensity", "expert_worker_failed", "pipeline_worker_failed")
@@ -128,6 +129,18 @@ class Ground:
             if time.monotonic() > deadline:
                 raise Refused(f"not every expert worker came back: {states}")
             time.sleep(LOOK_SECONDS)
+
+    def served(self, index: int) -> bool:
+        """Whether this node's expert worker comes to an end with all it was asked."""
+        deadline = time.monotonic() + SERVED_SECONDS
+        while time.monotonic() < deadline:
+            figures = {f["node"]: expert(f) for f in self.fleet.figures()}
+            worker = figures.get(node_name(index), {})
+            idle = worker.get("in_flight") == 0 and worker.get("waiting") == 0
+            if idle and worker["state"] == "ready":
+                return True
+            time.sleep(LOOK_SECONDS)
+        return False
 
     def gave_up(self) -> list[str]:
         """Lines of the nodes' logs in which a supervisor, or an owner of a worker, gave up."""

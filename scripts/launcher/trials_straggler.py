@@ -13,7 +13,9 @@ from typing import Any
 
 from launcher.drawing import Result
 from launcher.nodes import index_of
+from launcher.processes import Refused
 from launcher.simulated import Device, expert
+from launcher.trials import TRIES
 from launcher.trials_ground import Ground, Record, step_end_us
 
 NODES = 4
@@ -32,8 +34,16 @@ def straggler(ground: Ground, generations: int = 1) -> Record:
     """Slow the node down that is asked for expert 0, draw, and make it as fast as it was.
 
     `detected_ms`: from a slow call to the ask besides it; `recovered_ms`: the longest of the steps
-    that were rescued so.
+    that were rescued so. Made again where its twin happened to be asked all the time.
     """
+    for _ in range(TRIES):
+        record = _straggled(ground, generations)
+        if record["slow_calls"] > 0:
+            return record
+    raise Refused(f"in {TRIES} trials the straggler was never asked")
+
+
+def _straggled(ground: Ground, generations: int) -> Record:
     ground.whole(lambda holders: all(len(names) > 1 for names in holders.values()))
     before = ground.begin(steps=USUAL_STEPS).result()
     name = _asked_most(before, 0)
