@@ -107,6 +107,9 @@ worker(worker_hung, #{kind := Kind, idle_ms := Ms}) ->
     {Text, [kind, idle_ms]};
 worker(worker_not_watched, #{kind := Kind}) ->
     {["whether the ", words(Kind), " worker hangs cannot be seen on this system"], [kind, why]};
+worker(relayed_ask_crashed, #{peer := Peer}) ->
+    {["a call passed on to ", short(Peer), " failed here by our own mistake"],
+        [peer]};
 worker(stray_answer, _) ->
     {"a worker answered what nobody had asked; the answer was dropped", []};
 worker(worker_not_started, #{kind := Kind, reason := Reason}) ->

@@ -29,6 +29,9 @@ error({cannot_write, #{path := Path, why := Why, id := Id}}) ->
         "while this node keeps it. Make room, or give another place with the option out_dir.",
         [Path, file:format_error(Why), Id]
     );
+error({no_holder, #{expert := Expert, why := Why}}) ->
+    ["No node holds ", expert_name(Expert), ", which is needed: ", missing(Why),
+        ". Ask with on_missing wait or degrade, or see baguette:status()."];
 error({Name, Facts}) when is_atom(Name), is_map(Facts) ->
     {What, Next} = maps:get(Name, sentences(), unknown(Name)),
     [What, facts(Facts), ". ", Next];
@@ -135,7 +138,12 @@ missing({unreachable, Nodes}) ->
 missing({loading, Nodes}) -> missing({loading, Nodes, unknown});
 missing({planned, Nodes}) -> [node_names(Nodes), " is about to load it"];
 missing({failed, Nodes}) -> [node_names(Nodes), " could not load it; the log there says why"];
-missing(nobody_has_it_on_disk) -> "nobody has it on its disk; copy it to a node's model directory";
+missing(nobody_has_it_on_disk) ->
+    "nobody has it whole on its disk; copy it to a node's model directory "
+    "(python -m baguette check finds what is damaged)";
+missing({another_version, Nodes}) ->
+    ["only ", node_names(Nodes), " can be asked, and has another version than the picture's"];
+missing({suspect, Node}) -> [short(Node), " has it and is silent"];
 missing(no_memory) -> "no node that has it on its disk has the memory for it; let another join";
 missing(not_settled) -> "the nodes have not agreed yet who holds it";
 missing({late, Node}) -> [short(Node), " has it and takes longer than usual"];

@@ -50,6 +50,8 @@ engine() ->
             "the expert worker has computed nothing for 10.0 s and is killed (os pid 7)"},
         {worker_not_watched, #{kind => expert, why => no_proc},
             "whether the expert worker hangs cannot be seen on this system"},
+        {relayed_ask_crashed, #{peer => 'baguette@127.0.0.3'},
+            "a call passed on to 127.0.0.3 failed here by our own mistake"},
         {stray_answer, #{call => 3},
             "a worker answered what nobody had asked; the answer was dropped (call 3)"},
         {worker_not_started, #{kind => expert, reason => enoent},

@@ -143,7 +143,8 @@ handle_call(overview, _From, S) ->
 handle_cast({cancel, Ref}, #?MODULE{calls = Calls} = S) ->
     {noreply, dropped(baguette_engine_calls:cancel(Ref, Calls), S)};
 handle_cast({request, Ref, To, _}, #?MODULE{options = #{kind := expert}} = S) when
-    To =/= S#?MODULE.owner, S#?MODULE.port =:= undefined orelse S#?MODULE.boot =/= []
+    To =/= S#?MODULE.owner, S#?MODULE.deaths > 0,
+    S#?MODULE.port =:= undefined orelse S#?MODULE.boot =/= []
 ->
     %% Asked before our owner had read that its process died: somebody else may hold it meanwhile.
     ok = baguette_engine_remote_v1:answer(To, Ref, {error, {not_held, #{}}}),
