@@ -12,7 +12,8 @@
 -export([
     a_worker_that_dies_once_changes_no_pixel/1,
     a_poisoned_request_fails_by_name_and_all_others_finish/1,
-    a_call_that_needs_too_much_memory_fails_by_name/1,
+    a_call_that_needs_too_much_memory_is_halved/1,
+    an_image_that_needs_too_much_memory_fails_by_name/1,
     what_a_worker_prints_is_not_in_the_stream/1,
     an_answer_too_many_changes_no_pixel/1,
     a_stream_that_cannot_be_read_is_a_death/1,
@@ -32,7 +33,8 @@ all() ->
     [
         a_worker_that_dies_once_changes_no_pixel,
         a_poisoned_request_fails_by_name_and_all_others_finish,
-        a_call_that_needs_too_much_memory_fails_by_name,
+        a_call_that_needs_too_much_memory_is_halved,
+        an_image_that_needs_too_much_memory_fails_by_name,
         what_a_worker_prints_is_not_in_the_stream,
         an_answer_too_many_changes_no_pixel,
         a_stream_that_cannot_be_read_is_a_death,
@@ -94,16 +96,20 @@ a_poisoned_request_fails_by_name_and_all_others_finish(Config) ->
     until(fun baguette_engine_fixture:ready/0),
     ours(Config).
 
-a_call_that_needs_too_much_memory_fails_by_name(Config) ->
+a_call_that_needs_too_much_memory_is_halved(Config) ->
+    Four = pictures(draw(#{n => 4})),
+    ok = fault(Config, #{do => out_of_memory, on => velocity, rows => 1}),
+    #{failovers := Failovers} = Halved = draw(#{n => 4}),
+    ?assertEqual({Four, []}, {pictures(Halved), Failovers}),
+    ours(Config).
+
+an_image_that_needs_too_much_memory_fails_by_name(Config) ->
     Before = deaths(),
     [
         begin
-            ok = fault(Config, #{do => Do, on => velocity, rows => 1}),
-            Large = submit(#{n => 4, top_k => full}),
-            Small = submit(#{}),
-            {error, {expert_call_died, Facts}} = baguette_engine:await(Large, infinity),
-            ?assertMatch(#{why := out_of_memory}, Facts),
-            ?assertEqual(undisturbed(Config), pictures(awaited(Small)))
+            ok = fault(Config, #{do => Do, on => velocity}),
+            {error, {out_of_memory, Facts}} = baguette_engine:await(submit(#{n => 2}), infinity),
+            ?assertMatch(#{expert := _, times := 3}, Facts)
         end
      || Do <- [out_of_memory, memory_error]
     ],
