@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from launcher.control import Control
+from launcher.control import Control, Event
 from launcher.drawing import Drawing, Result
 from launcher.nodes import index_of, node_name
 from launcher.processes import Process, Refused, wait_gone
@@ -232,23 +232,18 @@ def pipeline_worker_killed(ground: Ground, step: int) -> Record:
 
 
 def sole_holder_killed(ground: Ground, step: int, on_missing: str = "wait") -> Record:
-    """kill -9 of the only node that holds an expert which is asked; the node stays away.
+    """kill -9 of the only node that holds an expert which is asked, at `step` or later.
 
     It is on the others' disks: with `wait` one of them loads it. Every trial costs a node.
     """
     fault = "sole_holder_killed" if on_missing == "wait" else f"sole_holder_killed_{on_missing}"
     holders = ground.whole()
     drawing = ground.begin(on_missing=on_missing)
-    asked = {int(e): index_of(name) for e, name in drawing.step(step)["asked"].items()}
-    # Only one expert of the step is to be missing: the last of an image's is always waited for.
-    sole = [
-        (e, index)
-        for e, index in asked.items()
-        if index != 0 and len(holders[e]) == 1 and list(asked.values()).count(index) == 1
-    ]
-    if not sole:
-        raise Refused(f"step {step} asks no sole holder that can be harmed: {asked}")
-    expert, index = sole[0]
+    asking = drawing.until(
+        lambda e: e["event"] == "step" and e["step"] > step and bool(_sole(e, holders))
+    )
+    expert, index = _sole(asking, holders)[0]
+    step = asking["step"] - 1
     family = _whole_node(ground, index)
     at = time.time()
     _kill_first(family)
@@ -267,6 +262,19 @@ def sole_holder_killed(ground: Ground, step: int, on_missing: str = "wait") -> R
         fault, came, detected_ms=more["noticed_ms"], recovered_ms=_answered(at, came, expert),
         degraded=came["degraded"], **more,
     )  # fmt: skip
+
+
+def _sole(asking: Event, holders: dict[int, list[str]]) -> list[tuple[int, int]]:
+    """Experts of a step and the nodes that alone hold them, where the node can be harmed.
+
+    Only one expert of the step is to be missing: the last of an image's is always waited for.
+    """
+    asked = {int(e): index_of(name) for e, name in asking["asked"].items()}
+    return [
+        (e, index)
+        for e, index in asked.items()
+        if index != 0 and len(holders[e]) == 1 and list(asked.values()).count(index) == 1
+    ]
 
 
 def _answered(at: float, result: Result, expert: int) -> float | None:
