@@ -241,7 +241,8 @@ def _spread(records: list[Record], name: str) -> str:
     values = [record[name] for record in records if record.get(name) is not None]
     if not values:
         return "-"
-    return " / ".join(f"{value:.0f}" for value in spread(values).values())
+    text = " / ".join(f"{value:.0f}" for value in spread(values).values())
+    return text if len(values) == len(records) else f"{text} ({len(values)} of {len(records)})"
 
 
 def straggling(records: list[Record]) -> str:

@@ -30,13 +30,9 @@ NEEDED = ("ip", "wg", "wireguard-go")
 WG_PORT = 51820
 
 
-def _possible() -> bool:
-    """Whether `network` can be had here: tools, rights, and a kernel that lets us."""
-    if os.geteuid() != 0 or not all(map(shutil.which, NEEDED)):
-        return False
-    try:
-        os.close(os.open("/dev/net/tun", os.O_RDWR))
-    except OSError:
+def _plain() -> bool:
+    """Whether `network` can be had here without WireGuard: rights and a kernel that lets us."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
         return False
     name = f"bgt{uuid.uuid4().hex[:8]}"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
@@ -44,7 +40,19 @@ def _possible() -> bool:
     return made.returncode == 0
 
 
-POSSIBLE = _possible()
+def _wireguard_too() -> bool:
+    """Whether its machines can be a mesh besides."""
+    if not all(map(shutil.which, NEEDED)):
+        return False
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
+PLAIN_POSSIBLE = _plain()
+POSSIBLE = PLAIN_POSSIBLE and _wireguard_too()
 
 # What the line of `make invite` calls: make itself, in our checkout, with something to compile
 # before it comes to the command, as on a new machine.

@@ -45,7 +45,12 @@ def _choice(name: str, line: Any, num_experts: int) -> Choice:
         line = vars(line)
     if not isinstance(line, Mapping) or not {"experts", "weights", "margin"} <= line.keys():
         raise BadInput(f"{name} is not a map of experts, weights and margin")
-    experts, weights = tuple(line["experts"]), tuple(line["weights"])
+    experts, weights, margin = line["experts"], line["weights"], line["margin"]
+    if not isinstance(experts, list | tuple) or not isinstance(weights, list | tuple):
+        raise BadInput(f"{name} has experts or weights that are no list")
+    if not isinstance(margin, float | int):
+        raise BadInput(f"{name} has the margin {margin!r} but expected a number")
+    experts, weights = tuple(experts), tuple(weights)
     known = all(isinstance(e, int) and 0 <= e < num_experts for e in experts)
     if not known or not experts or len(set(experts)) != len(experts):
         raise BadInput(
@@ -56,4 +61,4 @@ def _choice(name: str, line: Any, num_experts: int) -> Choice:
         raise BadInput(f"{name} has {len(weights)} weights for {len(experts)} experts")
     if not all(isinstance(w, float | int) and math.isfinite(w) and 0 <= w <= 1 for w in weights):
         raise BadInput(f"{name} has weights {list(weights)} but expected 0..1")
-    return Choice(experts, weights, float(line["margin"]))
+    return Choice(experts, weights, float(margin))

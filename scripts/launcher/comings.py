@@ -76,8 +76,10 @@ def _sees_all(fleet: Fleet, nodes: int) -> float:
 
 def _booted(fleet: Fleet, index: int) -> float:
     """Seconds from the process' start to its first word: what Erlang itself takes."""
+    began = fleet.cluster.nodes[index].began()
     for event in node_log.events(fleet.cluster.log(index)):
-        return node_log.seconds(event) - fleet.cluster.nodes[index].began()
+        if node_log.seconds(event) >= began:
+            return node_log.seconds(event) - began
     raise Refused(f"{node_name(index)} says nothing; its log: {fleet.cluster.log(index)}")
 
 

@@ -202,11 +202,12 @@ def start(cluster: Cluster, launch: Launch) -> None:
             cluster.save()
 
 
-def start_one(cluster: Cluster, launch: Launch, index: int) -> Process | None:
+def start_one(cluster: Cluster, launch: Launch, index: int, again: bool = False) -> Process | None:
     """Start node number `index`; the caller enters it into the cluster."""
     config = cluster.run / f"node{index + 1}.config"
     write_config(config, _settings(index, launch))
-    with cluster.log(index).open("wb") as log:
+    # What a node said before it died is part of the story.
+    with cluster.log(index).open("ab" if again else "wb") as log:
         popen = subprocess.Popen(
             [
                 *member_flags(address(index), cluster.port, [config]),

@@ -101,7 +101,7 @@ class Fleet:
 
     def start_node(self, index: int) -> None:
         """Start a node that was stopped."""
-        process = start_one(self.cluster, self.launch, index)
+        process = start_one(self.cluster, self.launch, index, again=True)
         if process is None:
             raise Refused(f"{node_name(index)} did not start; its log: {self.cluster.log(index)}")
         self.cluster.nodes[index] = process

@@ -113,7 +113,7 @@ def _asked_harmed(
         drawing = ground.begin()
         victim = ground.victim(drawing.step(step), holders, spare)
         if victim is None:
-            drawing.result()
+            ground.check(drawing.result())
             continue
         expert, index = victim
         at = time.time()
@@ -122,6 +122,7 @@ def _asked_harmed(
         more = {"step": step, "tries": tries, **mend(ground, index, expert, known[index])}
         if isinstance(came, Refused):
             return lost(fault, came, **more)
+        ground.check(came)
         hit = asked_instead(at, came, node_name(index))
         if hit is not None and (silent or hit["step"] == step):
             return ground.record(fault, came, **_times(at, came, hit), **more)
@@ -199,7 +200,7 @@ def requester_killed(ground: Ground, step: int) -> Record:
         return lost("requester_killed", came, step=step)
     return ground.record(
         "requester_killed", came, step=step, detected_ms=detected, told=str(told),
-        was_told=isinstance(told, Refused),
+        was_told=isinstance(told, Refused) and "has died" in str(told),
     )  # fmt: skip
 
 

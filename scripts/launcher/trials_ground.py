@@ -106,6 +106,11 @@ class Ground:
         first = index_of(names[0])
         return self._strikes(first) >= STRIKES or (spare_requester and first == 0)
 
+    def check(self, result: Result) -> None:
+        """Refused when these are not the undisturbed pictures, whatever they were drawn for."""
+        if not self.same(result):
+            raise Refused(f"the pictures of {result['id']} are not the undisturbed ones")
+
     def record(self, fault: str, result: Result, **more: Any) -> Record:
         """What came of a trial whose generation ended as it should."""
         return {

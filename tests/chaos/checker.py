@@ -232,6 +232,10 @@ def _compared(name: str, request: dict[str, Any], end: Entry, twin: Entry) -> It
 
 def leave_loses_nothing(record: Record) -> Iterator[Violation]:
     """A node that leaves in order loses no call: none is made again because it went."""
+    for entry in record.all("gone"):
+        fault = next(f for f in record.faults if f["fault"] == entry["fault"])
+        if entry["undone"] and not record.struck(fault["node"], fault["at"], entry["at"]):
+            yield Violation("leave", entry["fault"], f"left work undone: {entry['undone']}")
     for fault in record.faults:
         if fault["kind"] != "leave":
             continue

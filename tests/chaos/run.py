@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import threading
 from collections.abc import Callable
@@ -21,16 +22,18 @@ from chaos.stage import Stage, staged
 from chaos.summary import summary
 from chaos.twins import compare, drawn_before
 from launcher.processes import Refused
+from launcher.waiting import interruptible
 from live import ROOT
 
 OUT = ROOT / "build" / "chaos"
+HEAL_SECONDS = 5.0
 EXAMPLES = """examples (from the root, with PYTHONPATH=python_worker:tests:scripts):
   python -m chaos --seed 7                        play seed 7
   python -m chaos --seeds 20                      play the seeds 1 to 20
   python -m chaos --seed 7 --alone                the same faults, one picture at a time
   python -m chaos --seed 7 --model simulated      on eight simulated nodes
-  python -m chaos --replay build/chaos/7.jsonl    play what that history's plan says once more
-  python -m chaos --check build/chaos/7.jsonl     judge that history once more; starts nothing
+  python -m chaos --replay build/chaos/tiny-7-failed-1.jsonl     play that history's plan again
+  python -m chaos --check build/chaos/tiny-7-failed-1.jsonl      judge it again; starts nothing
   python -m chaos --seed 7 --plan                 print what seed 7 does; starts nothing
 
 The same seed is the same schedule: requests, cancels, faults, and the step at which each strikes.
@@ -82,6 +85,17 @@ def _storm(stage: Stage, chosen: Plan, history: History) -> None:
     faults = nemesis.threads()
     for thread in faults:
         thread.start()
+    try:
+        _draw_all(stage, chosen)
+        for thread in faults:
+            thread.join(LOST_SECONDS)
+    finally:
+        nemesis.give_up()
+        for thread in faults:  # what it froze goes on before the cluster is stopped
+            thread.join(HEAL_SECONDS)
+
+
+def _draw_all(stage: Stage, chosen: Plan) -> None:
     if chosen.company:
         workers = [
             threading.Thread(
@@ -98,9 +112,6 @@ def _storm(stage: Stage, chosen: Plan, history: History) -> None:
     else:
         for generation in chosen.generations:
             stage.clients[generation.client].draw_all([generation])
-    for thread in faults:
-        thread.join(LOST_SECONDS)
-    nemesis.give_up()
 
 
 def _settled(stage: Stage, history: History) -> bool:
@@ -116,6 +127,7 @@ def _settled(stage: Stage, history: History) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0: nothing is wrong; 1: something is; 2: it could not be played."""
     args = _parser().parse_args(arguments)
+    interruptible()
     if args.check:
         return _report(args.check, violations(read(args.check)), "")
     plans = _plans(args)
@@ -127,6 +139,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _play_all(plans, args.out)
     except Refused as refusal:
         print(refusal, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
         return 2
 
 
@@ -141,9 +156,16 @@ def _play_all(plans: list[Plan], out: Path) -> int:
                 print(f"\nseed {one.seed}: {described(one)}", flush=True)
                 path = out / f"{one.model}-{one.seed}.jsonl"
                 found = play(stage, one, path, lambda line: print(line, flush=True))
+                path = _kept(path) if found else path
                 status = max(status, _report(path, found, replay_line(one)))
                 stage.unfit = bool(found)
     return status
+
+
+def _kept(path: Path) -> Path:
+    """What showed a fault is never written over: it may not show again."""
+    names = (path.with_name(f"{path.stem}-failed-{n}.jsonl") for n in itertools.count(1))
+    return path.rename(next(name for name in names if not name.exists()))
 
 
 def replay_line(chosen: Plan) -> str:

@@ -168,10 +168,12 @@ def staged(model: str, directory: Path) -> Iterator[Stage]:
             engine |= _poisonable(Path(scratch) / "fault")
         launch = Launch(kind.nodes, model_dir, engine=engine, requesters=REQUESTERS)
         cluster = Cluster(free_port(kind.nodes), mode="chaos")
-        with cluster_of(cluster, launch, Progress()) as fleet:
-            pipeline = None if model_dir is None else baguette.load(model_dir, threads=1)
-            yield Stage(kind, fleet, tag, pipeline)
-        left = leftovers(tag)
+        try:
+            with cluster_of(cluster, launch, Progress()) as fleet:
+                pipeline = None if model_dir is None else baguette.load(model_dir, threads=1)
+                yield Stage(kind, fleet, tag, pipeline)
+        finally:
+            left = leftovers(tag)
         if left:
             raise Refused(f"processes were left when the cluster had ended: {left}")
 

@@ -77,6 +77,8 @@ told(generation_done, #{seconds := Seconds, asked := Asked}) when is_number(Seco
     ]), [seconds, asked]};
 told(generation_done, _) ->
     {"the generation is done", []};
+told(warning, _) ->
+    {"the model has a remark about the prompt; whoever asked was told", []};
 told(generation_failed, #{reason := Reason}) ->
     {["the generation failed: ", baguette_text:error(Reason)], [reason]};
 told(generation_failed, _) ->
@@ -110,6 +112,8 @@ worker(worker_not_watched, #{kind := Kind}) ->
 worker(relayed_ask_crashed, #{peer := Peer}) ->
     {["a call passed on to ", short(Peer), " failed here by our own mistake"],
         [peer]};
+worker(pipeline_worker_failed, #{reason := Reason}) ->
+    {["the pipeline worker does not start: ", baguette_text:error(Reason)], [reason]};
 worker(stray_answer, _) ->
     {"a worker answered what nobody had asked; the answer was dropped", []};
 worker(worker_not_started, #{kind := Kind, reason := Reason}) ->
@@ -170,8 +174,10 @@ around(link, #{peer := Peer, state := State}) ->
     {link(State, short(Peer)), [peer, state]};
 around(member, #{peer := Peer, state := joined}) ->
     {[short(Peer), " joined the cluster"], [peer, state]};
+around(member, #{peer := Peer, state := left}) ->
+    {[short(Peer), " has left the cluster"], [peer, state]};
 around(member, #{peer := Peer, state := gone}) ->
-    {[short(Peer), " is gone: it is a member no more, and what it held goes to others"],
+    {[short(Peer), " was silent for too long and is gone: what it held goes to others"],
         [peer, state]};
 around(no_connection, #{peer := Peer, why := Why}) ->
     {["no link to ", short(Peer), ": ", words(Why)], [peer, why]};
@@ -210,7 +216,7 @@ node_itself(What, _) ->
 
 link(up, Peer) -> ["the link to ", Peer, " is up"];
 link(suspect, Peer) -> ["nothing heard of ", Peer, " for too long: it is not asked until it is"];
-link(down, Peer) -> ["the link to ", Peer, " is down: it is not asked, and still a member"];
+link(down, Peer) -> ["the link to ", Peer, " is down: it is not asked until it is up again"];
 link(State, Peer) -> ["the link to ", Peer, " is ", words(State)].
 
 %% The innermost call; all of them are in the log.

@@ -11,6 +11,8 @@ help() ->
         "         baguette:generate(P, #{steps => 20, seed => 7, n => 4}).\n"
         "         options: n steps guidance_scale top_k (a number or full) seed negative_prompt\n"
         "                  deterministic out_dir; what is left out is the model's own default\n"
+        "                  on_missing (what to do about an expert that nobody holds): wait,\n"
+        "                  degrade (do without, and say so) or fail\n"
         "Look:    baguette:status().  baguette:report().  baguette:nodes().  baguette:experts().\n"
         "         baguette:generations().  baguette:result(Id).\n"
         "         baguette:events().  What happened here lately; baguette:events(Id). tells one\n"
@@ -44,6 +46,9 @@ sentences() ->
         overloaded => {"This node has all it can draw", "Try again when one has ended."},
         not_ready => {"This node cannot draw yet", "baguette:status() shows what is missing."},
         not_connected => {"The node cannot be reached", "Is it running, with the same cookie?"},
+        requester_died => {
+            "The node that was asked has died, and its pictures with it", "Ask another node."
+        },
         no_answer => {"The node did not answer in time", "Its log says more."},
         not_simulated => {"This node's device is real", "Only a simulated one can be changed."},
         unknown_generation => {"No such generation here", "baguette:generations() lists all."},

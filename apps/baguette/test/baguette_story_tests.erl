@@ -52,6 +52,10 @@ engine() ->
             "whether the expert worker hangs cannot be seen on this system"},
         {relayed_ask_crashed, #{peer => 'baguette@127.0.0.3'},
             "a call passed on to 127.0.0.3 failed here by our own mistake"},
+        {warning, #{}, "the model has a remark about the prompt; whoever asked was told"},
+        {pipeline_worker_failed, #{reason => {bad_weights, #{}}},
+            "the pipeline worker does not start: The model's files are not as they should be. "
+            "Make or fetch them again."},
         {stray_answer, #{call => 3},
             "a worker answered what nobody had asked; the answer was dropped (call 3)"},
         {worker_not_started, #{kind => expert, reason => enoent},
@@ -110,12 +114,13 @@ cluster() ->
     [
         {link, #{peer => ?B, state => up}, "the link to 127.0.0.3 is up"},
         {link, #{peer => ?B, state => down},
-            "the link to 127.0.0.3 is down: it is not asked, and still a member"},
+            "the link to 127.0.0.3 is down: it is not asked until it is up again"},
         {link, #{peer => ?B, state => suspect},
             "nothing heard of 127.0.0.3 for too long: it is not asked until it is"},
         {member, #{peer => ?B, state => joined}, "127.0.0.3 joined the cluster"},
         {member, #{peer => ?B, state => gone},
-            "127.0.0.3 is gone: it is a member no more, and what it held goes to others"},
+            "127.0.0.3 was silent for too long and is gone: what it held goes to others"},
+        {member, #{peer => ?B, state => left}, "127.0.0.3 has left the cluster"},
         {no_connection, #{peer => ?B, why => wrong_secret}, "no link to 127.0.0.3: wrong secret"},
         {incarnation_raised, #{above => {1, 2}},
             "the others knew a later start of this node than this one; it counts on from there "
@@ -195,7 +200,7 @@ faults_stand_out_and_ids_are_short_test() ->
         [
             "   When (UTC)               Generation  What happened",
             "   2026-11-21 17:45:16.123  01234567    the link to 127.0.0.3 is down: "
-            "it is not asked, and still a member",
+            "it is not asked until it is up again",
             "!  2026-11-21 17:45:16.123  -           the expert worker died (exit status 1); "
             "it is started again"
         ],

@@ -280,19 +280,28 @@ who(Component, Holders) ->
 tell([], S) ->
     S;
 tell(Events, #?MODULE{watchers = Watchers} = S) ->
-    lists:foreach(fun log/1, Events),
+    lists:foreach(fun(Event) -> log(Event, S) end, Events),
     _ = [Pid ! {baguette_cluster, Event} || Event <- Events, Pid <- maps:values(Watchers)],
     [ok = baguette_cluster_holdings:look() || {Fact, _, _} <- Events, Fact =/= holders],
     S.
 
-log({link, Node, State}) ->
-    ?LOG_INFO(#{what => link, peer => Node, state => State}, ?LOG_META);
-log({member, Node, What}) ->
-    ?LOG_INFO(#{what => member, peer => Node, state => What}, ?LOG_META);
-log({holders, Component, Nodes}) ->
+%% Whoever said goodbye is no news to worry about, nor is that their link goes down after it.
+log({link, Node, State}, S) ->
+    Level = case State =/= up andalso not has_left(Node, S) of true -> warning; false -> info end,
+    ?LOG(Level, #{what => link, peer => Node, state => State}, ?LOG_META);
+log({member, Node, gone}, S) ->
+    {Level, State} = case has_left(Node, S) of true -> {info, left}; false -> {warning, gone} end,
+    ?LOG(Level, #{what => member, peer => Node, state => State}, ?LOG_META);
+log({member, Node, joined}, _S) ->
+    ?LOG_INFO(#{what => member, peer => Node, state => joined}, ?LOG_META);
+log({holders, Component, Nodes}, _S) ->
     ?LOG_DEBUG(#{what => holders, component => Component, nodes => Nodes}, ?LOG_META);
-log({plan, _Plan}) ->
+log({plan, _Plan}, _S) ->
     ?LOG_DEBUG(#{what => plan_changed}, ?LOG_META).
+
+has_left(Node, #?MODULE{exchange = X}) ->
+    Goodbyes = baguette_cluster_membership:goodbyes(baguette_cluster_exchange:members(X)),
+    lists:keymember(Node, 1, Goodbyes).
 
 now_ms() -> erlang:monotonic_time(millisecond).
 

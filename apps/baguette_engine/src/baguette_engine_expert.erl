@@ -109,7 +109,7 @@ handle_info({baguette_engine_worker, Worker, What}, #?MODULE{worker = Worker} = 
     {noreply, worker_says(What, S)};
 handle_info(Unknown, S) ->
     %% A later version's message: said once a message, by its shape only.
-    ?LOG_WARNING(#{what => message_dropped, shape => shape(Unknown)}, ?LOG),
+    ?LOG_WARNING(#{what => message_dropped, shape => baguette_engine_private:shape(Unknown)}, ?LOG),
     {noreply, S}.
 
 %% @doc The state names components only; an ask is a message, and those are not shown.
@@ -241,6 +241,3 @@ log_failed_probe({error, Reason}) ->
 
 component_payload(Component) ->
     baguette_engine_msgpack:encode(#{component => {text, Component}}).
-
-shape(Term) when is_tuple(Term), tuple_size(Term) > 0 -> {tuple_size(Term), element(1, Term)};
-shape(_) -> other.

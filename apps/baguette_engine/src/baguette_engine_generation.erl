@@ -190,7 +190,8 @@ common(cast, cancel, D) ->
 common({timeout, tick}, now, D) ->
     case looked(D) of
         tick -> step(tick, D);
-        {thawed, Us} -> step({thawed, Us}, thawed(Us, D))
+        {thawed, Us} = Thawed ->
+            step(Thawed, D#?MODULE{deadline_ms = D#?MODULE.deadline_ms + Us div 1000})
     end;
 common({timeout, deadline}, now, #?MODULE{step = Step} = D) ->
     Doing = maps:with([state, step, missing], baguette_engine_step:overview(Step)),
@@ -218,8 +219,7 @@ common(info, {'DOWN', Ref, process, _, _}, #?MODULE{call = Ref} = D) ->
 common(info, {'DOWN', _, process, Pid, _}, #?MODULE{watchers = Watchers} = D) ->
     {keep_state, D#?MODULE{watchers = maps:remove(Pid, Watchers)}};
 common(info, Unknown, _D) ->
-    %% A later version's message, by its shape only.
-    Shape = if is_tuple(Unknown), tuple_size(Unknown) > 0 -> element(1, Unknown); true -> other end,
+    Shape = baguette_engine_private:shape(Unknown),
     ?LOG_WARNING(#{what => message_dropped, shape => Shape}, ?LOG_META),
     keep_state_and_data.
 
@@ -240,9 +240,6 @@ decoded({ok, Payload}) ->
     end;
 decoded({error, _} = Error) ->
     Error.
-
-thawed(Us, #?MODULE{deadline_ms = Deadline} = D) ->
-    D#?MODULE{deadline_ms = Deadline + Us div 1000}.
 
 %% Effects
 
@@ -318,7 +315,7 @@ perform(hedged, D) ->
     ok = baguette_engine_pace:hedged(),
     D;
 perform({publish, {Kind, Facts} = Event}, #?MODULE{last = Last} = D0) ->
-    D = log(Kind, Facts, D0),
+    D = log(Kind, loggable(Kind, Facts), D0),
     ok = publish(Event, D),
     case lists:member(Kind, [state, step, warning]) of
         true -> D#?MODULE{last = Last#{Kind => Facts}};
@@ -342,7 +339,6 @@ forget(Holder, Ref) -> baguette_engine_remote_v1:forget(Holder, Ref).
 
 holder({Holder, _Via}) -> Holder;
 holder(Holder) -> Holder.
-
 %% Whoever a call goes to first, and with it our link there.
 monitored(Way, #?MODULE{monitors = Monitors} = D) ->
     case server(Way) of
@@ -375,6 +371,10 @@ finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D0) ->
     },
     %% It is kept for whoever asks late, and holds no more than that needs.
     {next_state, finished, Kept, Timers ++ Replies ++ [hibernate]}.
+
+%% A warning may name words of the prompt: those are for whoever asked, and for no log.
+loggable(warning, _Facts) -> #{};
+loggable(_Kind, Facts) -> Facts.
 
 %% What happens is logged once, here; the generation's id goes with it as metadata.
 log(What, Facts, D) ->

@@ -8,6 +8,8 @@
 -module(baguette_engine_pipeline).
 -behaviour(gen_server).
 
+-include_lib("kernel/include/logger.hrl").
+
 -export([start_link/0, request/3, when_idle/2, cancel/1, overview/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
@@ -85,6 +87,8 @@ handle_info({baguette_engine_worker, _, down}, #?MODULE{state = {failed, _}} = S
 handle_info({baguette_engine_worker, _, down}, S) ->
     {noreply, S#?MODULE{state = starting}};
 handle_info({baguette_engine_worker, _, {failed, Reason}}, S) ->
+    What = #{what => pipeline_worker_failed, reason => Reason},
+    ?LOG_ERROR(What, #{domain => [baguette, engine]}),
     {noreply, S#?MODULE{state = {failed, Reason}}}.
 
 started(#?MODULE{worker = undefined} = S) ->

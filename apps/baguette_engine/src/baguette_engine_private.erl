@@ -3,7 +3,7 @@
 %% such process. A reason is shown by name, because a failed match holds what it was matched with.
 -module(baguette_engine_private).
 
--export([status/2]).
+-export([status/2, shape/1]).
 
 %% @doc `Redact' takes what is private out of the state.
 -spec status(map(), fun((term()) -> term())) -> map().
@@ -23,3 +23,8 @@ shown(_, Value, _) -> Value.
 name(Reason) when is_atom(Reason) -> Reason;
 name(Reason) when is_tuple(Reason), is_atom(element(1, Reason)) -> element(1, Reason);
 name(_) -> other.
+
+%% @doc What may be told of a message that nobody here understands, say of a later version.
+-spec shape(term()) -> {pos_integer(), term()} | other.
+shape(Term) when is_tuple(Term), tuple_size(Term) > 0 -> {tuple_size(Term), element(1, Term)};
+shape(_) -> other.

@@ -132,7 +132,4 @@ unreachable(Target, Why) ->
 
 dropped(Unknown) ->
     %% A later version's message: by its shape only.
-    ?LOG_WARNING(#{what => message_dropped, shape => shape(Unknown)}, ?LOG).
-
-shape(Term) when is_tuple(Term), tuple_size(Term) > 0 -> {tuple_size(Term), element(1, Term)};
-shape(_) -> other.
+    ?LOG_WARNING(#{what => message_dropped, shape => baguette_engine_private:shape(Unknown)}, ?LOG).
