@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from agreement import reference, same
 from baguette.pipeline import Pipeline
+from conftest import Start
 from launcher.erlang import last_words, said
 from launcher.nodes import address, index_of, node_name
 from launcher.processes import Refused
@@ -108,6 +110,22 @@ def test_nothing_private_is_in_a_log_or_an_event(cluster_of_three: Live) -> None
         assert text
         assert PRIVATE not in text
         assert cookie not in text
+
+
+def test_words_that_the_model_does_not_know_are_told_to_who_asked_only(
+    start: Start, three: Path, tmp_path: Path
+) -> None:
+    """The model warns of words outside its vocabulary, and names them."""
+    model = shutil.copytree(three, tmp_path / "words")
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["baguette"] = {**config.get("baguette", {}), "vocabulary": ["a", "prompt", "that"]}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with start(model, 1) as cluster:
+        result = cluster.draw({"prompt": PROMPT, "steps": 1})
+        assert any("nobody" in warning for warning in result["warnings"])
+        told = "\n".join([*story(cluster), cluster.cluster.log(0).read_text(encoding="utf-8")])
+        assert "a remark about the prompt" in told
+        assert "nobody" not in told
 
 
 def test_who_is_not_known_is_refused(cluster_of_three: Live) -> None:
