@@ -210,7 +210,7 @@ def test_a_machine_with_experts_only_joins_and_serves_none(
     told = one.good("join", PEERS="", MODEL=str(model))
     assert "Assigned Expert: E0 E1" in told
     assert "the cluster waits for E2 E3 E4 E5 E6 E7" in told
-    assert "E3: nobody has it on its disk" in one.status()
+    assert "E3: nobody has it whole on its disk" in one.status()
     one.good("leave")
 
 
