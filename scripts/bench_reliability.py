@@ -61,7 +61,7 @@ class Field:
 REPLICAS = Field(nodes=9, experts=3)
 # Who stays takes over what leaves, in the end all of it: then nobody is left to be harmed.
 LEAVING = Field(nodes=9, experts=3, lasts=5)
-SOLE = Field(nodes=6, experts=6, lasts=4)
+SOLE = Field(nodes=6, experts=6, lasts=2)
 GROWING = Field(nodes=3, experts=3, device=Device(experts=3, load_ms=300))
 TWINS = Field(nodes=NODES, experts=DEVICE.experts, device=DEVICE)
 

@@ -189,7 +189,7 @@ def requester_killed(ground: Ground, step: int) -> Record:
         dying = Drawing(control, ground.request)
         dying.step(0)  # its pipeline worker is up
         living = ground.begin()
-        dying.step(step)
+        dying.step(max(1, step))
         at = time.time()
         ground.fleet.cluster.nodes[index].signal(signal.SIGKILL)
         told = _came(dying)
