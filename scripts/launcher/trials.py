@@ -108,7 +108,7 @@ def _asked_harmed(
     Who falls `silent` after its answer is noticed all the same, by the next call it is asked.
     """
     for tries in range(1, TRIES + 1):
-        holders = ground.replicated(step, spare)
+        step, holders = ground.replicated(step, spare)
         known = {index: whom(ground, index) for index in range(ground.nodes)}
         drawing = ground.begin()
         victim = ground.victim(drawing.step(step), holders, spare)
@@ -325,12 +325,15 @@ def node_joins(ground: Ground, step: int) -> Record:
 
 def node_leaves(ground: Ground, step: int) -> Record:
     """A node that is asked leaves in order, as by `make leave`; it is started again."""
-    holders = ground.replicated(step, spare_requester=True)
-    drawing = ground.begin()
-    victim = ground.victim(drawing.step(step), holders, spare_requester=True)
-    if victim is None:
-        drawing.result()
-        raise Refused(f"step {step} asks nobody who can leave")
+    for _ in range(TRIES):
+        step, holders = ground.replicated(step, spare_requester=True)
+        drawing = ground.begin()
+        victim = ground.victim(drawing.step(step), holders, spare_requester=True)
+        if victim is not None:
+            break
+        ground.check(drawing.result())
+    else:
+        raise Refused(f"node_leaves: in {TRIES} tries no step asked anybody who can leave")
     _, index = victim
     at = time.time()
     with Control(ground.fleet.target(index), f"control-{index}") as control:

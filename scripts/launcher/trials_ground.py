@@ -67,16 +67,27 @@ class Ground:
                 )
             time.sleep(LOOK_SECONDS)
 
-    def replicated(self, step: int, spare_requester: bool = False) -> Holders:
-        """The same, once this step asks for an expert whose holder may be lost."""
+    def replicated(self, step: int, spare_requester: bool = False) -> tuple[int, Holders]:
+        """The same, once this step asks for an expert whose holder may be lost; and the step.
 
-        def enough(holders: Holders) -> bool:
-            return any(
-                len(holders[expert]) > 1 and not self._weak(holders[expert], spare_requester)
-                for expert in self.chosen[step]
-            )
+        A spared requester may be the holder for ever: then it is the next step that will do.
+        """
+        steps = [step]
+        if spare_requester:
+            steps = [*range(step, len(self.chosen)), *range(step)]
 
-        return self.whole(enough)
+        def fit(holders: Holders) -> list[int]:
+            return [
+                one
+                for one in steps
+                if any(
+                    len(holders[expert]) > 1 and not self._weak(holders[expert], spare_requester)
+                    for expert in self.chosen[one]
+                )
+            ]
+
+        holders = self.whole(lambda holders: bool(fit(holders)))
+        return fit(holders)[0], holders
 
     def victim(
         self, event: Event, holders: Holders, spare_requester: bool = False
@@ -102,9 +113,13 @@ class Ground:
         return sum(at > since for at in self._struck.get(index, []))
 
     def _weak(self, names: list[str], spare_requester: bool) -> bool:
-        """Nobody of them may be harmed now; the first is the one that will be asked."""
-        first = index_of(names[0])
-        return self._strikes(first) >= STRIKES or (spare_requester and first == 0)
+        """Nobody who may be asked can be harmed now: that is the first, or with calls out another.
+
+        A requester that is spared and holds everything is asked first, and then not at once again.
+        """
+        if not spare_requester:
+            return self._strikes(index_of(names[0])) >= STRIKES
+        return all(i == 0 or self._strikes(i) >= STRIKES for i in map(index_of, names))
 
     def check(self, result: Result) -> None:
         """Refused when these are not the undisturbed pictures, whatever they were drawn for."""
