@@ -32,7 +32,7 @@
 %% Dead this often in a row before its boot calls were answered: it will not start by itself.
 -define(FAILED_STARTS, 3).
 %% A process that lived this long starts again without a growing backoff.
--define(HEALTHY_MS, 60000).
+-define(HEALTHY_MS, 15000).
 %% Answered at once by a process that has nothing else to do.
 -define(ARE_YOU_THERE, {stats, <<128>>}).
 -define(LOG, #{domain => [baguette, engine]}).
