@@ -241,9 +241,9 @@ def sole_holder_killed(ground: Ground, step: int, on_missing: str = "wait") -> R
     holders = ground.whole()
     drawing = ground.begin(on_missing=on_missing)
     asking = drawing.until(
-        lambda e: e["event"] == "step" and e["step"] > step and bool(_sole(e, holders))
+        lambda e: e["event"] == "step" and e["step"] > step and bool(_sole(e, holders, ground))
     )
-    expert, index = _sole(asking, holders)[0]
+    expert, index = _sole(asking, holders, ground)[0]
     step = asking["step"] - 1
     family = _whole_node(ground, index)
     at = time.time()
@@ -265,16 +265,21 @@ def sole_holder_killed(ground: Ground, step: int, on_missing: str = "wait") -> R
     )  # fmt: skip
 
 
-def _sole(asking: Event, holders: dict[int, list[str]]) -> list[tuple[int, int]]:
+def _sole(asking: Event, holders: dict[int, list[str]], ground: Ground) -> list[tuple[int, int]]:
     """Experts of a step and the nodes that alone hold them, where the node can be harmed.
 
-    Only one expert of the step is to be missing: the last of an image's is always waited for.
+    Only one expert of the step is to be missing: the last of an image's is always waited for. Its
+    call may be over before the harm is done: a later step asks for it too.
     """
+    later = set().union(*ground.chosen[asking["step"] :])
     asked = {int(e): index_of(name) for e, name in asking["asked"].items()}
     return [
         (e, index)
         for e, index in asked.items()
-        if index != 0 and len(holders[e]) == 1 and list(asked.values()).count(index) == 1
+        if index != 0
+        and len(holders[e]) == 1
+        and list(asked.values()).count(index) == 1
+        and e in later
     ]
 
 
