@@ -29,7 +29,7 @@ from launcher.trials_ground import (
 from launcher.waiting import CONNECT_SECONDS
 
 # A call can be over before the harm is done; then the trial is made again.
-TRIES = 6
+TRIES = 12
 GONE_SECONDS = 10.0
 LEAVE_MS = 60_000
 # Longer than a late heartbeat takes to be one (suspect_ms), shorter than a worker may hang.

@@ -33,7 +33,7 @@ error({cannot_write, #{path := Path, why := Why, id := Id}}) ->
     );
 error({no_holder, #{expert := Expert, why := Why}}) ->
     ["No node holds ", expert_name(Expert), ", which is needed: ", missing(Why),
-        ". Ask with on_missing wait or degrade, or see baguette:status()."];
+        " - ask with on_missing wait or degrade, or see baguette:status()."];
 error({Name, Facts}) when is_atom(Name), is_map(Facts) ->
     {What, Next} = maps:get(Name, sentences(), unknown(Name)),
     [What, facts(Facts), ". ", Next];
