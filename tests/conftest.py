@@ -12,7 +12,8 @@ import pytest
 import baguette
 from baguette.families.paris.tiny import build
 from baguette.pipeline import Pipeline
-from live import ROOT, Live, live
+from launcher import nodes
+from live import ROOT, TAG, Live, leftovers, live
 
 Start = Callable[[Path, int], AbstractContextManager[Live]]
 
@@ -49,6 +50,16 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
         return live(tmp_path_factory.mktemp("run"), model_dir, count, uuid.uuid4().hex)
 
     return begin
+
+
+@pytest.fixture
+def own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For a cluster that a test starts itself: a run directory, and nothing left afterwards."""
+    tag = uuid.uuid4().hex
+    monkeypatch.setattr(nodes, "RUN", tmp_path / "run")
+    monkeypatch.setenv(TAG, tag)
+    yield
+    assert leftovers(tag) == []
 
 
 @pytest.fixture(scope="module")

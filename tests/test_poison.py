@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from launcher import nodes
 from launcher.control import Control
+from launcher.drawing import Request, pixels
 from launcher.erlang import child_environment
 from launcher.nodes import Cluster, Launch
 from launcher.processes import Refused
 from launcher.progress import Progress
 from launcher.simulated import Device, Fleet, cluster_of, fleet
 from launcher.waiting import CONNECT_SECONDS
-from live import ROOT, TAG, Request, Result, free_port, leftovers
+from live import ROOT, free_port
 
 POISON = "poison"
 SIMULATED, REAL = 4, 3
@@ -27,16 +25,6 @@ REQUESTERS = (0, 0, 1, 1)
 RECOVERY_SECONDS = 60.0
 REQUEST = {"prompt": "any words at all", "steps": 12, "n": 2}
 Running = contextlib.AbstractContextManager[Fleet]
-
-
-@pytest.fixture
-def own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A run directory of this test's own, and nothing left afterwards."""
-    tag = uuid.uuid4().hex
-    monkeypatch.setattr(nodes, "RUN", tmp_path / "run")
-    monkeypatch.setenv(TAG, tag)
-    yield
-    assert leftovers(tag) == []
 
 
 def simulated() -> Running:
@@ -116,8 +104,3 @@ def draw(control: Control, seed: int) -> list[str]:
     """Ask for a picture and wait for it."""
     ask(control, {**REQUEST, "seed": seed})
     return pixels(control.answer("done")["result"])
-
-
-def pixels(result: Result) -> list[str]:
-    """What identifies the pictures."""
-    return [image["pixels_sha256"] for image in result["images"]]

@@ -6,20 +6,19 @@ import itertools
 import random
 import signal
 import time
-import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from launcher import nodes
 from launcher.control import Control
+from launcher.drawing import Result, pixels
 from launcher.nodes import node_name
 from launcher.processes import wait_gone
 from launcher.progress import Progress
 from launcher.simulated import Device, Fleet, cluster_of
 from launcher.waiting import CONNECT_SECONDS, become_ready
-from live import PATIENCE, TAG, Result, free_port, leftovers
+from live import PATIENCE, free_port
 
 NODES = 4
 ROUNDS = 3
@@ -28,22 +27,18 @@ REQUEST = {"prompt": "a", "steps": 8, "seed": 5, "n": 2, "top_k": "full"}
 
 
 @pytest.fixture
-def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    tag = uuid.uuid4().hex
-    monkeypatch.setattr(nodes, "RUN", tmp_path / "run")
-    monkeypatch.setenv(TAG, tag)
+def running(own_run: None) -> Iterator[Fleet]:
     launch = nodes.Launch(NODES, None, engine=DEVICE.settings(NODES))
     cluster = nodes.Cluster(free_port(NODES), mode="simulated")
     with cluster_of(cluster, launch, Progress()) as fleet:
         yield fleet
-    assert leftovers(tag) == []
 
 
 def draw(fleet: Fleet) -> list[str]:
     fleet.control.ask("generate", request=REQUEST, watch=False)
     result: Result = fleet.control.answer("done")["result"]
     assert {call["expert"] for call in result["calls"]} == set(range(NODES))
-    return [image["pixels_sha256"] for image in result["images"]]
+    return pixels(result)
 
 
 def views(fleet: Fleet) -> dict[str, dict[str, int]]:

@@ -6,7 +6,6 @@ import base64
 import os
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import bench_cluster
 import pytest
@@ -93,16 +92,6 @@ def test_what_a_device_cannot_be_is_refused_in_a_sentence(running: Fleet) -> Non
         running.simulate(1, speed=0)
     with pytest.raises(Refused, match="no such option"):
         running.simulate(1, colour="red")
-
-
-@pytest.fixture
-def own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For a cluster that a test starts itself: a run directory, and nothing left afterwards."""
-    tag = uuid.uuid4().hex
-    monkeypatch.setattr(nodes, "RUN", tmp_path / "run")
-    monkeypatch.setenv(TAG, tag)
-    yield
-    assert leftovers(tag) == []
 
 
 @pytest.mark.usefixtures("own_run")

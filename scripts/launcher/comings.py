@@ -38,13 +38,13 @@ def comings(
     return {
         "joins": joins,
         "kills": kills,
-        "seconds_to_see_all": spread(sees),
-        "of_these_to_boot": spread(boots),
-        "seconds_until_gone_everywhere": spread(goes),
+        "seconds_to_see_all": _spread(sees),
+        "of_these_to_boot": _spread(boots),
+        "seconds_until_gone_everywhere": _spread(goes),
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def _spread(values: list[float]) -> dict[str, float]:
     """Median, 95th percentile and the most of several seconds."""
     worst = quantiles(values, n=20)[-1] if len(values) > 1 else values[0]
     return {
@@ -61,7 +61,7 @@ def _killed(fleet: Fleet, nodes: int) -> float:
     fleet.cluster.nodes[nodes - 1].signal(signal.SIGKILL)
     wait_gone([fleet.cluster.nodes[nodes - 1]], SECONDS)
     others = range(nodes - 1)
-    gone = until_all(lambda: [said(fleet, i, "member", name, "gone", began) for i in others])
+    gone = _until_all(lambda: [_said(fleet, i, "member", name, "gone", began) for i in others])
     return gone - began
 
 
@@ -70,7 +70,7 @@ def _sees_all(fleet: Fleet, nodes: int) -> float:
     last = nodes - 1
     began = fleet.cluster.nodes[last].began()
     others = [node_name(i) for i in range(last)]
-    seen = until_all(lambda: [said(fleet, last, "member", n, "joined", began) for n in others])
+    seen = _until_all(lambda: [_said(fleet, last, "member", n, "joined", began) for n in others])
     return seen - began
 
 
@@ -83,7 +83,7 @@ def _booted(fleet: Fleet, index: int) -> float:
     raise Refused(f"{node_name(index)} says nothing; its log: {fleet.cluster.log(index)}")
 
 
-def until_all(look: Callable[[], list[float | None]]) -> float:
+def _until_all(look: Callable[[], list[float | None]]) -> float:
     """The latest of what is looked for, once all of it is there."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
@@ -95,6 +95,6 @@ def until_all(look: Callable[[], list[float | None]]) -> float:
     raise Refused(f"a node that came or went was not noticed everywhere within {SECONDS:.0f} s")
 
 
-def said(fleet: Fleet, index: int, what: str, peer: str, state: str, since: float) -> float | None:
+def _said(fleet: Fleet, index: int, what: str, peer: str, state: str, since: float) -> float | None:
     """When this node first said so of that peer, if it did since then."""
     return node_log.first_said(fleet.cluster.log(index), what, peer, state, since)

@@ -140,7 +140,6 @@ missing({unreachable, [Node]}) ->
     [short(Node), " holds it, but this machine cannot reach it; is its link up?"];
 missing({unreachable, Nodes}) ->
     [node_names(Nodes), " hold it, but this machine cannot reach them; are their links up?"];
-missing({loading, Nodes}) -> missing({loading, Nodes, unknown});
 missing({planned, Nodes}) -> [node_names(Nodes), " is about to load it"];
 missing({failed, Nodes}) -> [node_names(Nodes), " could not load it; the log there says why"];
 missing(nobody_has_it_on_disk) ->

@@ -31,7 +31,7 @@
 
 -record(?MODULE, {
     id :: binary(),
-    began_us :: integer(), % since 1970
+    began_us = 0 :: integer(), % since 1970, once it has begun
     step :: baguette_engine_step:state(),
     look_us = none :: none | integer(), % when the clock is looked at next
     usual_ms = 0 :: non_neg_integer(), % by what holders say
@@ -103,12 +103,11 @@ init({Id, Request, Experts}) ->
         ask_floor_ms => baguette_engine_settings:get(ask_floor_ms),
         missing_ms => baguette_engine_settings:get(missing_ms)
     },
-    D = #?MODULE{
+    {ok, waiting, #?MODULE{
         id = Id,
-        began_us = erlang:system_time(microsecond),
+        usual_ms = usual_ms(Request, Experts),
         step = baguette_engine_step:new(Id, Request, Experts, Limits)
-    },
-    {ok, waiting, D#?MODULE{usual_ms = usual_ms(Request, Experts)}, []}.
+    }, []}.
 
 %% So long as it would take if every call went to the slowest of those who may be asked.
 usual_ms(#{steps := Steps, n := Images}, Experts) ->
@@ -339,6 +338,7 @@ forget(Holder, Ref) -> baguette_engine_remote_v1:forget(Holder, Ref).
 
 holder({Holder, _Via}) -> Holder;
 holder(Holder) -> Holder.
+
 %% Whoever a call goes to first, and with it our link there.
 monitored(Way, #?MODULE{monitors = Monitors} = D) ->
     case server(Way) of

@@ -10,7 +10,7 @@
 -export([new/2, expert/1, images/1, only/2]).
 %% Its calls
 -export([asked/2, calls/1, call/2, is_with/2, over/2, change/3, forgets/1]).
--export([way/1, peer/1, read/2, took_us/2, paced/3]).
+-export([way/1, read/2, took_us/2, paced/3]).
 %% What went wrong
 -export([failed/3]).
 %% Waiting
@@ -117,8 +117,7 @@ is_with(#{node := Node} = Holder, #?MODULE{calls = Calls}) ->
 way(#{node := Node, via := Via}) -> {Node, Via};
 way(#{node := Node}) -> Node.
 
-%% @doc The node our own link goes to.
--spec peer(#{node := node(), via => node(), atom() => term()}) -> node().
+%% The node our own link goes to.
 peer(#{via := Via}) -> Via;
 peer(#{node := Node}) -> Node.
 

@@ -1,5 +1,5 @@
 %% @doc How long a generation waits for whom, and whom it passes over: what it has learnt of its
-%% holders' answers. Pure; only baguette_engine_step holds it. Times are microseconds.
+%% holders' answers. Pure; only baguette_engine_ask holds it. Times are microseconds.
 %%
 %% A call is late after ?LATE_FACTOR times what is expected of it, by its holder's word and by what
 %% calls take against that lately; never before twice the slowest answer of late, nor before the

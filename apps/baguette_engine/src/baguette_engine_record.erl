@@ -3,7 +3,7 @@
 %% baguette_engine_step. Times are microseconds after the generation's begin.
 -module(baguette_engine_record).
 
--export([new/0, begin_at/2, begin_step/2, step/1]).
+-export([new/0, begin_at/2, begin_step/2]).
 -export([asked/1, answered/5, failover/6, hedge/5, degraded/4]).
 -export([to_map/1, failovers/1]).
 
@@ -31,9 +31,6 @@ begin_at(Now, R) -> R#?MODULE{began_us = Now}.
 
 -spec begin_step(non_neg_integer(), record()) -> record().
 begin_step(Step, R) -> R#?MODULE{step = Step}.
-
--spec step(record()) -> non_neg_integer().
-step(#?MODULE{step = Step}) -> Step.
 
 %% @doc One more call was sent.
 -spec asked(record()) -> record().
