@@ -59,7 +59,7 @@ def test_a_row_counts_what_was_lost_and_what_changed() -> None:
     records = [{**good, "detected_ms": float(ms)} for ms in range(1, 21)]
     records += [{**good, "same_pixels": False}, {"lost": True, "why": "it failed"}]
     row = bench_reliability.row("a fault", records)
-    assert row == "| a fault | 22 | 10 / 19 / 20 | - | 1 | 1 | 21 |"
+    assert row == "| a fault | 22 | 10 / 19 / 20 (21 of 22) | - | 1 | 1 | 21 |"
 
 
 def test_only_what_follows_the_harm_counts_as_asking_somebody_else() -> None:

@@ -28,8 +28,10 @@ from launcher.trials_ground import (
 )
 from launcher.waiting import CONNECT_SECONDS
 
-# A call can be over before the harm is done; then the trial is made again.
-TRIES = 12
+# A call can be over before the harm is done, or nobody may be harmed just now (STRIKES): then the
+# trial is made again, for as long as it takes whoever was harmed often to be let go.
+TRIES_SECONDS = 240.0
+TRIES = 12  # of trials that harm nobody
 GONE_SECONDS = 10.0
 LEAVE_MS = 60_000
 # Longer than a late heartbeat takes to be one (suspect_ms), shorter than a worker may hang.
@@ -107,26 +109,33 @@ def _asked_harmed(
 
     Who falls `silent` after its answer is noticed all the same, by the next call it is asked.
     """
-    for tries in range(1, TRIES + 1):
+    missed = spared = 0
+    deadline = time.monotonic() + TRIES_SECONDS
+    while time.monotonic() < deadline:
         step, holders = ground.replicated(step, spare)
         known = {index: whom(ground, index) for index in range(ground.nodes)}
         drawing = ground.begin()
         victim = ground.victim(drawing.step(step), holders, spare)
         if victim is None:
             ground.check(drawing.result())
+            spared += 1
             continue
         expert, index = victim
         at = time.time()
         how(known[index])
         came = _came(drawing)
-        more = {"step": step, "tries": tries, **mend(ground, index, expert, known[index])}
+        more = {"step": step, "missed": missed, **mend(ground, index, expert, known[index])}
         if isinstance(came, Refused):
             return lost(fault, came, **more)
         ground.check(came)
         hit = asked_instead(at, came, node_name(index))
         if hit is not None and (silent or hit["step"] == step):
             return ground.record(fault, came, **_times(at, came, hit), **more)
-    raise Refused(f"{fault}: in {TRIES} tries no call of step {step} was hit")
+        missed += 1
+    raise Refused(
+        f"{fault}: no call of step {step} was hit in {TRIES_SECONDS:.0f} s: {missed} were answered "
+        f"before the harm, {spared} were of nobody who may be harmed"
+    )
 
 
 def _came(drawing: Drawing) -> Result | Refused:
