@@ -1,6 +1,6 @@
 """Baguette's Python half: the Paris models, the sampler and the single-process pipeline.
 
-`load(model_dir)` gives a `Pipeline`; calling it with a `GenerationRequest` draws. The names are
+`load(model_dir, precision="bf16")` gives a `Pipeline`, its options a `Runtime`'s; calling it with a `GenerationRequest` draws. The names are
 imported on first use, so that an expert worker never pays for transformers and diffusers.
 """
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["GenerationRequest", "Pipeline", "load"]
 
 
-def load(model_dir: str | Path, threads: int = 1) -> Pipeline:
-    """Load every component of a model directory into this process."""
+def load(model_dir: str | Path, **runtime: Any) -> Pipeline:
+    """Load every component of a model directory into this process, to compute as `Runtime` says."""
     from baguette.pipeline import Pipeline
+    from baguette.runtime import Runtime
 
-    return Pipeline(Path(model_dir), threads)
+    return Pipeline(Path(model_dir), Runtime(**runtime))
 
 
 def __getattr__(name: str) -> Any:

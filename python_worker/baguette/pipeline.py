@@ -27,6 +27,7 @@ from baguette.image import tensor_sha256
 from baguette.mixture import Choice
 from baguette.replay import Routing, recorded
 from baguette.request import GenerationRequest
+from baguette.runtime import Runtime
 
 Progress = Callable[[int, int, list[tuple[int, ...]]], None]
 
@@ -70,10 +71,12 @@ class Generation:
 class Pipeline:
     """All components of one model directory in this process, one image and one expert at a time."""
 
-    def __init__(self, model_dir: Path, threads: int = 1) -> None:
-        pin_threads(threads)
+    def __init__(self, model_dir: Path, runtime: Runtime | None = None) -> None:
+        self.runtime = runtime or Runtime()
+        pin_threads(self.runtime.threads)
         self.requester = Requester(model_dir)
         self.config = self.requester.config
+        self.notes: list[str] = []
         found, refused = survey(model_dir)
         if refused:
             named = "; ".join(f"{one.file}: {one.why}" for one in refused[:8])

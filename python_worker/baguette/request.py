@@ -18,7 +18,11 @@ MAX_SEED = 2**62
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What to draw. `top_k` None asks every expert with the router's own weights ("full")."""
+    """What to draw. `top_k` None asks every expert with the router's own weights ("full").
+
+    `deterministic` computes canonical calls only, one image and one expert at a time, as a cluster
+    does: its bytes do not depend on company. Without it images share batches, which is faster.
+    """
 
     prompt: str
     n: int
@@ -27,6 +31,7 @@ class GenerationRequest:
     top_k: int | None
     seed: int
     negative_prompt: str = ""
+    deterministic: bool = True
 
     def check(self, num_experts: int) -> None:
         """Raise BadInput naming the field, what it got and what is allowed."""

@@ -150,7 +150,7 @@ def _load(model_dir: Path, threads: int) -> Pipeline:
         with _interruptible():
             import baguette
 
-            return baguette.load(model_dir, threads)
+            return baguette.load(model_dir, threads=threads)
     except ImportError as error:
         raise WeightsError(f"{error.name} is not installed: run `make setup`") from None
     finally:
