@@ -1,7 +1,8 @@
 """Baguette's Python half: the Paris models, the sampler and the single-process pipeline.
 
-`load(model_dir, precision="bf16")` gives a `Pipeline`, its options a `Runtime`'s; calling it with a `GenerationRequest` draws. The names are
-imported on first use, so that an expert worker never pays for transformers and diffusers.
+`load(model_dir, precision="bf16")` gives a `Pipeline`, its options being a `Runtime`'s; calling it
+with a `GenerationRequest` draws. The names are imported on first use, so that an expert worker
+never pays for transformers and diffusers.
 """
 
 from __future__ import annotations
