@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 VENV := .venv
 PY := $(VENV)/bin/python
 PYPROJECT := python_worker/pyproject.toml
-PYTHON_CODE := python_worker scripts scripts/check_style $(wildcard tests)
+PYTHON_CODE := python_worker scripts scripts/check_style $(wildcard tests *.py)
 SHELL_CODE := scripts/setup .ci/run
 
 # Handed on as they were typed: make itself expands nothing in them.
