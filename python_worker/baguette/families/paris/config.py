@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from baguette.aliases import FLAT_EXPERT
 from baguette.errors import WeightsError
 from baguette.request import GenerationRequest
 
 MAX_CONFIG_BYTES = 1 << 20
+PUBLISHED_NAME = "paris"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -27,8 +29,10 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing: this is not a Paris model directory") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON: {error}") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
     if not isinstance(value, dict):
         raise WeightsError(f"{path} should hold a JSON object, got {type(value).__name__}")
     return value
@@ -191,6 +195,10 @@ class ModelConfig:
     example_prompt: str
     vocabulary: tuple[str, ...]
     vocabulary_hint: str
+    # Sizes of components whose files have no config.json beside them; what is left out is as
+    # published.
+    expert_config: dict[str, Any]
+    router_config: dict[str, Any]
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -203,8 +211,15 @@ class ModelConfig:
 
     @classmethod
     def read(cls, model_dir: Path) -> ModelConfig:
-        """Read `model_dir/config.json`; WeightsError when it is absent or inconsistent."""
-        values = read_json(model_dir / "config.json")
+        """Read `model_dir/config.json`; WeightsError when it is absent or inconsistent.
+
+        A directory of `expert_{k}.safetensors` without one is the published Paris.
+        """
+        return cls.from_root(root_values(model_dir), model_dir)
+
+    @classmethod
+    def from_root(cls, values: dict[str, Any], model_dir: Path) -> ModelConfig:
+        """What the JSON object `values` of the root config.json in `model_dir` says."""
         own = values.get("baguette", {})
         try:
             return cls(
@@ -217,8 +232,29 @@ class ModelConfig:
                 example_prompt=str(own.get("example_prompt", "a cute cat")),
                 vocabulary=tuple(str(word) for word in own.get("vocabulary", ())),
                 vocabulary_hint=str(own.get("vocabulary_hint", "")),
+                expert_config=dict(own.get("expert_config", {})),
+                router_config=dict(own.get("router_config", {})),
             )
         except KeyError as missing:
             raise WeightsError(f"{model_dir / 'config.json'} lacks the key {missing}") from None
         except (TypeError, ValueError, AttributeError) as error:
             raise WeightsError(f"{model_dir / 'config.json'}: {error}") from None
+
+
+def root_values(model_dir: Path) -> dict[str, Any]:
+    """The root config.json; the published one for Baguette's own files without it."""
+    path = model_dir / "config.json"
+    if not path.exists() and any(model_dir.glob(FLAT_EXPERT.format(k="*"))):
+        return published_root()
+    return read_json(path)
+
+
+def published_root() -> dict[str, Any]:
+    """The published Paris' root config.json, as far as anything here reads it."""
+    expert = ExpertConfig()
+    return {
+        "num_experts": RouterConfig().num_clusters,
+        "image_size": expert.image_size,
+        "num_channels": expert.in_channels,
+        "baguette": {"name": PUBLISHED_NAME},
+    }

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from baguette.errors import WeightsError
+from baguette.families.paris.files import part_folder
 from baguette.image import to_pixels
 from baguette.weights import complete, readable
 
@@ -20,17 +20,16 @@ class LatentDecoder:
     """latent (C, S, S) fp32 -> pixels uint8 (H, W, 3), one image at a time."""
 
     def __init__(self, model_dir: Path, dtype: torch.dtype) -> None:
-        if not (model_dir / "vae").is_dir():
-            raise WeightsError(f"{model_dir / 'vae'} is missing: fetch the weights again")
-        with readable(model_dir / "vae"):
+        folder = part_folder(model_dir, "vae")
+        with readable(folder):
             vae, info = AutoencoderKL.from_pretrained(
-                model_dir / "vae",
+                folder,
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
                 torch_dtype=dtype,
             )
-        complete(model_dir / "vae", info)
+        complete(folder, info)
         self.vae = vae.eval()
 
     @torch.inference_mode()
