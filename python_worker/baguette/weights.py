@@ -71,7 +71,7 @@ def read_header(path: Path) -> list[Entry]:
 
     Raises WeightsError for a file that is missing or is not a whole safetensors file.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return [Entry(n, s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()]
 
@@ -131,7 +131,7 @@ def read_tensors(path: Path, expected: Shapes) -> dict[str, Tensor | Quantized]:
     without one.
     """
     contents = matching(path, expected)
-    with _opened(path) as file:
+    with opened(path) as file:
         return {name: take(path, file.get_tensor, contents, name) for name in expected}
 
 
@@ -156,7 +156,8 @@ def take(path: Path, get: Any, contents: Contents, name: str) -> Tensor | Quanti
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file as that library opens it; WeightsError when it is missing or is not one."""
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             yield file

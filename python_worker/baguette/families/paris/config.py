@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from baguette.aliases import FLAT_EXPERT
+from baguette.aliases import CHECKPOINT_FILES, FLAT_EXPERT
 from baguette.errors import WeightsError
 from baguette.request import GenerationRequest
 
@@ -244,9 +244,14 @@ class ModelConfig:
 def root_values(model_dir: Path) -> dict[str, Any]:
     """The root config.json; the published one for Baguette's own files without it."""
     path = model_dir / "config.json"
-    if not path.exists() and any(model_dir.glob(FLAT_EXPERT.format(k="*"))):
+    if not path.exists() and any(_is_tensors(other) for other in model_dir.glob("expert_*.*")):
         return published_root()
     return read_json(path)
+
+
+def _is_tensors(path: Path) -> bool:
+    suffixes = {Path(name).suffix for name in (FLAT_EXPERT, *CHECKPOINT_FILES)}
+    return path.suffix in suffixes and path.is_file()
 
 
 def published_root() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ FAMILY = "paris"
 COMPUTE_DTYPE = "float32"
 ROUTER_FILE = Path(ROUTER_FILES[0])
 PARTS = ("text_encoder", "tokenizer", "vae")
+_FLAT = re.compile(r"expert_\d+|router")
 _MIB = 1 << 20
 _TOKENS, _MAX_TOKENS = 77, 1024
 # Files are bf16 and computed in fp32 on a CPU, so memory is about twice the file.
@@ -66,20 +68,19 @@ def _first(model_dir: Path, names: Sequence[str]) -> Path:
 def is_flat(path: Path) -> bool:
     """Whether a component's tensors lie as in Baguette's own layout: no config.json of their own.
 
-    `path` is what `expert_file` or `router_file` gave.
+    `path` is what `expert_file` or `router_file` gave, or a checkpoint in their place.
     """
-    number = path.stem.removeprefix("expert_")
-    return path.name in (FLAT_EXPERT.format(k=number), FLAT_ROUTER)
+    return _FLAT.fullmatch(path.stem) is not None
 
 
-def expert_config(model_dir: Path, number: int) -> ExpertConfig:
+def expert_config(model_dir: Path, number: int, tensors: Path | None = None) -> ExpertConfig:
     """The sizes of expert `number`, of its own config.json or of the root's `expert_config`.
 
-    Raises WeightsError for a config that is damaged, or that disagrees with the root's about the
+    `tensors` is the file it lies in where that is not `expert_file`'s. Raises WeightsError for a config that is damaged, or that disagrees with the root's about the
     latent's shape.
     """
     model = ModelConfig.read(model_dir)
-    path = expert_file(model_dir, number)
+    path = tensors or expert_file(model_dir, number)
     values, where = _component_values(model_dir, path, model.expert_config)
     # The files of Baguette's layout do not say their number, but their name does.
     more = {"expert_id": number} if is_flat(path) else {}
@@ -91,10 +92,10 @@ def expert_config(model_dir: Path, number: int) -> ExpertConfig:
     return config
 
 
-def router_config(model_dir: Path) -> RouterConfig:
+def router_config(model_dir: Path, tensors: Path | None = None) -> RouterConfig:
     """The sizes of the router, as `expert_config`; WeightsError where its experts are others."""
     model = ModelConfig.read(model_dir)
-    path = router_file(model_dir)
+    path = tensors or router_file(model_dir)
     values, where = _component_values(model_dir, path, model.router_config)
     more = {}
     if is_flat(path):
