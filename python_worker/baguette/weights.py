@@ -157,7 +157,7 @@ def take(path: Path, get: Any, contents: Contents, name: str) -> Tensor | Quanti
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file as that library opens it; WeightsError when it is missing or is not one."""
+    """A safetensors file as that library opens it; WeightsError when it is no such file."""
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             yield file

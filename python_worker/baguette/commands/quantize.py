@@ -1,8 +1,8 @@
 """`python -m baguette quantize --input DIR --output DIR --format bf16|int8`.
 
-Called by `baguette.__main__` and by quantize.py at the repository's root. Reads PyTorch checkpoints,
-the published layout or Baguette's own, writes Baguette's own. Options and names are checked before
-torch is imported; interrupted work leaves nothing.
+Called by `baguette.__main__` and by quantize.py at the repository's root. Reads PyTorch
+checkpoints, the published layout or Baguette's own, writes Baguette's own. Options and names are
+checked before torch is imported; interrupted work leaves nothing.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def _bar() -> Iterator[Progress]:
     with tqdm(desc="reading", total=0, **options) as bar:
 
         def show(name: str, written: int, total: int) -> None:
-            if bar.desc != f"{name}: ":
+            if written < bar.n or bar.total != total:
                 bar.reset(total)
-                bar.set_description(name, refresh=False)
+            bar.set_description(name, refresh=False)
             bar.update(written - bar.n)
 
         yield show
@@ -119,7 +119,7 @@ def table(done: list[Converted]) -> list[str]:
     layers = list(dict.fromkeys(layer for one in done for layer in one.errors))
     width = max(len(layer) for layer in layers)
     heads = "".join(f"{_short(one.name):>8}" for one in done)
-    lines = ["", "Worst relative error per layer, max|new - old| / max|old|, in %:"]
+    lines = ["", "Worst relative error of an output channel per layer, in %:"]
     lines.append(f"{'':<{width}}{heads}")
     for layer in layers:
         cells = [f"{100 * one.errors[layer]:.3f}" if layer in one.errors else "" for one in done]

@@ -29,7 +29,6 @@ from baguette.files import check_room
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baguette.quantization import Quantized
     from baguette.tensor_file import Specs, TensorReader, TensorWriter
     from baguette.weights import Contents, Shapes
 
@@ -45,7 +44,8 @@ _SPARE_BYTES = 16 << 20
 class Converted:
     """One component's outcome: bytes of its files, and per layer the worst relative error.
 
-    The error of a tensor is max|new - old| / max|old|, that of a layer its worst tensor's.
+    The error of an output channel (a row) is |new - old| / |old| as vectors; a layer's is that of
+    its worst channel.
     """
 
     name: str
@@ -167,7 +167,7 @@ class _Prepared:
         name = target_name(self.component)
         done = Converted(self.component.name, name, path.stat().st_size)
         with TensorReader(path) as reader, TensorWriter(folder / name, self.specs) as writer:
-            for tensor in self.contents.entries:
+            for tensor in filter(self.contents.entries.__contains__, self.specs):
                 error = self._one(reader, writer, tensor)
                 layer = layer_of(tensor)
                 done.errors[layer] = max(error, done.errors.get(layer, 0.0))
@@ -233,8 +233,10 @@ def layer_of(name: str) -> str:
 
 
 def _error(new: Tensor, old: Tensor) -> float:
-    largest = float(old.abs().max())
-    return float((new.float() - old.float()).abs().max()) / largest if largest else 0.0
+    old = old.float().reshape(old.shape[0] if old.dim() > 1 else 1, -1)
+    apart = (new.float().reshape(old.shape) - old).norm(dim=1)
+    # A row of zeros is kept as it is.
+    return float((apart / old.norm(dim=1).clamp_min(1e-30)).max())
 
 
 def _root(plan: Plan) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def is_flat(path: Path) -> bool:
 def expert_config(model_dir: Path, number: int, tensors: Path | None = None) -> ExpertConfig:
     """The sizes of expert `number`, of its own config.json or of the root's `expert_config`.
 
-    `tensors` is the file it lies in where that is not `expert_file`'s. Raises WeightsError for a config that is damaged, or that disagrees with the root's about the
-    latent's shape.
+    `tensors` is the file it lies in where that is not `expert_file`'s. Raises WeightsError for a
+    config that is damaged, or that disagrees with the root's about the latent's shape.
     """
     model = ModelConfig.read(model_dir)
     path = tensors or expert_file(model_dir, number)
