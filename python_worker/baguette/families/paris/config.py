@@ -18,6 +18,9 @@ from baguette.errors import WeightsError
 from baguette.request import GenerationRequest
 
 MAX_CONFIG_BYTES = 1 << 20
+MAX_LAYERS = 1024
+MAX_MLP_RATIO = 64
+MAX_EXPERTS = 1024
 PUBLISHED_NAME = "paris"
 
 
@@ -57,11 +60,19 @@ class _Record:
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
 
-def _check_positive(record: object, *names: str) -> None:
+def _check_positive(record: object, *names: str, most: int = 1 << 20) -> None:
     for name in names:
         value = getattr(record, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= 1 << 20:
-            raise ValueError(f"got {name}={value!r} but expected a positive integer")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+            raise ValueError(f"got {name}={value!r} but expected a positive integer up to {most}")
+
+
+def _check_network(record: ExpertConfig | RouterConfig) -> None:
+    """What a damaged config could make endless: networks are built before they meet their file."""
+    _check_positive(record, "num_layers", most=MAX_LAYERS)
+    ratio = record.mlp_ratio
+    if not isinstance(ratio, int | float) or not 0 < ratio <= MAX_MLP_RATIO:
+        raise ValueError(f"got mlp_ratio={ratio!r} but expected a number up to {MAX_MLP_RATIO}")
 
 
 @dataclass(frozen=True)
@@ -85,8 +96,9 @@ class ExpertConfig(_Record):
     cfg_dropout_prob: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_positive(self, "hidden_size", "num_layers", "num_heads", "patch_size")
+        _check_positive(self, "hidden_size", "num_heads", "patch_size")
         _check_positive(self, "in_channels", "out_channels", "text_embed_dim", "image_size")
+        _check_network(self)
         if self.hidden_size % self.num_heads or self.image_size % self.patch_size:
             raise ValueError("heads must divide hidden_size and patches must divide image_size")
         if not (self.use_text_conditioning and self.use_dit_time_embed and self.use_adaln_single):
@@ -111,8 +123,9 @@ class RouterConfig(_Record):
     use_dit_time_embed: bool = True
 
     def __post_init__(self) -> None:
-        _check_positive(self, "num_clusters", "hidden_size", "num_layers", "num_heads")
+        _check_positive(self, "num_clusters", "hidden_size", "num_heads")
         _check_positive(self, "patch_size", "in_channels", "image_size")
+        _check_network(self)
         if self.hidden_size % self.num_heads or self.image_size % self.patch_size:
             raise ValueError("heads must divide hidden_size and patches must divide image_size")
 
@@ -200,6 +213,10 @@ class ModelConfig:
     expert_config: dict[str, Any]
     router_config: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        _check_positive(self, "num_experts", most=MAX_EXPERTS)
+        _check_positive(self, "image_size", "num_channels")
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one image's latent."""
@@ -237,7 +254,7 @@ class ModelConfig:
             )
         except KeyError as missing:
             raise WeightsError(f"{model_dir / 'config.json'} lacks the key {missing}") from None
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise WeightsError(f"{model_dir / 'config.json'}: {error}") from None
 
 
