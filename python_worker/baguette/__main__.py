@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from baguette.commands import check, generate
+from baguette.commands import check, generate, inspect, quantize, weights
 from baguette.errors import BadInput, BaguetteError, OutOfMemory, WeightsError, port_class
 
 EXAMPLES = """\
@@ -46,6 +46,9 @@ def parser() -> Parser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     generate.add_to(commands)
     check.add_to(commands)
+    inspect.add_to(commands)
+    quantize.add_to(commands)
+    weights.add_to(commands)
     return top
 
 

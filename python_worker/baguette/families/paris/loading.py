@@ -12,11 +12,16 @@ from pathlib import Path
 import torch
 
 from baguette.device import Numbers, reference
-from baguette.errors import WeightsError
-from baguette.families.paris.config import ExpertConfig, ModelConfig, RouterConfig, read_json
+from baguette.families.paris.config import ModelConfig
 from baguette.families.paris.contexts import ContextCache
 from baguette.families.paris.expert import Expert, PreparedExpert
-from baguette.families.paris.files import expert_file, part_files, router_file
+from baguette.families.paris.files import (
+    expert_config,
+    expert_file,
+    part_files,
+    router_config,
+    router_file,
+)
 from baguette.families.paris.router import PreparedRouter, Router
 from baguette.machine import CONTEXTS_MIB
 from baguette.room import Sizes
@@ -25,16 +30,6 @@ from baguette.weights import fill
 _TYPICAL_IMAGES = 8
 _STORED_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 _WIDEST = 2
-
-
-def expert_config(model_dir: Path, number: int) -> ExpertConfig:
-    """The sizes of expert `number`; WeightsError where they disagree with the ensemble's."""
-    model = ModelConfig.read(model_dir)
-    where = model_dir / f"expert_{number}" / "config.json"
-    config = ExpertConfig.from_json(read_json(where), str(where), image_size=model.image_size)
-    if config.in_channels != model.num_channels or config.image_size != model.image_size:
-        raise WeightsError(f"{where} disagrees with the root config about the latent's shape")
-    return config
 
 
 def load_expert(
@@ -57,15 +52,8 @@ def load_expert(
 def load_router(model_dir: Path, numbers: Numbers | None = None) -> PreparedRouter:
     """The router, strict about names and shapes; its weights are kept as they compute."""
     numbers = numbers or reference()
-    model = ModelConfig.read(model_dir)
-    where = model_dir / "router" / "config.json"
-    config = RouterConfig.from_json(read_json(where), str(where), image_size=model.image_size)
-    if config.num_clusters != model.num_experts:
-        raise WeightsError(
-            f"{where}: got num_clusters={config.num_clusters} but expected {model.num_experts}"
-        )
     with torch.device("meta"):
-        module = Router(config, model.settings)
+        module = Router(router_config(model_dir), ModelConfig.read(model_dir).settings)
     fill(module, router_file(model_dir), replace(numbers, store=numbers.compute))
     return PreparedRouter(module)
 

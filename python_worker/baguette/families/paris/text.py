@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from baguette.device import Numbers
 from baguette.errors import WeightsError
+from baguette.families.paris.files import part_folder
 from baguette.weights import complete, readable
 
 # Its loading bars would be the only lines of a node's log that are not JSON.
@@ -26,26 +27,23 @@ class TextEncoder:
     """prompt -> context (L, D) fp32, one prompt at a time; L is the tokenizer's own length."""
 
     def __init__(self, model_dir: Path, numbers: Numbers) -> None:
-        for part in ("tokenizer", "text_encoder"):
-            if not (model_dir / part).is_dir():
-                raise WeightsError(f"{model_dir / part} is missing: fetch the weights again")
-        _check_vocabulary(model_dir / "tokenizer")
-        with readable(model_dir / "tokenizer"):
-            self.tokenizer = CLIPTokenizer.from_pretrained(
-                model_dir / "tokenizer", local_files_only=True
-            )
-        with readable(model_dir / "text_encoder"):
+        tokenizer = part_folder(model_dir, "tokenizer")
+        text_encoder = part_folder(model_dir, "text_encoder")
+        _check_vocabulary(tokenizer)
+        with readable(tokenizer):
+            self.tokenizer = CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        with readable(text_encoder):
             model, info = CLIPTextModel.from_pretrained(
-                model_dir / "text_encoder",
+                text_encoder,
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
                 dtype=numbers.compute,
             )
-        complete(model_dir / "text_encoder", info)
+        complete(text_encoder, info)
         if len(self.tokenizer) != model.config.vocab_size:
             raise WeightsError(
-                f"{model_dir / 'tokenizer'} knows {len(self.tokenizer)} tokens but the text "
+                f"{tokenizer} knows {len(self.tokenizer)} tokens but the text "
                 f"encoder {model.config.vocab_size}: they are not of one model"
             )
         self.model = model.eval().to(numbers.device)

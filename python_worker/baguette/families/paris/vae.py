@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from baguette.device import Numbers
-from baguette.errors import WeightsError
+from baguette.families.paris.files import part_folder
 from baguette.image import to_pixels
 from baguette.weights import complete, readable
 
@@ -21,17 +21,16 @@ class LatentDecoder:
     """Latents (N, C, S, S) fp32 -> N pixels uint8 (H, W, 3) on the CPU."""
 
     def __init__(self, model_dir: Path, numbers: Numbers) -> None:
-        if not (model_dir / "vae").is_dir():
-            raise WeightsError(f"{model_dir / 'vae'} is missing: fetch the weights again")
-        with readable(model_dir / "vae"):
+        folder = part_folder(model_dir, "vae")
+        with readable(folder):
             vae, info = AutoencoderKL.from_pretrained(
-                model_dir / "vae",
+                folder,
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
                 torch_dtype=numbers.compute,
             )
-        complete(model_dir / "vae", info)
+        complete(folder, info)
         self.vae = vae.eval().to(numbers.device)
 
     @torch.inference_mode()
