@@ -1,8 +1,8 @@
 """`python -m baguette COMMAND`: the package from a command line, without Erlang.
 
 Called by people and by tests. A command is a module of `baguette.commands`; this file only picks
-one and turns what it raises into a sentence and an exit status: 0 done, 1 found bad (check), 2
-refused, 130 interrupted.
+one and turns what it raises into a sentence and an exit status: 0 done, 1 failed or found bad
+(check), 2 asked wrongly, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from baguette.errors import BadInput, BaguetteError, OutOfMemory, WeightsError, 
 EXAMPLES = """\
 examples:
   python -m baguette generate "a red circle on a blue background"
-  python -m baguette generate "a green star on a white background" --n 4 --seed 7
+  python -m baguette generate "a green star on a white background" --num_samples 4
   python -m baguette check weights/paris-mini
   python -m baguette generate --help
 """
-REFUSED, INTERRUPTED = 2, 130
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return FAILED
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return INTERRUPTED
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sentence is None:
             raise
         print(sentence.replace("\n", " "), file=sys.stderr)
-        return REFUSED
+        return REFUSED if isinstance(error, BadInput) else FAILED
 
 
 def _sentence(error: Exception) -> str | None:
