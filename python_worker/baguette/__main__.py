@@ -76,10 +76,12 @@ def _sentence(error: Exception) -> str | None:
         return f"{error}; --model names another directory, `make train-mini` makes one"
     if isinstance(error, BadInput):
         return f"{error}; --help lists what can be given"
-    if isinstance(error, OSError):
-        return f"{error}; make room or give another place"
+    if isinstance(error, OutOfMemory):
+        return str(error)
     if port_class(error) == OutOfMemory.name:
         return "memory ran out; ask for fewer images, or close other programs"
+    if isinstance(error, OSError):
+        return f"{error}; make room or give another place"
     if isinstance(error, BaguetteError):
         return f"{error}; try other options, or another model with --model"
     return None

@@ -15,12 +15,13 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from baguette.commands.model_dir import near
-from baguette.commands.options import STDOUT, Asked, add_options, read
-from baguette.errors import WeightsError
+from baguette.commands.options import STDOUT, Asked, add_options, as_typed, read
+from baguette.errors import OutOfMemory, WeightsError, port_class
 from baguette.files import write_whole
 from baguette.routing_chart import timeline_chart, usage_chart
 
@@ -60,10 +61,11 @@ def run(args: argparse.Namespace) -> int:
     # Standard output belongs to the record where that was asked for.
     out = sys.stderr if asked.record == STDOUT else sys.stdout
     _say(out, [_what(asked)])
-    pipeline = _load(asked)
-    _say(out, pipeline.notes)
-    done = _draw(pipeline, asked)
-    _finish(pipeline, asked, done, out)
+    with _advised(asked):
+        pipeline = _load(asked)
+        _say(out, pipeline.notes)
+        done = _draw(pipeline, asked)
+        _finish(pipeline, asked, done, out)
     return 0
 
 
@@ -75,16 +77,30 @@ def _what(asked: Asked) -> str:
     return f"Drawing {drawn} with {where}: {images}, {request.steps} steps, seed {request.seed}"
 
 
+@contextlib.contextmanager
+def _advised(asked: Asked) -> Iterator[None]:
+    """Where memory runs out inside, the sentence says what would have fitted."""
+    try:
+        yield
+    except (OutOfMemory, MemoryError, OSError, RuntimeError) as error:
+        if port_class(error) != OutOfMemory.name:
+            raise
+        from baguette.commands.memory import advice
+
+        where, experts = asked.model_dir, asked.config.num_experts
+        raise OutOfMemory(advice(where, experts, asked.runtime, asked.images)) from None
+
+
 def _load(asked: Asked) -> Pipeline:
     """The whole model; importing torch and transformers is most of the wait, so it is said."""
     terminal = sys.stderr.isatty()
     if terminal:
         print(f"loading {near(asked.model_dir)} ...", end="", file=sys.stderr, flush=True)
     try:
-        with _interruptible():
-            from baguette.pipeline import Pipeline
+        with _interruptible(), as_typed():
+            import baguette
 
-            return Pipeline(asked.model_dir, asked.runtime)
+            return baguette.load(asked.model_dir, **asdict(asked.runtime))
     except ImportError as error:
         raise WeightsError(f"{error.name} is not installed: run `make setup`") from None
     finally:

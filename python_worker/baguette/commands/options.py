@@ -192,7 +192,7 @@ def _requests(args: argparse.Namespace, config: ModelConfig) -> tuple[Generation
     requests = []
     for where, prompt in _prompts(args, config):
         request = config.request(prompt, **given)
-        with _as_typed(where):
+        with as_typed(where):
             request.check(config.num_experts)
         requests.append(request)
     if len(requests) * requests[0].n > MAX_IMAGES:
@@ -246,7 +246,7 @@ def _runtime(args: argparse.Namespace, precision: str, num_experts: int) -> Runt
         offload=args.offload,
         compile=args.compile,
     )
-    with _as_typed():
+    with as_typed():
         runtime.check(num_experts)
     return runtime
 
@@ -305,7 +305,7 @@ def _utf8(option: str, text: str) -> str:
 
 
 @contextlib.contextmanager
-def _as_typed(prompt: str = "--prompt") -> Iterator[None]:
+def as_typed(prompt: str = "--prompt") -> Iterator[None]:
     """A refusal that begins with a field's name begins with the option's name instead."""
     try:
         yield
