@@ -41,7 +41,7 @@ def run(tiny_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> An
 
     def command(*words: str) -> tuple[int, str, str]:
         out = str(tmp_path / "drawn.png")
-        given = ["generate", "--model", str(tiny_dir), "--output", out, *words]
+        given = ["generate", "--model", str(tiny_dir), "--output", out, "--threads", "1", *words]
         try:
             status = main(given)
         except SystemExit as exit_:

@@ -1,4 +1,4 @@
-"""What `generate` writes of what was drawn: pictures with their texts, and the record.
+"""What this process drew, as pictures with their texts and as the record for programs.
 
 Called by `commands.generate`. The record has the fields of the cluster's out/demo.json where they
 apply, so that the two can be held against each other. Nothing in a picture changes from run to run.
@@ -7,25 +7,44 @@ apply, so that the two can be held against each other. Nothing in a picture chan
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baguette.commands.drawn import Drawn, Routing
 from baguette.families.paris.files import survey
 from baguette.image import to_png
 from baguette.manifest import Manifest
-from baguette.routing_figure import routing_figure
-from baguette.sheet import sheet
 
 if TYPE_CHECKING:
-    from baguette.commands.options import Asked
+    from baguette.commands.asked import Asked
     from baguette.pipeline import Generation, Pipeline
     from baguette.request import GenerationRequest
 
 REVISION_DIGITS = 16
-Routing = list[list[tuple[int, ...]]]  # per image and step the experts asked, largest weight first
+
+
+def gather(pipeline: Pipeline, asked: Asked, done: Sequence[Generation]) -> Drawn:
+    """The pictures of every prompt, in order."""
+    routing = [image for one in done for image in _experts(one)]
+    model = {
+        "model": pipeline.config.name,
+        "revision": revision(pipeline, asked.model_dir),
+        "precision": asked.runtime.precision,
+    }
+    texts = {f"baguette:{name}": value for name, value in model.items()}
+    first = asked.requests[0]
+    grid = {**texts, **_texts(asked, first, first.seed, routing)}
+    experts = "every expert" if first.top_k is None else f"top-{first.top_k}"
+    return Drawn(
+        pngs=[png for one in done for png in _pngs(asked, one, texts)],
+        grid={**grid, "baguette:num_samples": str(first.n)},
+        routing=routing,
+        num_experts=pipeline.config.num_experts,
+        record={**_record(pipeline, done), **model},
+        about=f"{pipeline.config.name}, {first.steps} steps, {experts}, seed {first.seed}",
+    )
 
 
 def revision(pipeline: Pipeline, model_dir: Path) -> str:
@@ -39,52 +58,26 @@ def revision(pipeline: Pipeline, model_dir: Path) -> str:
     return hashlib.sha256("\n".join(sorted(content)).encode()).hexdigest()[:REVISION_DIGITS]
 
 
-def routing(done: Sequence[Generation]) -> Routing:
-    """The experts of every image of every prompt, in order."""
-    return [[choice.experts for choice in image] for one in done for image in one.routing]
+def _experts(one: Generation) -> list[list[tuple[int, ...]]]:
+    return [[choice.experts for choice in image] for image in one.routing]
 
 
-def pictures(asked: Asked, done: Sequence[Generation], about: dict[str, str]) -> dict[Path, bytes]:
-    """File -> PNG: the picture, a grid of several, or with --separate each by itself.
-
-    `about` are the texts that every picture gets (`texts_of_model`).
-    """
-    pngs = [
-        to_png(pixels, {**about, **_texts(asked, one.request, one.request.seed + i, [image])})
-        for one in done
-        for i, (pixels, image) in enumerate(zip(one.pixels, routing([one]), strict=True))
+def _pngs(asked: Asked, one: Generation, texts: dict[str, str]) -> list[bytes]:
+    return [
+        to_png(pixels, {**texts, **_texts(asked, one.request, one.request.seed + i, [image])})
+        for i, (pixels, image) in enumerate(zip(one.pixels, _experts(one), strict=True))
     ]
-    if len(pngs) == 1:
-        return {asked.output: pngs[0]}
-    if asked.separate:
-        name = asked.output
-        names = [name.with_stem(f"{name.stem}_{i}") for i in range(1, len(pngs) + 1)]
-        return dict(zip(names, pngs, strict=True))
-    request = asked.requests[0]
-    texts = _texts(asked, request, request.seed, routing(done))
-    row = request.n if len(done) > 1 and request.n > 1 else None  # a prompt, a row
-    grid = sheet(pngs, row, {**about, **texts, "baguette:num_samples": str(request.n)})
-    return {asked.output: grid}
-
-
-def texts_of_model(pipeline: Pipeline, asked: Asked) -> dict[str, str]:
-    """What a picture says of the weights it was drawn with."""
-    return {
-        "baguette:model": pipeline.config.name,
-        "baguette:revision": revision(pipeline, asked.model_dir),
-        "baguette:precision": asked.runtime.precision,
-    }
 
 
 def _texts(asked: Asked, request: GenerationRequest, seed: int, images: Routing) -> dict[str, str]:
     """What a picture says of its request; the first four stand in a cluster's pictures too."""
-    calls = Counter(expert for steps in images for experts in steps for expert in experts)
+    used = {expert for steps in images for experts in steps for expert in experts}
     texts = {
         "baguette:guidance_scale": repr(float(request.guidance_scale)),
         "baguette:seed": str(seed),
         "baguette:steps": str(request.steps),
         "baguette:top_k": str(request.top_k or "full"),
-        "baguette:experts": " ".join(str(expert) for expert in sorted(calls)),
+        "baguette:experts": " ".join(str(expert) for expert in sorted(used)),
     }
     if asked.embed_prompt:
         prompts = [request.prompt] if len(images) == 1 else [r.prompt for r in asked.requests]
@@ -94,53 +87,27 @@ def _texts(asked: Asked, request: GenerationRequest, seed: int, images: Routing)
     return texts
 
 
-def figure(pipeline: Pipeline, asked: Asked, images: Routing) -> bytes:
-    """The routing as a PNG, under one line that says of what."""
-    request = asked.requests[0]
-    experts = "every expert" if request.top_k is None else f"top-{request.top_k}"
-    about = f"{pipeline.config.name}, {request.steps} steps, {experts}, seed {request.seed}"
-    many = "" if len(images) == 1 else f"; timeline of image {asked.image} of 0..{len(images) - 1}"
-    return routing_figure(images, asked.image, pipeline.config.num_experts, about + many)
-
-
-def record(
-    pipeline: Pipeline,
-    asked: Asked,
-    done: Sequence[Generation],
-    files: Sequence[Path],
-    about: dict[str, str],
-) -> dict[str, Any]:
-    """Seed, steps, experts and weights per step, seconds per part, hashes, files."""
+def _record(pipeline: Pipeline, done: Sequence[Generation]) -> dict[str, Any]:
+    """Seed, steps, experts and weights per step, seconds per part, hashes."""
     parts = [one.to_json() for one in done]
-    images = [
-        {**image, "prompt": one.request.prompt}
-        for one, part in zip(done, parts, strict=True)
-        for image in part["images"]
-    ]
-    own = files if len(files) == len(images) else [files[0]] * len(images)
     seconds: Counter[str] = Counter()
     for part in parts:
         seconds.update(part["seconds"])
-    request = asked.requests[0]
+    request = done[0].request
     return {
         **parts[0],
-        **{name.partition(":")[2]: text for name, text in about.items()},
         "prompt": request.prompt,
         "prompt_sha256": hashlib.sha256(request.prompt.encode()).hexdigest(),
         "negative_prompt": request.negative_prompt,
-        "n": len(images),
         "deterministic": request.deterministic,
         "keys": pipeline.requester.keys,
         "notes": list(pipeline.notes),
-        "warnings": list(dict.fromkeys(w for part in parts for w in part["warnings"])),
-        "out": str(files[0]),
-        "images": [{**image, "file": str(file)} for image, file in zip(images, own, strict=True)],
+        "warnings": list(dict.fromkeys(text for part in parts for text in part["warnings"])),
+        "images": [
+            {**image, "prompt": one.request.prompt}
+            for one, part in zip(done, parts, strict=True)
+            for image in part["images"]
+        ],
         "routing": [image for part in parts for image in part["routing"]],
         "seconds": dict(seconds),
-        "pixels_sha256": images[0]["pixels_sha256"],
     }
-
-
-def as_json(values: dict[str, Any]) -> bytes:
-    """The record's bytes, with a line end."""
-    return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
