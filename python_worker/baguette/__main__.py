@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from baguette.commands import check, generate
+from baguette.commands.on_cluster import ClusterRefused
 from baguette.errors import BadInput, BaguetteError, OutOfMemory, WeightsError, port_class
 
 EXAMPLES = """\
@@ -76,7 +77,7 @@ def _sentence(error: Exception) -> str | None:
         return f"{error}; --model names another directory, `make train-mini` makes one"
     if isinstance(error, BadInput):
         return f"{error}; --help lists what can be given"
-    if isinstance(error, OutOfMemory):
+    if isinstance(error, OutOfMemory | ClusterRefused):
         return str(error)
     if port_class(error) == OutOfMemory.name:
         return "memory ran out; ask for fewer images, or close other programs"

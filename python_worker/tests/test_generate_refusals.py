@@ -163,6 +163,26 @@ def test_damaged_weights_are_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--cluster", "http://127.0.0.2:8100"], "but a node has no prompts over HTTP yet"),
+        (["--cluster", "127.0.0.2"], "--cluster is for `python generate.py` of the repository"),
+        (["--cluster", "127.0.0.2", "--precision", "int8", "--embed_prompt"],
+         "--precision, --embed_prompt cannot be asked of a cluster"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_of_a_cluster_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, words: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "a", *words]) == 2
+    err = capfd.readouterr().err
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_command_it_says_where_to_look(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([])

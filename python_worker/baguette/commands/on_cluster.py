@@ -17,14 +17,15 @@ from typing import Any, Protocol
 from baguette.commands.asked import given_request, outputs, prompts
 from baguette.commands.drawn import Drawn, counted, finish, say, stream, warn
 from baguette.commands.progress import Progress, bar
-from baguette.errors import BadInput
+from baguette.errors import BadInput, BaguetteError
 
-OURS = (
-    "model", "precision", "offload", "device", "compile", "threads", "negative_prompt",
-    "embed_prompt",
-)  # fmt: skip
+OURS = ("model", "precision", "offload", "device", "compile", "threads", "embed_prompt")
 EXAMPLE = "a cute cat"
 Result = dict[str, Any]
+
+
+class ClusterRefused(BaguetteError):
+    """The cluster cannot be reached or did not draw; the message says why and what to do."""
 
 
 class Cluster(Protocol):
@@ -64,13 +65,15 @@ def _requests(args: argparse.Namespace) -> list[dict[str, Any]]:
             f"--cluster got {args.cluster!r} but a node has no prompts over HTTP yet: name one, "
             "e.g. --cluster 127.0.0.2"
         )
-    more = {**given_request(args), **({} if args.topk is None else {"top_k": args.topk})}
-    asked = prompts(args) or [("the example prompt", EXAMPLE)]
-    return [{"prompt": prompt, **more, "deterministic": True} for _, prompt in asked]
+    more = given_request(args)
+    for name, value in (("top_k", args.topk), ("negative_prompt", args.negative_prompt)):
+        more |= {} if value is None else {name: value}
+    more |= {"deterministic": True} if args.deterministic else {}
+    return [{"prompt": prompt, **more} for _, prompt in prompts(args) or [("", EXAMPLE)]]
 
 
 def _draw(cluster: Cluster, request: dict[str, Any]) -> Result:
-    with bar("step", 1) as progress:
+    with bar("step", request.get("steps")) as progress:
         result = cluster.draw(request, progress)
     warn(result["warnings"])
     return result
