@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from baguette.families.paris.config import ExpertConfig
@@ -82,12 +81,3 @@ def test_what_is_missing_is_named_until_it_is_learnt() -> None:
     assert prepared.missing([row]) == ["a", "b"]
     prepared.learn("a", torch.zeros(5, 8))
     assert prepared.missing([row]) == ["b"]
-
-
-@pytest.mark.parametrize("objective", ["velocity", "eps_cosine"])
-def test_every_objective_ends_in_a_finite_velocity(objective: str) -> None:
-    prepared = PreparedExpert(a_small_expert(), objective)
-    prepared.learn("c", torch.randn(5, 8))
-    velocity = prepared.velocity([Row(torch.randn(3, 6, 6), 1.0, 1000.0, "c", "c", 2.0)])
-    assert velocity.shape == (1, 3, 6, 6)
-    assert bool(torch.isfinite(velocity).all())
