@@ -7,6 +7,7 @@ time's cosines, which grow with t:
 | | measured | bound |
 |---|---|---|
 | fp32 | 1.7e-6 | 1e-5 |
+| fp32, guided by 7.5 | 5.0e-6 | 2e-5 |
 | INT8 weights, computed in fp32 | 1.0e-2 | 3e-2 |
 | bf16 weights, computed in fp32 | 7.1e-3 | 2e-2 |
 | bf16 weights and activations | 2.6e-2 | 6e-2 |
@@ -40,7 +41,7 @@ from random_paris import (
 )
 
 FP32 = 1e-5
-GUIDED = 5e-5  # guidance by s adds up to 2s - 1 times the rounding of its branches
+GUIDED = 2e-5  # guidance by s adds up to 2s - 1 times the rounding of its branches
 INT8 = 3e-2
 BF16_STORED = 2e-2
 BF16_COMPUTED = 6e-2
@@ -48,8 +49,9 @@ BF16_COMPUTED = 6e-2
 LATEST, EARLY = 1000.0, 37.5  # in the networks' units
 
 
-@pytest.fixture(autouse=True)
-def _every_core() -> Iterator[None]:
+@pytest.fixture
+def every_core() -> Iterator[None]:
+    """For the published size; the small ones are faster with what the process has."""
     before = torch.get_num_threads()
     torch.set_num_threads(cores())
     yield
@@ -156,6 +158,7 @@ def stored_in_bf16(state: State) -> State:
     return {k: torch.from_numpy(v).bfloat16().float().numpy() for k, v in state.items()}
 
 
+@pytest.mark.usefixtures("every_core")
 def test_the_expert_of_published_size_is_the_float64_one_within_every_bound() -> None:
     config = ExpertConfig()
     state = random_state(published_expert_shapes(), seed=1)
@@ -174,6 +177,7 @@ def test_the_expert_of_published_size_is_the_float64_one_within_every_bound() ->
     assert FP32 < worst_row(answer(expert, x, t, text), wanted) <= INT8
 
 
+@pytest.mark.usefixtures("every_core")
 def test_the_router_of_published_size_is_the_float64_one() -> None:
     config = RouterConfig()
     state = random_state(published_router_shapes(), seed=2)
