@@ -28,7 +28,8 @@ from baguette.sheet import sheet
 
 if TYPE_CHECKING:
     from baguette.families.paris.config import ModelConfig
-    from baguette.pipeline import Generation, Pipeline
+    from baguette.generation import Generation
+    from baguette.pipeline import Pipeline
 
     Subparsers = argparse._SubParsersAction[Any]
 

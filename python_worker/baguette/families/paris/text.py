@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from baguette.device import Numbers
 from baguette.errors import WeightsError
 from baguette.weights import complete, readable
 
@@ -24,7 +25,7 @@ transformers_logging.disable_progress_bar()
 class TextEncoder:
     """prompt -> context (L, D) fp32, one prompt at a time; L is the tokenizer's own length."""
 
-    def __init__(self, model_dir: Path, dtype: torch.dtype) -> None:
+    def __init__(self, model_dir: Path, numbers: Numbers) -> None:
         for part in ("tokenizer", "text_encoder"):
             if not (model_dir / part).is_dir():
                 raise WeightsError(f"{model_dir / part} is missing: fetch the weights again")
@@ -39,7 +40,7 @@ class TextEncoder:
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
-                dtype=dtype,
+                dtype=numbers.compute,
             )
         complete(model_dir / "text_encoder", info)
         if len(self.tokenizer) != model.config.vocab_size:
@@ -47,7 +48,7 @@ class TextEncoder:
                 f"{model_dir / 'tokenizer'} knows {len(self.tokenizer)} tokens but the text "
                 f"encoder {model.config.vocab_size}: they are not of one model"
             )
-        self.model = model.eval()
+        self.model = model.eval().to(numbers.device)
         self.length = min(
             self.tokenizer.model_max_length, self.model.config.max_position_embeddings
         )
@@ -61,8 +62,8 @@ class TextEncoder:
             max_length=self.length,
             truncation=True,
             return_tensors="pt",
-        ).input_ids  # (1, L)
-        return self.model(input_ids=ids).last_hidden_state[0].float()
+        ).input_ids.to(self.model.device)  # (1, L)
+        return self.model(input_ids=ids).last_hidden_state[0].float().cpu()
 
 
 def _check_vocabulary(folder: Path) -> None:
