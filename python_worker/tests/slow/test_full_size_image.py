@@ -26,7 +26,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from baguette.families.paris.config import ExpertConfig, RouterConfig
 from baguette.families.paris.files import ROUTER_FILE, expert_file
 from baguette.families.paris.tiny import build
-from baguette.pipeline import Generation, Pipeline
+from baguette.generation import Generation
+from baguette.pipeline import Pipeline
 from baguette.runtime import Runtime, cores
 from float64_paris import Array, Float64Expert, Float64Router, guided, largest_difference
 from random_paris import empty_expert, empty_router, random_state, shapes_of
