@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# NumPy's threads wait for each other by spinning: on cores shared with others that costs three
+# times the work. The float64 networks use a thread a row instead. Read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 

@@ -12,6 +12,7 @@ import json
 import resource
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -109,10 +110,13 @@ def reference(model_dir: Path, texts: torch.Tensor) -> tuple[Array, list[Array]]
     for t, t_next in itertools.pairwise(np.linspace(1, 0, STEPS + 1)):
         told = np.array([1000 * t])
         weights.append(softmax(router(latent, told)[0]))
-        velocity = np.zeros_like(latent)
-        for weight, expert in zip(weights[-1], experts, strict=True):
-            null, conditional = expert(np.repeat(latent, 2, axis=0), np.repeat(told, 2), texts)
-            velocity += weight * guided(null, conditional, SCALE)
+        twice = (np.repeat(latent, 2, axis=0), np.repeat(told, 2), texts)
+        with ThreadPoolExecutor() as pool:
+            answers = [pool.submit(expert, *twice) for expert in experts]
+        velocity = sum(
+            weight * guided(*answer.result(), SCALE)
+            for weight, answer in zip(weights[-1], answers, strict=True)
+        )
         latent = latent + (t_next - t) * velocity
     return latent[0], weights
 
