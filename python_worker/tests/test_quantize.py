@@ -76,7 +76,9 @@ def test_the_new_directory_is_the_same_model(int8: Path, tiny_dir: Path) -> None
     assert ModelConfig.read(int8).name == ModelConfig.read(tiny_dir).name == "paris-tiny"
     assert ModelConfig.read(int8).defaults == ModelConfig.read(tiny_dir).defaults
     assert router_config(int8) == router_config(tiny_dir)
-    assert [expert_config(int8, n) for n in NUMBERS] == [expert_config(tiny_dir, n) for n in NUMBERS]
+    assert [expert_config(int8, n) for n in NUMBERS] == [
+        expert_config(tiny_dir, n) for n in NUMBERS
+    ]
     parts = {n for n in names(tiny_dir) if n.split("/")[0] in ("text_encoder", "tokenizer", "vae")}
     components_of = {f"expert_{n}.safetensors" for n in NUMBERS} | {"router.safetensors"}
     assert names(int8) == parts | components_of | {"config.json", "manifest.json"}

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers, disable_progress_bars
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars, logging
 
 from baguette import manifest
 from baguette.aliases import EXPERT_FILES, ROUTER_FILES
@@ -37,6 +37,7 @@ from baguette.manifest import Manifest
 
 TIMEOUT_S = 10.0
 PARTIAL = ".fetch"
+SPARE_BYTES = 16 << 20
 ROOT_FILES = ("config.json", "model_index.json")
 PART_FILES = (
     re.compile(r"text_encoder/(config\.json|model\.safetensors)"),
@@ -107,6 +108,7 @@ def fetch(repo: str, target: Path, experts: Sequence[int] | None, revision: str 
     `experts` None means all. Raises WeightsError in one sentence for whatever the network, the Hub
     or the disk refuses, BadInput for an expert that the repository has not.
     """
+    logging.set_verbosity_error()  # every try again is a warning of several lines
     try:
         return _fetch(repo, target, experts, revision)
     except GatedRepoError:
@@ -145,12 +147,13 @@ def _fetch(repo: str, target: Path, experts: Sequence[int] | None, revision: str
     unknown = sorted(set(experts or ()) - set(there))
     if unknown or not there:
         listed = ", ".join(map(str, there)) or "none"
-        raise BadInput(f"--experts {unknown or ''}: {repo} has experts {listed}")
+        asked = ",".join(map(str, unknown)) or "(all)"
+        raise BadInput(f"--experts {asked}: {repo} has experts {listed}")
     missing = [
         file for file in remote.wanted(experts or there) if not _has(target / file.name, file.size)
     ]
     kept = sum(_size(_partial(target, file)) for file in missing)
-    check_room(target, sum(file.size for file in missing) - kept)
+    check_room(target, sum(file.size for file in missing) - kept + SPARE_BYTES)
     for file in missing:
         _download(remote, file, target)
     if (target / PARTIAL).is_dir() and not any((target / PARTIAL).iterdir()):
@@ -181,7 +184,7 @@ def _partial(target: Path, file: RemoteFile) -> Path:
 def _download(remote: Remote, file: RemoteFile, target: Path) -> None:
     partial = _partial(target, file)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("ab") as out:
+    with partial.open("ab", buffering=0) as out:  # what came is on the disk if we are killed
         try:
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -205,7 +208,6 @@ def _read_on(remote: Remote, file: RemoteFile, out: BinaryIO) -> None:
         expected_size=file.size,
         displayed_filename=file.name,
     )
-    out.flush()
 
 
 def _verify(remote: Remote, target: Path) -> None:
