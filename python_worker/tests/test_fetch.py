@@ -1,4 +1,4 @@
-"""`python -m baguette weights` against a Hub on loopback: what comes, what is kept, what is said."""
+"""`python -m baguette weights` against a Hub on loopback: what comes, is kept and is said."""
 
 from __future__ import annotations
 
@@ -160,6 +160,7 @@ def test_offline_is_one_sentence_at_once(target: Path, variable: str) -> None:
         ((404, "RepoNotFound"), "knows no somebody/paris"),
         ((403, "GatedRepo"), "is gated: accept its terms at"),
         ((404, "RevisionNotFound"), "has no revision"),
+        ((401, ""), "answered 401 for somebody/paris: check HF_TOKEN"),
         ((500, ""), "answered 500"),
         ((429, ""), "answered 429"),
     ],
@@ -202,6 +203,15 @@ def test_a_file_that_is_not_what_the_hub_promised_is_named(
     hub.forged.clear()
     (target / EXPERT_1).unlink()
     assert fetch(target) == 0
+
+
+def test_a_listing_that_would_write_elsewhere_is_refused(
+    hub: Hub, target: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.blob = "../../escaped"
+    assert fetch(target) == 1
+    assert "is malformed" in refused(capsys)
+    assert not target.exists()
 
 
 def test_a_model_that_does_not_fit_its_config_is_named(

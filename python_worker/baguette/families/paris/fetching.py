@@ -44,12 +44,13 @@ PART_FILES = (
     re.compile(r"tokenizer/[^/.][^/]*\.(json|txt)"),
     re.compile(r"vae/(config\.json|diffusion_pytorch_model\.safetensors)"),
 )
+_BLOB = re.compile(r"[0-9a-f]{40,64}")
 _EXPERT = re.compile(r"expert_(\d+)[./]")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file as the Hub tells of it: bytes, the name of its contents, SHA-256 of large ones."""
+    """One file as the Hub tells of it: bytes, a hash that names it, SHA-256 of large ones."""
 
     name: str
     size: int
@@ -99,7 +100,11 @@ def _named(patterns: Iterable[str], number: int) -> list[str]:
 
 def _remote_file(sibling: Any) -> RemoteFile:
     sha256 = sibling.lfs["sha256"] if sibling.lfs else None
-    return RemoteFile(sibling.rfilename, int(sibling.size or 0), str(sibling.blob_id), sha256)
+    blob = sha256 or sibling.blob_id
+    # It becomes a file's name here.
+    if not (isinstance(blob, str) and _BLOB.fullmatch(blob)):
+        raise WeightsError(f"the Hub's listing of {sibling.rfilename[:80]!r} is malformed")
+    return RemoteFile(sibling.rfilename, max(0, int(sibling.size or 0)), blob, sha256)
 
 
 def fetch(repo: str, target: Path, experts: Sequence[int] | None, revision: str | None) -> Remote:
@@ -124,10 +129,11 @@ def fetch(repo: str, target: Path, experts: Sequence[int] | None, revision: str 
     except RevisionNotFoundError:
         raise WeightsError(f"{repo} has no revision {revision!r}: name another") from None
     except HfHubHTTPError as error:
-        raise WeightsError(
-            f"{constants.ENDPOINT} answered {error.response.status_code} for {repo}: "
-            "run this again later"
-        ) from None
+        status = error.response.status_code
+        todo = (
+            "check HF_TOKEN or `hf auth login`" if status in (401, 403) else "run this again later"
+        )
+        raise WeightsError(f"{constants.ENDPOINT} answered {status} for {repo}: {todo}") from None
     except (HTTPError, OfflineModeIsEnabled) as error:
         raise WeightsError(
             f"{constants.ENDPOINT} cannot be reached ({_first_line(error)}): run this again with a "
@@ -178,7 +184,7 @@ def _size(path: Path) -> int:
 
 def _partial(target: Path, file: RemoteFile) -> Path:
     # By contents, so that a newer revision's file is never joined to an older one's.
-    return target / PARTIAL / f"{file.sha256 or file.blob}.part"
+    return target / PARTIAL / f"{file.blob}.part"
 
 
 def _download(remote: Remote, file: RemoteFile, target: Path) -> None:
