@@ -32,7 +32,7 @@ DTYPES = {
     torch.float64: "F64",
 }
 # Pages of a mapped file count as ours until it is closed.
-HELD_BYTES = 64 << 20
+HELD_BYTES = 32 << 20
 Specs = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
 

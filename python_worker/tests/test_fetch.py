@@ -48,6 +48,12 @@ def hub(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One expert of 24 MiB: more than the two chunks in which a file comes at least."""
+    return build(tmp_path_factory.mktemp("hub") / "wide", num_experts=1, hidden=512, layers=3)
+
+
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     return tmp_path / "weights" / "paris"
@@ -92,8 +98,8 @@ def test_only_the_experts_asked_for_come_and_others_later(hub: Hub, target: Path
     assert set(Manifest.read(target).lines or {}) == names(target)
 
 
-def test_a_cut_connection_is_gone_on_with(tmp_path: Path, hub: Hub, target: Path) -> None:
-    hub.folder = build(tmp_path / "wide", num_experts=1, hidden=512, layers=3)
+def test_a_cut_connection_is_gone_on_with(wide: Path, hub: Hub, target: Path) -> None:
+    hub.folder = wide
     hub.cuts[EXPERT_0] = CHUNK + 1000
     assert fetch(target) == 0
     asked = [span for name, span in hub.asked if name == EXPERT_0]
@@ -112,9 +118,9 @@ def child(target: Path, **more: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_ended_run_is_gone_on_with_where_it_was(
-    tmp_path: Path, hub: Hub, target: Path, how: signal.Signals
+    wide: Path, hub: Hub, target: Path, how: signal.Signals
 ) -> None:
-    hub.folder = build(tmp_path / "wide", num_experts=1, hidden=512, layers=3)
+    hub.folder = wide
     hub.halts[EXPERT_0] = CHUNK + 1000
     with child(target, HF_ENDPOINT=hub.url) as process:
         assert hub.halted.wait(60)

@@ -326,10 +326,10 @@ sys.exit(status)
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
 def test_memory_stays_far_below_the_file(tmp_path: Path, kind: str) -> None:
-    """256 MiB of fp32 in tensors of 4 MiB at most: what is mapped is given back every 64 MiB."""
+    """About 200 MiB of fp32 in tensors of 6 MiB at most: what is mapped is given back."""
     source = build(tmp_path / "model", num_experts=1, hidden=16)
     sizes = expert_file(source, 0).with_name("config.json")
-    values = json.loads(sizes.read_text()) | {"hidden_size": 512, "num_layers": 16}
+    values = json.loads(sizes.read_text()) | {"hidden_size": 512, "num_layers": 12}
     sizes.write_text(json.dumps(values))
     path = expert_file(source, 0)
     path.unlink()
@@ -347,7 +347,7 @@ def test_memory_stays_far_below_the_file(tmp_path: Path, kind: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     grown_mib = int(done.stdout.splitlines()[-1])
-    assert size_mib > 250
+    assert size_mib > 190
     assert grown_mib < (HELD_BYTES >> 20) + 64, f"{grown_mib} MiB for a file of {size_mib}"
 
 
