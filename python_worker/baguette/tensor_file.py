@@ -32,7 +32,7 @@ DTYPES = {
     torch.float64: "F64",
 }
 # Pages of a mapped file count as ours until it is closed.
-HELD_BYTES = 64 << 20
+HELD_BYTES = 32 << 20
 Specs = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
@@ -162,12 +162,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def _weights_of(path: Path, held: Any) -> dict[str, Tensor]:
-    while isinstance(held, dict) and not any(isinstance(v, Tensor) for v in held.values()):
+    while _holds_none(held):
         inner = [held[key] for key in CHECKPOINT_KEYS if isinstance(held.get(key), dict)]
         if not inner:
             break
         held = inner[0]
-    if not isinstance(held, dict) or not held:
+    if not isinstance(held, dict) or _holds_none(held):
         where = " or ".join(CHECKPOINT_KEYS)
         raise WeightsError(f"{path} holds no tensors by name, nor under {where}")
     others = sorted(str(name)[:60] for name, value in held.items() if not _plain(name, value))
@@ -175,6 +175,10 @@ def _weights_of(path: Path, held: Any) -> dict[str, Tensor]:
         shown = ", ".join(others[:6])
         raise WeightsError(f"{path} holds other things than tensors among its weights: {shown}")
     return held
+
+
+def _holds_none(held: Any) -> bool:
+    return isinstance(held, dict) and not any(isinstance(v, Tensor) for v in held.values())
 
 
 def _plain(name: object, value: object) -> bool:

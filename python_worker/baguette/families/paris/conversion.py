@@ -37,7 +37,7 @@ FORMATS = ("bf16", "int8")
 UNFINISHED = ".unfinished"
 # Of a part's files those that are read here; a pickle is not copied either.
 _PART_SUFFIXES = (".json", ".txt", ".safetensors")
-_SPARE_BYTES = 16 << 20
+SPARE_BYTES = 16 << 20
 
 
 @dataclass
@@ -134,7 +134,7 @@ def convert(plan: Plan, told: Callable[[Converted], None], progress: Progress) -
     prepared = [_prepare(plan, component) for component in plan.components]
     needed = sum(one.bytes_after for one in prepared)
     needed += sum((plan.source / path).stat().st_size for path in plan.part_files())
-    check_room(plan.target, needed + _SPARE_BYTES)
+    check_room(plan.target, needed + SPARE_BYTES)
     with _unfinished(plan.target) as folder:
         outcomes = []
         for one in prepared:

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers, disable_progress_bars
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars, logging
 
 from baguette import manifest
 from baguette.aliases import EXPERT_FILES, ROUTER_FILES
@@ -37,18 +37,20 @@ from baguette.manifest import Manifest
 
 TIMEOUT_S = 10.0
 PARTIAL = ".fetch"
+SPARE_BYTES = 16 << 20
 ROOT_FILES = ("config.json", "model_index.json")
 PART_FILES = (
     re.compile(r"text_encoder/(config\.json|model\.safetensors)"),
     re.compile(r"tokenizer/[^/.][^/]*\.(json|txt)"),
     re.compile(r"vae/(config\.json|diffusion_pytorch_model\.safetensors)"),
 )
+_BLOB = re.compile(r"[0-9a-f]{40,64}")
 _EXPERT = re.compile(r"expert_(\d+)[./]")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file as the Hub tells of it: bytes, the name of its contents, SHA-256 of large ones."""
+    """One file as the Hub tells of it: bytes, a hash that names it, SHA-256 of large ones."""
 
     name: str
     size: int
@@ -98,7 +100,11 @@ def _named(patterns: Iterable[str], number: int) -> list[str]:
 
 def _remote_file(sibling: Any) -> RemoteFile:
     sha256 = sibling.lfs["sha256"] if sibling.lfs else None
-    return RemoteFile(sibling.rfilename, int(sibling.size or 0), str(sibling.blob_id), sha256)
+    blob = sha256 or sibling.blob_id
+    # It becomes a file's name here.
+    if not (isinstance(blob, str) and _BLOB.fullmatch(blob)):
+        raise WeightsError(f"the Hub's listing of {sibling.rfilename[:80]!r} is malformed")
+    return RemoteFile(sibling.rfilename, max(0, int(sibling.size or 0)), blob, sha256)
 
 
 def fetch(repo: str, target: Path, experts: Sequence[int] | None, revision: str | None) -> Remote:
@@ -107,6 +113,7 @@ def fetch(repo: str, target: Path, experts: Sequence[int] | None, revision: str 
     `experts` None means all. Raises WeightsError in one sentence for whatever the network, the Hub
     or the disk refuses, BadInput for an expert that the repository has not.
     """
+    logging.set_verbosity_error()  # every try again is a warning of several lines
     try:
         return _fetch(repo, target, experts, revision)
     except GatedRepoError:
@@ -122,10 +129,11 @@ def fetch(repo: str, target: Path, experts: Sequence[int] | None, revision: str 
     except RevisionNotFoundError:
         raise WeightsError(f"{repo} has no revision {revision!r}: name another") from None
     except HfHubHTTPError as error:
-        raise WeightsError(
-            f"{constants.ENDPOINT} answered {error.response.status_code} for {repo}: "
-            "run this again later"
-        ) from None
+        status = error.response.status_code
+        todo = (
+            "check HF_TOKEN or `hf auth login`" if status in (401, 403) else "run this again later"
+        )
+        raise WeightsError(f"{constants.ENDPOINT} answered {status} for {repo}: {todo}") from None
     except (HTTPError, OfflineModeIsEnabled) as error:
         raise WeightsError(
             f"{constants.ENDPOINT} cannot be reached ({_first_line(error)}): run this again with a "
@@ -145,12 +153,13 @@ def _fetch(repo: str, target: Path, experts: Sequence[int] | None, revision: str
     unknown = sorted(set(experts or ()) - set(there))
     if unknown or not there:
         listed = ", ".join(map(str, there)) or "none"
-        raise BadInput(f"--experts {unknown or ''}: {repo} has experts {listed}")
+        asked = ",".join(map(str, unknown)) or "(all)"
+        raise BadInput(f"--experts {asked}: {repo} has experts {listed}")
     missing = [
         file for file in remote.wanted(experts or there) if not _has(target / file.name, file.size)
     ]
     kept = sum(_size(_partial(target, file)) for file in missing)
-    check_room(target, sum(file.size for file in missing) - kept)
+    check_room(target, sum(file.size for file in missing) - kept + SPARE_BYTES)
     for file in missing:
         _download(remote, file, target)
     if (target / PARTIAL).is_dir() and not any((target / PARTIAL).iterdir()):
@@ -175,13 +184,13 @@ def _size(path: Path) -> int:
 
 def _partial(target: Path, file: RemoteFile) -> Path:
     # By contents, so that a newer revision's file is never joined to an older one's.
-    return target / PARTIAL / f"{file.sha256 or file.blob}.part"
+    return target / PARTIAL / f"{file.blob}.part"
 
 
 def _download(remote: Remote, file: RemoteFile, target: Path) -> None:
     partial = _partial(target, file)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("ab") as out:
+    with partial.open("ab", buffering=0) as out:  # what came is on the disk if we are killed
         try:
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -205,7 +214,6 @@ def _read_on(remote: Remote, file: RemoteFile, out: BinaryIO) -> None:
         expected_size=file.size,
         displayed_filename=file.name,
     )
-    out.flush()
 
 
 def _verify(remote: Remote, target: Path) -> None:
