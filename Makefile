@@ -21,7 +21,7 @@ export $(1)
 endif
 endef
 OPTIONS := PROMPT N STEPS GUIDANCE TOPK SEED NODES OUT PORT MODEL ID
-OPTIONS += PEERS ADDRESS SECRET SECRET_FILE TAILSCALE FOREGROUND CHAOS
+OPTIONS += PEERS ADDRESS SECRET SECRET_FILE TAILSCALE FOREGROUND CHAOS EXPERTS REPO DIR
 $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 
 # The parts share build directories and addresses.
@@ -102,8 +102,9 @@ bench-reliability: build ## what a fault costs a picture, fault by fault (35 min
 train-mini: setup ## make weights/paris-mini again (about 90 minutes on two cores)
 	@nice -n 19 $(PY) scripts/train_mini.py
 
-weights:
-	@echo 'the published Paris cannot be fetched yet: see "What works today" in README.md'; exit 1
+weights: setup ## fetch the published Paris (about 10 GB); EXPERTS=0,3 REPO=owner/name DIR=...
+	@$(PY) -m baguette weights $${EXPERTS:+--experts "$$EXPERTS"} $${REPO:+--repo "$$REPO"} \
+		$${DIR:+--dir "$$DIR"}
 
 # --- checks and tests ----------------------------------------------------------------------------
 

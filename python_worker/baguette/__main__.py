@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from baguette.commands import check, generate
+from baguette.commands import check, generate, inspect, quantize, weights
 from baguette.commands.on_cluster import ClusterRefused
 from baguette.errors import BadInput, BaguetteError, OutOfMemory, WeightsError, port_class
 
@@ -47,6 +47,9 @@ def parser() -> Parser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     generate.add_to(commands)
     check.add_to(commands)
+    inspect.add_to(commands)
+    quantize.add_to(commands)
+    weights.add_to(commands)
     return top
 
 
@@ -80,7 +83,7 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OutOfMemory | ClusterRefused):
         return str(error)
     if port_class(error) == OutOfMemory.name:
-        return "memory ran out; ask for fewer images, or close other programs"
+        return "memory ran out; ask for less at once or --precision int8, or close other programs"
     if isinstance(error, OSError):
         return f"{error}; make room or give another place"
     if isinstance(error, BaguetteError):

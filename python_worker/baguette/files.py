@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from baguette.errors import WeightsError
 
 
 def check_writable(path: Path) -> None:
@@ -32,6 +35,17 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
             moves.append((new, path))
         for new, path in moves:
             os.replace(new, path)
+
+
+def check_room(place: Path, needed: int) -> None:
+    """Raise WeightsError where `needed` bytes do not fit below `place`."""
+    there = next(p for p in (place.resolve(), *place.resolve().parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise WeightsError(
+            f"{place} needs {needed >> 20} MiB but {free >> 20} MiB are free at {there}: make room "
+            "or name another place"
+        )
 
 
 @contextlib.contextmanager

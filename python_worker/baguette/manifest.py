@@ -78,6 +78,20 @@ class Manifest:
         found = [self._fault(path, digest) for path, digest in zip(paths, digests, strict=True)]
         return [fault for fault in found if fault is not None] + self.lost(folders)
 
+    def size_faults(self) -> list[Fault]:
+        """Listed files that are not there, or not as long; no byte of them is read."""
+        found = []
+        for name, line in (self.lines or {}).items():
+            try:
+                size = (self.model_dir / name).stat().st_size
+            except OSError as error:
+                missing = isinstance(error, FileNotFoundError)
+                found.append(Fault(name, "missing" if missing else f"{error.strerror}"))
+                continue
+            if size != line.size:
+                found.append(Fault(name, f"{size} bytes instead of {line.size}"))
+        return found
+
     def lost(self, folders: tuple[str, ...]) -> list[Fault]:
         """Listed files of folders that are there themselves, but without them."""
         return [

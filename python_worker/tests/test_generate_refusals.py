@@ -9,15 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from baguette.__main__ import main
-from baguette.commands.memory import what_fits
 from baguette.families.paris.tiny import build
-from baguette.runtime import Runtime
 
 EXPERT = "expert_1/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -139,7 +138,7 @@ def larger(content: bytes) -> bytes:
         ("expert_1/config.json", lambda _: b"{", "expert_1"),
         ("router/config.json", larger, "router"),
         ("config.json", lambda content: content.replace(b'"num_experts": 3', b'"num_experts": 4'),
-         "4"),
+         "lacks expert_3"),
         ("config.json", lambda _: b"\x80\x04", "config.json is not JSON"),
         ("config.json", None, "config.json is missing"),
         (EXPERT, None, "expert_1"),
@@ -224,17 +223,13 @@ def test_a_process_without_memory_says_so(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize(
-    ("room", "asked", "gpu", "said"),
-    [
-        (15e9, Runtime(), True, "--offload 4 needs about 14.4 GB"),
-        (8e9, Runtime(precision="bf16", offload=4), True, "--offload 5 needs about 5.6 GB"),
-        (1.7e9, Runtime(precision="bf16"), True, "--precision int8 --offload 7 needs about 1.7 GB"),
-        (14e9, Runtime(precision="bf16"), False, "--precision int8 needs about 7.2 GB"),
-        (8e9, Runtime(precision="int8"), False, "ask for fewer images with --num_samples"),
-    ],
-)
-def test_what_would_fit_is_proposed(room: float, asked: Runtime, gpu: bool, said: str) -> None:
-    paris = [606 * 10**6] * 8
-    got = what_fits(paris, 340 * 10**6, asked, gpu=gpu, room=int(room), images=16)
-    assert said in got
+def test_a_model_that_does_not_fit_is_refused_with_what_it_needs(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little = SimpleNamespace(total=1 << 20, available=1 << 10)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: little)
+    status, _, err = run("a", "--device", "cpu", "--precision", "fp32")
+    assert status == 1
+    assert "fp32 needs about" in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from typing import Any
 from baguette.commands.model_dir import default_model
 from baguette.errors import WeightsError
 from baguette.families.paris.config import ModelConfig
-from baguette.families.paris.files import expert_file
+from baguette.families.paris.files import PARTS, expert_file, part_folder, router_file
 from baguette.machine import Gpus, TorchBuild, gpus, torch_build
 from baguette.manifest import NAME, Manifest, listed
 
@@ -27,7 +27,7 @@ OK, WARN, BAD = "ok", "warn", "bad"
 PYTHON = (3, 11)
 LOW_DISK_MIB = 1024
 NAMED = 12
-REQUESTER_PARTS = ("router", "text_encoder", "tokenizer", "vae")
+REQUESTER_PARTS = ("router", *PARTS)
 FETCH = "fetch the weights again (paris-mini: git checkout -- weights/paris-mini)"
 EXAMPLES = """\
 examples:
@@ -160,7 +160,16 @@ def model(model_dir: Path) -> Iterator[Check]:
 
 def lacking(model_dir: Path) -> list[str]:
     """What a node needs to serve requests, and is not there."""
-    return [part for part in REQUESTER_PARTS if not (model_dir / part).is_dir()]
+    return [part for part in REQUESTER_PARTS if not _there(model_dir, part)]
+
+
+def _there(model_dir: Path, part: str) -> bool:
+    if part == "router":
+        return router_file(model_dir).is_file()
+    try:
+        return part_folder(model_dir, part).is_dir()
+    except WeightsError:
+        return False
 
 
 def experts(model_dir: Path, config: ModelConfig) -> Check:
@@ -190,7 +199,7 @@ def hashes(model_dir: Path) -> Iterator[Check]:
     faults += manifest.lost(REQUESTER_PARTS)
     for fault in faults[:NAMED]:
         # The root config only holds defaults and settings: they may be changed by hand.
-        state = WARN if "/" not in fault.file else BAD
+        state = WARN if fault.file == "config.json" else BAD
         yield Check("manifest", state, f"{fault.file}: {fault.why}", FETCH)
     if len(faults) > NAMED:
         yield Check("manifest", BAD, f"{len(faults) - NAMED} more files differ", FETCH)

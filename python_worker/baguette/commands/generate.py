@@ -22,10 +22,11 @@ from baguette.commands.drawn import counted, finish, say, stream, warn
 from baguette.commands.flags import add_options
 from baguette.commands.model_dir import near
 from baguette.commands.progress import bar
-from baguette.errors import OutOfMemory, WeightsError, port_class
+from baguette.errors import WeightsError
 
 if TYPE_CHECKING:
-    from baguette.pipeline import Generation, Pipeline
+    from baguette.generation import Generation
+    from baguette.pipeline import Pipeline
 
     Subparsers = argparse._SubParsersAction[Any]
 
@@ -59,13 +60,12 @@ def run(args: argparse.Namespace) -> int:
     warn(asked.warnings)
     out = stream(asked.outputs)
     say(out, [_what(asked)])
-    with _advised(asked):
-        pipeline = _load(asked)
-        say(out, pipeline.notes)
-        done = _draw(pipeline, asked)
-        from baguette.commands.pictures import gather
+    pipeline = _load(asked)
+    say(out, pipeline.notes)
+    done = _draw(pipeline, asked)
+    from baguette.commands.pictures import gather  # knows torch
 
-        finish(gather(pipeline, asked, done), asked.outputs)
+    finish(gather(pipeline, asked, done), asked.outputs)
     return 0
 
 
@@ -75,20 +75,6 @@ def _what(asked: Asked) -> str:
     drawn = f"{request.prompt!r}" if len(asked.requests) == 1 else f"{len(asked.requests)} prompts"
     images = counted(asked.outputs.images, "image")
     return f"Drawing {drawn} with {where}: {images}, {request.steps} steps, seed {request.seed}"
-
-
-@contextlib.contextmanager
-def _advised(asked: Asked) -> Iterator[None]:
-    """Where memory runs out inside, the sentence says what would have fitted."""
-    try:
-        yield
-    except (OutOfMemory, MemoryError, OSError, RuntimeError) as error:
-        if port_class(error) != OutOfMemory.name:
-            raise
-        from baguette.commands.memory import advice
-
-        where, experts = asked.model_dir, asked.config.num_experts
-        raise OutOfMemory(advice(where, experts, asked.runtime, asked.outputs.images)) from None
 
 
 def _load(asked: Asked) -> Pipeline:

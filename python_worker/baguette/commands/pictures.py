@@ -19,7 +19,8 @@ from baguette.manifest import Manifest
 
 if TYPE_CHECKING:
     from baguette.commands.asked import Asked
-    from baguette.pipeline import Generation, Pipeline
+    from baguette.generation import Generation
+    from baguette.pipeline import Pipeline
     from baguette.request import GenerationRequest
 
 REVISION_DIGITS = 16

@@ -13,10 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from baguette.aliases import CHECKPOINT_FILES, FLAT_EXPERT
 from baguette.errors import WeightsError
 from baguette.request import GenerationRequest
 
 MAX_CONFIG_BYTES = 1 << 20
+MAX_LAYERS = 1024
+MAX_MLP_RATIO = 64
+MAX_EXPERTS = 1024
+PUBLISHED_NAME = "paris"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -27,8 +32,10 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing: this is not a Paris model directory") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON: {error}") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
     if not isinstance(value, dict):
         raise WeightsError(f"{path} should hold a JSON object, got {type(value).__name__}")
     return value
@@ -53,11 +60,19 @@ class _Record:
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
 
-def _check_positive(record: object, *names: str) -> None:
+def _check_positive(record: object, *names: str, most: int = 1 << 20) -> None:
     for name in names:
         value = getattr(record, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= 1 << 20:
-            raise ValueError(f"got {name}={value!r} but expected a positive integer")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+            raise ValueError(f"got {name}={value!r} but expected a positive integer up to {most}")
+
+
+def _check_network(record: ExpertConfig | RouterConfig) -> None:
+    """What a damaged config could make endless: networks are built before they meet their file."""
+    _check_positive(record, "num_layers", most=MAX_LAYERS)
+    ratio = record.mlp_ratio
+    if not isinstance(ratio, int | float) or not 0 < ratio <= MAX_MLP_RATIO:
+        raise ValueError(f"got mlp_ratio={ratio!r} but expected a number up to {MAX_MLP_RATIO}")
 
 
 @dataclass(frozen=True)
@@ -80,9 +95,15 @@ class ExpertConfig(_Record):
     use_adaln_single: bool = True
     cfg_dropout_prob: float = 0.1
 
+    @property
+    def tokens(self) -> int:
+        """Patches of one latent."""
+        return (self.image_size // self.patch_size) ** 2
+
     def __post_init__(self) -> None:
-        _check_positive(self, "hidden_size", "num_layers", "num_heads", "patch_size")
+        _check_positive(self, "hidden_size", "num_heads", "patch_size")
         _check_positive(self, "in_channels", "out_channels", "text_embed_dim", "image_size")
+        _check_network(self)
         if self.hidden_size % self.num_heads or self.image_size % self.patch_size:
             raise ValueError("heads must divide hidden_size and patches must divide image_size")
         if not (self.use_text_conditioning and self.use_dit_time_embed and self.use_adaln_single):
@@ -107,8 +128,9 @@ class RouterConfig(_Record):
     use_dit_time_embed: bool = True
 
     def __post_init__(self) -> None:
-        _check_positive(self, "num_clusters", "hidden_size", "num_layers", "num_heads")
+        _check_positive(self, "num_clusters", "hidden_size", "num_heads")
         _check_positive(self, "patch_size", "in_channels", "image_size")
+        _check_network(self)
         if self.hidden_size % self.num_heads or self.image_size % self.patch_size:
             raise ValueError("heads must divide hidden_size and patches must divide image_size")
 
@@ -191,6 +213,14 @@ class ModelConfig:
     example_prompt: str
     vocabulary: tuple[str, ...]
     vocabulary_hint: str
+    # Sizes of components whose files have no config.json beside them; what is left out is as
+    # published.
+    expert_config: dict[str, Any]
+    router_config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "num_experts", most=MAX_EXPERTS)
+        _check_positive(self, "image_size", "num_channels")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -203,8 +233,15 @@ class ModelConfig:
 
     @classmethod
     def read(cls, model_dir: Path) -> ModelConfig:
-        """Read `model_dir/config.json`; WeightsError when it is absent or inconsistent."""
-        values = read_json(model_dir / "config.json")
+        """Read `model_dir/config.json`; WeightsError when it is absent or inconsistent.
+
+        A directory of `expert_{k}.safetensors` without one is the published Paris.
+        """
+        return cls.from_root(root_values(model_dir), model_dir)
+
+    @classmethod
+    def from_root(cls, values: dict[str, Any], model_dir: Path) -> ModelConfig:
+        """What the JSON object `values` of the root config.json in `model_dir` says."""
         own = values.get("baguette", {})
         try:
             return cls(
@@ -217,8 +254,34 @@ class ModelConfig:
                 example_prompt=str(own.get("example_prompt", "a cute cat")),
                 vocabulary=tuple(str(word) for word in own.get("vocabulary", ())),
                 vocabulary_hint=str(own.get("vocabulary_hint", "")),
+                expert_config=dict(own.get("expert_config", {})),
+                router_config=dict(own.get("router_config", {})),
             )
         except KeyError as missing:
             raise WeightsError(f"{model_dir / 'config.json'} lacks the key {missing}") from None
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise WeightsError(f"{model_dir / 'config.json'}: {error}") from None
+
+
+def root_values(model_dir: Path) -> dict[str, Any]:
+    """The root config.json; the published one for Baguette's own files without it."""
+    path = model_dir / "config.json"
+    if not path.exists() and any(_is_tensors(other) for other in model_dir.glob("expert_*.*")):
+        return published_root()
+    return read_json(path)
+
+
+def _is_tensors(path: Path) -> bool:
+    suffixes = {Path(name).suffix for name in (FLAT_EXPERT, *CHECKPOINT_FILES)}
+    return path.suffix in suffixes and path.is_file()
+
+
+def published_root() -> dict[str, Any]:
+    """The published Paris' root config.json, as far as anything here reads it."""
+    expert = ExpertConfig()
+    return {
+        "num_experts": RouterConfig().num_clusters,
+        "image_size": expert.image_size,
+        "num_channels": expert.in_channels,
+        "baguette": {"name": PUBLISHED_NAME},
+    }

@@ -1,7 +1,8 @@
 """What lies in a Paris model directory: paths, the placeable components and their keys.
 
-Called by the loaders and by the port worker. Imports no torch, so that a node can tell the cluster
-what is on its disk while torch is still being imported.
+Called by the loaders, the port worker and the commands. Imports no torch, so that a node can tell
+the cluster what is on its disk while torch is still being imported. Two layouts are known, the
+published one and Baguette's own (docs/internals/weights.md); a component is looked for in both.
 
 A component's key is (family, part, content hash, compute dtype); one picture never mixes keys.
 """
@@ -10,17 +11,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from baguette.aliases import EXPERT_FILES, FLAT_EXPERT, FLAT_ROUTER, ROUTER_FILES
 from baguette.errors import WeightsError
-from baguette.families.paris.config import ModelConfig, Settings, read_json
+from baguette.families.paris.config import (
+    PUBLISHED_NAME,
+    ExpertConfig,
+    ModelConfig,
+    RouterConfig,
+    Settings,
+    read_json,
+)
 from baguette.manifest import Fault, Manifest, file_digests
 
 FAMILY = "paris"
 COMPUTE_DTYPE = "float32"
-ROUTER_FILE = Path("router/pytorch_model.safetensors")
-_ROUTER_ALIASES = (ROUTER_FILE, Path("router/diffusion_pytorch_model.safetensors"))
+ROUTER_FILE = Path(ROUTER_FILES[0])
+PARTS = ("text_encoder", "tokenizer", "vae")
+_FLAT = re.compile(r"expert_\d+|router")
 _MIB = 1 << 20
 _TOKENS, _MAX_TOKENS = 77, 1024
 # Files are bf16 and computed in fp32 on a CPU, so memory is about twice the file.
@@ -38,16 +51,100 @@ class ComponentFile:
 
 
 def expert_file(model_dir: Path, number: int) -> Path:
-    """Where expert `number`'s tensors lie."""
-    return model_dir / f"expert_{number}" / "diffusion_pytorch_model.safetensors"
+    """Where expert `number`'s tensors lie, or would in the published layout."""
+    return _first(model_dir, [name.format(k=number) for name in EXPERT_FILES])
 
 
 def router_file(model_dir: Path) -> Path:
-    """Where the router's tensors lie, under either published name."""
-    for alias in _ROUTER_ALIASES:
-        if (model_dir / alias).is_file():
-            return model_dir / alias
-    return model_dir / ROUTER_FILE
+    """Where the router's tensors lie, or would in the published layout."""
+    return _first(model_dir, ROUTER_FILES)
+
+
+def _first(model_dir: Path, names: Sequence[str]) -> Path:
+    paths = [model_dir / name for name in names]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def is_flat(path: Path) -> bool:
+    """Whether a component's tensors lie as in Baguette's own layout: no config.json of their own.
+
+    `path` is what `expert_file` or `router_file` gave, or a checkpoint in their place.
+    """
+    return _FLAT.fullmatch(path.stem) is not None
+
+
+def expert_config(model_dir: Path, number: int, tensors: Path | None = None) -> ExpertConfig:
+    """The sizes of expert `number`, of its own config.json or of the root's `expert_config`.
+
+    `tensors` is the file it lies in where that is not `expert_file`'s. Raises WeightsError for a
+    config that is damaged, or that disagrees with the root's about the latent's shape.
+    """
+    model = ModelConfig.read(model_dir)
+    path = tensors or expert_file(model_dir, number)
+    values, where = _component_values(model_dir, path, model.expert_config)
+    # The files of Baguette's layout do not say their number, but their name does.
+    more = {"expert_id": number} if is_flat(path) else {}
+    if is_flat(path):
+        more["in_channels"] = more["out_channels"] = model.num_channels
+    config = ExpertConfig.from_json(values, where, image_size=model.image_size, **more)
+    if config.in_channels != model.num_channels or config.image_size != model.image_size:
+        raise WeightsError(f"{where} disagrees with the root config about the latent's shape")
+    return config
+
+
+def router_config(model_dir: Path, tensors: Path | None = None) -> RouterConfig:
+    """The sizes of the router, as `expert_config`; WeightsError where its experts are others."""
+    model = ModelConfig.read(model_dir)
+    path = tensors or router_file(model_dir)
+    values, where = _component_values(model_dir, path, model.router_config)
+    more = {}
+    if is_flat(path):
+        more = {"num_clusters": model.num_experts, "in_channels": model.num_channels}
+    config = RouterConfig.from_json(values, where, image_size=model.image_size, **more)
+    if config.num_clusters != model.num_experts:
+        raise WeightsError(
+            f"{where}: got num_clusters={config.num_clusters} but expected {model.num_experts}"
+        )
+    return config
+
+
+def _component_values(
+    model_dir: Path, path: Path, flat: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """What a component's config says, and where."""
+    where = model_dir / "config.json" if is_flat(path) else path.with_name("config.json")
+    return (flat if is_flat(path) else read_json(where)), str(where)
+
+
+def part_folder(model_dir: Path, part: str) -> Path:
+    """Where `part` (text_encoder, tokenizer or vae) lies.
+
+    Baguette's own layout is published without them, so beside such a directory the published one
+    is looked into. Raises WeightsError that says which folder to put where.
+    """
+    own = model_dir / part
+    if own.is_dir():
+        return own
+    if not _flat_model(model_dir):
+        raise WeightsError(f"{own} is missing: fetch the weights again")
+    beside = model_dir.resolve().parent / PUBLISHED_NAME
+    if (beside / part).is_dir() and _same_latent(model_dir, beside):
+        return beside / part
+    raise WeightsError(
+        f"{model_dir} holds experts only and {beside} has no {part} for them: put the folders "
+        f"{', '.join(PARTS)} of the published model into either (`make weights` fetches them)"
+    )
+
+
+def _flat_model(model_dir: Path) -> bool:
+    found = [*model_dir.glob(FLAT_EXPERT.format(k="*")), model_dir / FLAT_ROUTER]
+    return any(path.is_file() for path in found)
+
+
+def _same_latent(model_dir: Path, other: Path) -> bool:
+    if not (other / "config.json").is_file():
+        return True
+    return ModelConfig.read(model_dir).latent_shape == ModelConfig.read(other).latent_shape
 
 
 def component_name(config: ModelConfig, number: int) -> str:
@@ -55,49 +152,60 @@ def component_name(config: ModelConfig, number: int) -> str:
     return f"{config.name}/expert-{number}"
 
 
-def component_key(part: str, *paths: Path, settings: Settings | None = None) -> str:
+def component_key(
+    part: str,
+    *paths: Path,
+    settings: Settings | None = None,
+    config: ExpertConfig | RouterConfig | None = None,
+) -> str:
     """family:part:content hash:dtype; of the files, and of the settings the part computes with.
 
+    `config` are the part's sizes where no file of `paths` tells them.
     A file is hashed again only when its time or size changed.
     """
     try:
         content = file_digests(paths)[0]
     except FileNotFoundError as error:
         raise WeightsError(f"{error.filename} is missing: fetch the weights again") from None
-    if settings is not None:
-        in_force = json.dumps(settings.to_json(), sort_keys=True)
-        content = hashlib.sha256(f"{content} {in_force}".encode()).hexdigest()
+    for record in (settings, config):
+        if record is not None:
+            in_force = json.dumps(record.to_json(), sort_keys=True)
+            content = hashlib.sha256(f"{content} {in_force}".encode()).hexdigest()
     return f"{FAMILY}:{part}:{content}:{COMPUTE_DTYPE}"
 
 
 def expert_files(model_dir: Path, number: int) -> tuple[Path, ...]:
-    """All that expert `number` is made of: heads and the like are not in its tensors."""
-    path = expert_file(model_dir, number)
-    return (path, path.with_name("config.json"))
+    """All files of expert `number`: heads and the like are not in its tensors."""
+    return _with_config(expert_file(model_dir, number))
 
 
 def router_files(model_dir: Path) -> tuple[Path, ...]:
-    """All that the router is made of."""
-    path = router_file(model_dir)
-    return (path, path.with_name("config.json"))
+    """All files of the router."""
+    return _with_config(router_file(model_dir))
 
 
-def part_files(model_dir: Path, *folders: str) -> tuple[Path, ...]:
-    """Every file of these folders, which another library reads; WeightsError without one."""
-    for folder in folders:
-        if not (model_dir / folder).is_dir():
-            raise WeightsError(f"{model_dir / folder} is missing: fetch the weights again")
-    return tuple(p for f in folders for p in sorted((model_dir / f).iterdir()) if p.is_file())
+def _with_config(path: Path) -> tuple[Path, ...]:
+    return (path,) if is_flat(path) else (path, path.with_name("config.json"))
+
+
+def part_files(model_dir: Path, *parts: str) -> tuple[Path, ...]:
+    """Every file of these parts, which another library reads; WeightsError without one."""
+    folders = [part_folder(model_dir, part) for part in parts]
+    return tuple(path for f in folders for path in sorted(f.iterdir()) if path.is_file())
 
 
 def expert_key(model_dir: Path, number: int, settings: Settings) -> str:
     """The key of expert `number`."""
-    return component_key(f"expert-{number}", *expert_files(model_dir, number), settings=settings)
+    paths = expert_files(model_dir, number)
+    config = expert_config(model_dir, number) if is_flat(paths[0]) else None
+    return component_key(f"expert-{number}", *paths, settings=settings, config=config)
 
 
 def router_key(model_dir: Path, settings: Settings) -> str:
     """The key of the router, as expert_key."""
-    return component_key("router", *router_files(model_dir), settings=settings)
+    paths = router_files(model_dir)
+    config = router_config(model_dir) if is_flat(paths[0]) else None
+    return component_key("router", *paths, settings=settings, config=config)
 
 
 @dataclass(frozen=True)
@@ -140,18 +248,22 @@ def inventory(model_dir: Path) -> list[ComponentFile]:
 def requester_faults(model_dir: Path) -> list[Fault]:
     """What differs from the manifest among the parts that a requesting node computes with."""
     manifest = Manifest.read(model_dir)
-    if manifest.lines is None:
-        return []
-    folders = ("text_encoder", "tokenizer", "vae")
-    return [
-        *manifest.faults(router_files(model_dir), ("router",)),
-        *manifest.faults(part_files(model_dir, *folders[:2]), folders[:2]),
-        *manifest.faults(part_files(model_dir, *folders[2:]), folders[2:]),
-    ]
+    faults = []
+    if manifest.lines is not None:
+        faults += manifest.faults(router_files(model_dir), ("router",))
+    for part in PARTS:
+        # A part of the directory beside stands in that one's manifest.
+        manifest = Manifest.read(part_folder(model_dir, part).parent)
+        if manifest.lines is not None:
+            faults += manifest.faults(part_files(model_dir, part), (part,))
+    return faults
 
 
 def text_length(model_dir: Path) -> int:
     """Tokens of a text context, from the text encoder's config; the published 77 without it."""
-    path = model_dir / "text_encoder" / "config.json"
+    try:
+        path = part_folder(model_dir, "text_encoder") / "config.json"
+    except WeightsError:  # a node that only holds experts
+        return _TOKENS
     length = read_json(path).get("max_position_embeddings") if path.is_file() else None
     return length if isinstance(length, int) and 0 < length <= _MAX_TOKENS else _TOKENS

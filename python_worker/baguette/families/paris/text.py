@@ -14,7 +14,9 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from baguette.device import Numbers
 from baguette.errors import WeightsError
+from baguette.families.paris.files import part_folder
 from baguette.weights import complete, readable
 
 # Its loading bars would be the only lines of a node's log that are not JSON.
@@ -24,30 +26,27 @@ transformers_logging.disable_progress_bar()
 class TextEncoder:
     """prompt -> context (L, D) fp32, one prompt at a time; L is the tokenizer's own length."""
 
-    def __init__(self, model_dir: Path, dtype: torch.dtype) -> None:
-        for part in ("tokenizer", "text_encoder"):
-            if not (model_dir / part).is_dir():
-                raise WeightsError(f"{model_dir / part} is missing: fetch the weights again")
-        _check_vocabulary(model_dir / "tokenizer")
-        with readable(model_dir / "tokenizer"):
-            self.tokenizer = CLIPTokenizer.from_pretrained(
-                model_dir / "tokenizer", local_files_only=True
-            )
-        with readable(model_dir / "text_encoder"):
+    def __init__(self, model_dir: Path, numbers: Numbers) -> None:
+        tokenizer = part_folder(model_dir, "tokenizer")
+        text_encoder = part_folder(model_dir, "text_encoder")
+        _check_vocabulary(tokenizer)
+        with readable(tokenizer):
+            self.tokenizer = CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        with readable(text_encoder):
             model, info = CLIPTextModel.from_pretrained(
-                model_dir / "text_encoder",
+                text_encoder,
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
-                dtype=dtype,
+                dtype=numbers.compute,
             )
-        complete(model_dir / "text_encoder", info)
+        complete(text_encoder, info)
         if len(self.tokenizer) != model.config.vocab_size:
             raise WeightsError(
-                f"{model_dir / 'tokenizer'} knows {len(self.tokenizer)} tokens but the text "
+                f"{tokenizer} knows {len(self.tokenizer)} tokens but the text "
                 f"encoder {model.config.vocab_size}: they are not of one model"
             )
-        self.model = model.eval()
+        self.model = model.eval().to(numbers.device)
         self.length = min(
             self.tokenizer.model_max_length, self.model.config.max_position_embeddings
         )
@@ -61,8 +60,8 @@ class TextEncoder:
             max_length=self.length,
             truncation=True,
             return_tensors="pt",
-        ).input_ids  # (1, L)
-        return self.model(input_ids=ids).last_hidden_state[0].float()
+        ).input_ids.to(self.model.device)  # (1, L)
+        return self.model(input_ids=ids).last_hidden_state[0].float().cpu()
 
 
 def _check_vocabulary(folder: Path) -> None:
