@@ -83,7 +83,7 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OutOfMemory | ClusterRefused):
         return str(error)
     if port_class(error) == OutOfMemory.name:
-        return "memory ran out; ask for less at once or --precision int8, or close other programs"
+        return "memory ran out; ask for fewer images, or close other programs"
     if isinstance(error, OSError):
         return f"{error}; make room or give another place"
     if isinstance(error, BaguetteError):

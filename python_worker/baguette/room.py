@@ -1,7 +1,8 @@
 """Whether a model fits: what it needs where, what is free there, and what would fit instead.
 
-Called by the single-process pipeline before a tensor is read: running out of memory afterwards may
-take the whole machine with it. Bytes throughout; sentences in GB (10^9), as people buy memory.
+Called by the single-process pipeline before a tensor is read, since running out of memory
+afterwards may take the whole machine with it; and by the command line where it ran out all the
+same. Bytes throughout; sentences in GB (10^9), as people buy memory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from baguette.errors import OutOfMemory
 from baguette.runtime import Runtime
 
 _GB = 1e9
+
+
+class DoesNotFit(OutOfMemory):
+    """Refused before anything was read; the sentence says what would fit."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,16 @@ def free(device: torch.device) -> Need:
     return Need(torch.cuda.mem_get_info(device)[0], host)
 
 
+def total(device: torch.device) -> Need:
+    """What there would be with nothing else running."""
+    host = psutil.virtual_memory().total
+    if device.type == "cpu":
+        return Need(host, host)
+    return Need(torch.cuda.mem_get_info(device)[1], host)
+
+
 def check(sizes: Sizes, num_experts: int, runtime: Runtime, numbers: Numbers) -> None:
-    """OutOfMemory naming what is needed, what is free, and the first setting that would fit."""
+    """DoesNotFit naming what is needed, what is free, and the first setting that would fit."""
     refuse(sizes, num_experts, runtime, numbers.device, free(numbers.device))
 
 
@@ -70,13 +83,29 @@ def refuse(
     needed, have = (wanted.device, there.device) if short else (wanted.host, there.host)
     place = where if short else "of CPU memory for the offloaded experts"
     sentence = f"{_name(runtime)} needs about {_gb(needed)} {place}, where {_gb(have)} are free"
+    less = _smaller(sizes, num_experts, runtime, on_gpu, there)
+    raise DoesNotFit(f"{sentence}; {less or 'no other setting fits either: close other programs'}")
+
+
+def advice(
+    sizes: Sizes, num_experts: int, runtime: Runtime, images: int, on_gpu: bool, there: Need
+) -> str:
+    """What to say when memory ran out in the middle of the work of so many images."""
+    less = _smaller(sizes, num_experts, runtime, on_gpu, there)
+    fewer = "ask for fewer images with --num_samples, or " if images > 1 else ""
+    return f"memory ran out; {less or f'{fewer}close other programs'}"
+
+
+def _smaller(
+    sizes: Sizes, num_experts: int, runtime: Runtime, on_gpu: bool, there: Need
+) -> str | None:
+    """The first setting that needs less and fits: the same numbers before coarser ones."""
+    now = need(sizes, num_experts, runtime, on_gpu)
     for other in _others(runtime, num_experts, on_gpu):
-        also = need(sizes, num_experts, other, on_gpu)
-        if _fits(also, there):
-            raise OutOfMemory(
-                f"{sentence}; {_flags(other, runtime)} needs about {_gb(also.device)}"
-            )
-    raise OutOfMemory(f"{sentence}; no other setting fits either: close other programs")
+        then = need(sizes, num_experts, other, on_gpu)
+        if _fits(then, there) and (then.device < now.device or then.host < now.host):
+            return f"{_flags(other, runtime)} needs about {_gb(then.device)}"
+    return None
 
 
 def _others(runtime: Runtime, num_experts: int, on_gpu: bool) -> list[Runtime]:
@@ -110,4 +139,4 @@ def _flags(other: Runtime, asked: Runtime) -> str:
 
 
 def _gb(count: int) -> str:
-    return f"{count / _GB:.0f} GB" if count >= 10 * _GB else f"{count / _GB:.1f} GB"
+    return f"{count / _GB:.0f} GB" if count >= 10 * _GB else f"{max(count / _GB, 0.1):.1f} GB"

@@ -83,5 +83,6 @@ def _shared(values: Tensor, dtype: torch.dtype) -> Tensor:
     held = _buffers.held
     if place not in held or held[place].numel() < values.numel():
         held.pop(place, None)  # the old one goes before the new one comes
-        held[place] = torch.empty(values.numel(), dtype=dtype, device=values.device)
+        with torch.inference_mode(False):  # one made inside could not be written outside
+            held[place] = torch.empty(values.numel(), dtype=dtype, device=values.device)
     return held[place][: values.numel()].view(values.shape)

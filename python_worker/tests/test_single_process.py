@@ -307,6 +307,20 @@ class TestRoom:
     def test_no_way_is_said_too(self) -> None:
         assert "no other setting fits either" in self.refused(Runtime("bf16"), 1.0)
 
+    @pytest.mark.parametrize(
+        ("asked", "gpu", "there", "said"),
+        [
+            (Runtime("bf16"), True, 8.0, "memory ran out; --offload 3 needs about 8.0 GB"),
+            (Runtime("bf16"), False, 80.0, "memory ran out; --precision int8 needs about 6.8 GB"),
+            (Runtime("int8"), False, 80.0, "memory ran out; ask for fewer images with"),
+        ],
+    )
+    def test_what_ran_out_in_the_middle_is_told_what_needs_less(
+        self, asked: Runtime, gpu: bool, there: float, said: str
+    ) -> None:
+        room_there = Need(int(there * 1e9), 10**11)
+        assert said in room.advice(self.PARIS, 8, asked, 16, gpu, room_there)
+
     def test_offloaded_experts_need_cpu_memory(self) -> None:
         runtime = Runtime("bf16", offload=4)
         assert "of CPU memory for the offloaded experts" in self.refused(runtime, 8.0, 2.0)

@@ -23,7 +23,7 @@ from baguette.commands.drawn import counted, finish, say, stream, warn
 from baguette.commands.flags import add_options
 from baguette.commands.model_dir import near
 from baguette.commands.progress import bar
-from baguette.errors import WeightsError
+from baguette.errors import OutOfMemory, WeightsError, port_class
 
 if TYPE_CHECKING:
     from baguette.generation import Generation
@@ -61,12 +61,13 @@ def run(args: argparse.Namespace) -> int:
     warn(asked.warnings)
     out = stream(asked.outputs)
     say(out, [_what(asked)])
-    pipeline = _load(asked)
-    say(out, pipeline.notes)
-    done = _draw(pipeline, asked)
-    from baguette.commands.pictures import gather  # knows torch
+    with _advised(asked):
+        pipeline = _load(asked)
+        say(out, pipeline.notes)
+        done = _draw(pipeline, asked)
+        from baguette.commands.pictures import gather  # knows torch
 
-    finish(gather(pipeline, asked, done), asked.outputs)
+        finish(gather(pipeline, asked, done), asked.outputs)
     return 0
 
 
@@ -76,6 +77,28 @@ def _what(asked: Asked) -> str:
     drawn = f"{request.prompt!r}" if len(asked.requests) == 1 else f"{len(asked.requests)} prompts"
     images = counted(asked.outputs.images, "image")
     return f"Drawing {drawn} with {where}: {images}, {request.steps} steps, seed {request.seed}"
+
+
+@contextlib.contextmanager
+def _advised(asked: Asked) -> Iterator[None]:
+    """Where memory runs out inside, the sentence says what would have fitted."""
+    try:
+        yield
+    except (OutOfMemory, MemoryError, OSError, RuntimeError) as error:
+        if port_class(error) != OutOfMemory.name:
+            raise
+        from baguette import room
+        from baguette.device import named
+        from baguette.families.paris.loading import sizes
+
+        if isinstance(error, room.DoesNotFit):
+            raise
+        device = named(asked.runtime.device)
+        sentence = room.advice(
+            sizes(asked.model_dir), asked.config.num_experts, asked.runtime,
+            asked.outputs.images, device.type != "cpu", room.total(device),
+        )  # fmt: skip
+        raise OutOfMemory(sentence) from None
 
 
 def _load(asked: Asked) -> Pipeline:
