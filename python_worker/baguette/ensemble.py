@@ -5,10 +5,13 @@ Called by the single-process pipeline and its two ways of sampling. What dies wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from baguette import room
 from baguette.device import Numbers
@@ -41,6 +44,9 @@ class Ensemble:
             number: load_expert(model_dir, number, where, contexts)
             for number in range(config.num_experts)
         }
+        # A GPU has a queue of its own: what would be gained there is lost to its one stream.
+        self.lanes = 1 if on_gpu else runtime.threads
+        self._pool: ThreadPoolExecutor | None = None
         self._residency: Residency | None = None
         if away:
             modules = {number: expert.module for number, expert in self.experts.items()}
@@ -54,6 +60,18 @@ class Ensemble:
         order = wanted if self._residency is None else self._residency.visit(wanted)
         for number in order:
             yield number, self.experts[number]
+
+    def start(self, call: Callable[[], Tensor]) -> Future[Tensor]:
+        """Make a call: where there are lanes, beside others and on a core of its own."""
+        if self.lanes == 1:
+            done: Future[Tensor] = Future()
+            done.set_result(call())
+            return done
+        if self._pool is None:
+            # The thread count is each thread's own: these compute alone.
+            alone = partial(torch.set_num_threads, 1)
+            self._pool = ThreadPoolExecutor(self.lanes, "lane", initializer=alone)
+        return self._pool.submit(call)
 
 
 def _check_whole(model_dir: Path, config: ModelConfig) -> None:

@@ -1,13 +1,15 @@
 """Sampling as fast as it goes: of a step, all images that ask one expert go to it as one batch.
 
-Called by the pipeline for requests that need not be deterministic: a row's last bits depend on how
-many rows stand beside it. Latents stay where they are computed until the end.
+A CPU computes several batches at once, a core each: small matrices gain little from two cores, two
+batches gain all of it. Called by the pipeline for requests that need not be deterministic: a row's
+last bits depend on how many rows stand beside it. Latents stay where they are computed.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 
 import torch
 from torch import Tensor
@@ -85,22 +87,26 @@ def _velocity(
     for image, choice in enumerate(choices):
         for number, share in zip(choice.experts, choice.weights, strict=True):
             asking.setdefault(number, {})[image] = share
-    answers = {}
-    for number, expert in ensemble.visit(list(asking)):
+    most = min(BATCH, -(-sum(map(len, asking.values())) // ensemble.lanes))
+    answers: dict[int, list[Future[Tensor]]] = {}
+    # The largest first: what is left to the end is small, and no lane waits long for another.
+    order = sorted(asking, key=lambda number: -len(asking[number]))
+    for number, expert in ensemble.visit(order):
         asked = [rows[image] for image in asking[number]]
         expert.learn_missing(asked, prompts)
-        answers[number] = torch.cat([expert.together(part) for part in _batches(asked)])
+        answers[number] = [ensemble.start(expert.together(part)) for part in parts(asked, most)]
     total = torch.zeros_like(torch.stack([row.latent for row in rows]))
     for number in sorted(asking):
         shares = torch.tensor(list(asking[number].values()))[:, None, None, None]
-        total[list(asking[number])] += shares.to(total) * answers[number]
+        velocities = torch.cat([answer.result() for answer in answers[number]])
+        total[list(asking[number])] += shares.to(total) * velocities
     if not bool(torch.isfinite(total).all()):
         raise NotFinite("a velocity is not finite: is an expert damaged?")
     return total
 
 
-def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """As few batches as BATCH allows, of nearly equal lengths."""
-    count = -(-len(rows) // BATCH)
+def parts(rows: Sequence[Row], most: int) -> Iterator[Sequence[Row]]:
+    """As few parts as hold at most so many rows each, of nearly equal lengths."""
+    count = -(-len(rows) // most)
     for i in range(count):
         yield rows[i * len(rows) // count : (i + 1) * len(rows) // count]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import baguette
-from baguette import room
+from baguette import room, together
 from baguette.device import CLEARLY_FASTER, Numbers, bf16_gain, named, numbers
 from baguette.errors import BadInput, OutOfMemory
 from baguette.families.paris.contexts import ContextCache, KeysValues
@@ -64,6 +64,18 @@ class TestTogether:
         request = pipeline.request("a tiny test", n=5, steps=3, deterministic=False)
         first, second = pipeline(request), pipeline(request)
         assert [tensor_sha256(p) for p in first.pixels] == [tensor_sha256(p) for p in second.pixels]
+
+    def test_lanes_draw_what_one_draws(self, tiny_dir: Path, pipeline: Pipeline) -> None:
+        request = pipeline.request("a tiny test", n=7, steps=3, deterministic=False)
+        lanes = baguette.load(tiny_dir, threads=2)
+        for ours, theirs in zip(lanes(request).latents, pipeline(request).latents, strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize(("rows", "most"), [(1, 16), (16, 16), (17, 16), (50, 16), (5, 2)])
+    def test_parts_are_few_and_nearly_equal(self, rows: int, most: int) -> None:
+        found = [len(part) for part in together.parts([row(torch.zeros(1))] * rows, most)]
+        assert (sum(found), len(found)) == (rows, -(-rows // most))
+        assert max(found) - min(found) <= 1
 
     def test_progress_tells_every_step(self, pipeline: Pipeline) -> None:
         told: list[tuple[int, int, int]] = []
@@ -268,9 +280,9 @@ class TestCompiled:
         contexts = [Context(name, torch.randn(12, 16)) for name in ("null", "a")]
         rows = [row(torch.randn(3, 6, 6)) for _ in range(3)]
         plain.learn_missing(rows, contexts)
-        before = plain.together(rows)
+        before = plain.together(rows)()
         plain.compile()
-        assert torch.allclose(plain.together(rows), before, atol=1e-4)
+        assert torch.allclose(plain.together(rows)(), before, atol=1e-4)
         assert torch.equal(plain.velocity(rows), before)  # canonical calls never are
 
 

@@ -214,42 +214,48 @@ class PreparedExpert:
         """Give back all that was kept."""
         self.contexts.forget_owner(self._owner)
 
-    @torch.inference_mode()
     def velocity(self, rows: Sequence[Row]) -> Tensor:
         """Guided velocity of each row, (N, C, S, S) fp32 on the CPU; one row is the canonical call.
 
         Both guidance branches run as one batch [null..., conditional...].
         """
-        return self._guided(rows, self.module.predict).cpu()
+        return self._call(rows, self.module.predict)().cpu()
 
-    @torch.inference_mode()
-    def together(self, rows: Sequence[Row]) -> Tensor:
-        """The same, left where the expert computes, and as fast as it goes.
+    def together(self, rows: Sequence[Row]) -> Callable[[], Tensor]:
+        """The same as a call yet to be made, on any thread; its answer stays where it computes.
 
-        With the compiled network, if there is one: its bytes are its own.
+        As fast as it goes: with the compiled network, if there is one, whose bytes are its own.
         """
         if self._compiled is None:
-            return self._guided(rows, self.module.predict)
+            return self._call(rows, self.module.predict)
         filled = [*rows, *[rows[-1]] * (bucket(len(rows)) - len(rows))]
-        return self._guided(filled, self._compiled)[: len(rows)]
+        call = self._call(filled, self._compiled)
+        return lambda: call()[: len(rows)]
 
     def compile(self) -> None:
         """Let `together` use torch.compile, a graph for each row count of BUCKETS."""
         self._compiled = torch.compile(self.module.predict, dynamic=False)
 
-    def _guided(self, rows: Sequence[Row], predict: Predict) -> Tensor:
-        """v_u + s (v_c - v_u): classifier-free guidance, Ho & Salimans 2022 (arXiv 2207.12598)."""
-        latents = torch.stack([row.latent for row in rows]).to(self.device)  # (N, C, S, S)
+    @torch.inference_mode()
+    def _call(self, rows: Sequence[Row], predict: Predict) -> Callable[[], Tensor]:
+        """All that touches a cache is done at once; the rest is the call that comes back."""
         mod = self._modulation(tuple(row.network_t for row in rows))
-        both = torch.cat([latents, latents]).to(self.dtype)
-        out = predict(both, mod, self._keys_values(rows))
-        null, conditional = out.float().chunk(2)
-        scale = torch.tensor([row.guidance_scale for row in rows])[:, None, None, None]
-        guided = null + scale.to(null) * (conditional - null)
-        if self.objective == "velocity":
-            return guided
-        times = torch.tensor([row.t for row in rows])[:, None, None, None].to(null)
-        return to_velocity(self.objective, guided, latents, times)
+        keys_values = self._keys_values(rows)
+
+        @torch.inference_mode()
+        def guided() -> Tensor:
+            """v_u + s (v_c - v_u): classifier-free guidance, Ho & Salimans (arXiv 2207.12598)."""
+            latents = torch.stack([row.latent for row in rows]).to(self.device)  # (N, C, S, S)
+            both = torch.cat([latents, latents]).to(self.dtype)
+            null, conditional = predict(both, mod, keys_values).float().chunk(2)
+            scale = torch.tensor([row.guidance_scale for row in rows])[:, None, None, None]
+            guided = null + scale.to(null) * (conditional - null)
+            if self.objective == "velocity":
+                return guided
+            times = torch.tensor([row.t for row in rows])[:, None, None, None].to(null)
+            return to_velocity(self.objective, guided, latents, times)
+
+        return guided
 
     def _keys_values(self, rows: Sequence[Row]) -> Iterable[tuple[Tensor, Tensor]]:
         pairs = {(row.null_context, row.context) for row in rows}
