@@ -44,7 +44,7 @@ def test_a_cluster_answers_as_the_reference(
 
 
 def test_what_a_cluster_refuses_is_one_sentence(ask: Any, tmp_path: Path) -> None:
-    status, out, err = ask("a cat", "--topk", "4")
+    status, _, err = ask("a cat", "--topk", "4")
     assert status == 1
     assert err == "top_k is 4, but must be 1..3 or full.\n"
     assert list(tmp_path.iterdir()) == []

@@ -81,7 +81,7 @@ def test_the_defaults_are_the_cards(
     tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["generate", "--model", str(tiny_dir), "--json", "-"]) == 0
+    assert main(["generate", "--model", str(tiny_dir), "--threads", "1", "--json", "-"]) == 0
     record = json.loads(capfd.readouterr().out)
     assert (record["prompt"], record["n"], record["seed"]) == ("a tiny test", SAMPLES, 999)
     assert (record["out"], record["precision"]) == ("output_bf16.png", "bf16")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -220,3 +221,15 @@ def test_a_process_without_memory_says_so(tmp_path: Path) -> None:
     assert done.stderr.startswith("memory ran out; ")
     assert done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_model_that_does_not_fit_is_refused_with_what_it_needs(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little = SimpleNamespace(total=1 << 20, available=1 << 10)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: little)
+    status, _, err = run("a", "--device", "cpu", "--precision", "fp32")
+    assert status == 1
+    assert "fp32 needs about" in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
