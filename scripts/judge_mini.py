@@ -21,12 +21,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+from baguette import device
 from baguette.families.paris.expert import Expert, PreparedExpert, Row
-from baguette.families.paris.loading import load_expert
+from baguette.families.paris.loading import call_shape, load_expert
 from baguette.families.paris.requester import Requester
 from baguette.files import write_whole
 from baguette.image import to_png
 from baguette.mixture import Choice
+from baguette.runtime import PRECISIONS, Runtime
 from baguette.shapes import caption
 from baguette.shapes.draw import COLOURS, COMBINATIONS, SHAPES
 from baguette.shapes.judge import Verdict, judge
@@ -42,6 +44,7 @@ EXAMPLES = """\
 examples:
   .venv/bin/python scripts/judge_mini.py                  the bar: top-2, every combination, 3 seeds
   ... --variants --markdown table.md                      and top-1, all experts, the shared DiT
+  ... --precisions bf16 int8                              and what small weights cost the pictures
   ... --seeds 1 --guidance-scale 3                        a quick look at another scale
   ... --sheet out/mini.png                                and the pictures themselves
 """
@@ -135,24 +138,33 @@ def verdict_of(pixels: Tensor) -> Verdict:
     return judge((pixels.permute(2, 0, 1).numpy() / np.float32(255)).astype(np.float32))
 
 
-def report(drawer: Drawer, variant: Variant, wanted: list[Ask], output: Path | None) -> Report:
-    """Draw, judge, count."""
-    begun = time.monotonic()
-    pictures = drawer.draw(variant, wanted)
+def psnr_db(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[float]:
+    """Peak signal-to-noise ratio of each picture against its twin, uint8, in dB; 99 where equal."""
+    errors = [(a.float() - b.float()).pow(2).mean() for a, b in zip(ours, theirs, strict=True)]
+    return [float(10 * torch.log10(255**2 / e)) if e > 0 else 99.0 for e in errors]
+
+
+def report(
+    variant: Variant, wanted: list[Ask], pictures: list[Tensor], drawer: Drawer, begun: float
+) -> Report:
+    """Judge what was drawn, count."""
     verdicts = [verdict_of(p) for p in tqdm(pictures, desc="judge")]
-    if output:
-        write_whole({output: sheet([to_png(picture) for picture in pictures])})
     calls = [drawer.calls[number] for number in sorted(variant.experts)]
     asked = [ask.combination for ask in wanted]
     return Report.of(variant.name, asked, verdicts, calls, time.monotonic() - begun)
 
 
-def variants(model_dir: Path, work: Path, every: bool) -> list[Variant]:
+def variants(model_dir: Path, work: Path, every: bool, precisions: Sequence[str]) -> list[Variant]:
     """Top-2 as the model's default; with `every` also what it is compared with."""
     requester_config = json.loads((model_dir / "config.json").read_text())
     numbers = range(requester_config["num_experts"])
     experts = {number: load_expert(model_dir, number) for number in numbers}
     found = [Variant("top-2", experts, 2)]
+    for precision in precisions:
+        kept = device.numbers(Runtime(precision), *call_shape(model_dir))
+        name = f"top-2, {precision} computed in {str(kept.compute).removeprefix('torch.')}"
+        small = {number: load_expert(model_dir, number, kept) for number in numbers}
+        found.append(Variant(name, small, 2))
     if every:
         found += [Variant("top-1", experts, 1), Variant("all experts", experts, None)]
         shared = work / "shared.safetensors"
@@ -175,6 +187,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="default: the model's")
     parser.add_argument("--guidance-scale", type=float, help="default: the model's")
     parser.add_argument("--variants", action="store_true", help="also top-1, all, the shared DiT")
+    parser.add_argument(
+        "--precisions", nargs="*", default=(), choices=PRECISIONS, help="also weights kept so"
+    )
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
     parser.add_argument("--sheet", type=Path, help="write all pictures of top-2 to this PNG")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
@@ -187,9 +202,18 @@ def main() -> int:
     drawer = Drawer(args.model, args.steps, args.guidance_scale)
     wanted = asks(args.seeds, args.first_seed)
     reports: list[Report] = []
-    for variant in variants(args.model, args.work, args.variants):
-        sheet = args.sheet if not reports else None
-        reports.append(report(drawer, variant, wanted, sheet))
+    first: list[Tensor] = []
+    for variant in variants(args.model, args.work, args.variants, args.precisions):
+        begun = time.monotonic()
+        pictures = drawer.draw(variant, wanted)
+        reports.append(report(variant, wanted, pictures, drawer, begun))
+        first = first or pictures
+        if pictures is not first:
+            ratios = sorted(psnr_db(pictures, first))
+            least, median = ratios[0], ratios[len(ratios) // 2]
+            print(f"{variant.name}: PSNR against top-2 median {median:.1f} dB, least {least:.1f}")
+    if args.sheet:
+        write_whole({args.sheet: sheet([to_png(picture) for picture in first])})
     text = markdown(reports, SHAPES, COLOURS)
     print(text)
     if args.markdown:
