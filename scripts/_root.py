@@ -11,6 +11,7 @@ import importlib.util
 import os
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,12 +21,16 @@ OLDEST = (3, 11)
 REFUSED = 2
 
 
-def run(command: str) -> NoReturn:
-    """Run `command` of the package with this process' arguments; does not come back."""
+def run(command: str, prepare: Callable[[], None] = lambda: None) -> NoReturn:
+    """Run `command` of the package with this process' arguments; does not come back.
+
+    `prepare` is called once the package can be imported.
+    """
     if sys.version_info < OLDEST or importlib.util.find_spec("torch") is None:
         _take_over()
     # In place of the root, where a script's name could hide a module of the same name.
     sys.path[0] = str(ROOT / "python_worker")
+    prepare()
     sys.argv[1:1] = [command]
     runpy.run_module("baguette", run_name="__main__", alter_sys=True)
     sys.exit(0)

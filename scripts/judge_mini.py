@@ -37,6 +37,7 @@ from mini.report import Report, markdown
 ROOT = Path(__file__).resolve().parent.parent
 HELD_OUT_SEED = 700_000  # far from any seed that chose a setting
 BATCH = 64
+CONTEXTS_BYTES = 8 << 30  # every prompt at once, which no request asks for
 EXAMPLES = """\
 examples:
   .venv/bin/python scripts/judge_mini.py                  the bar: top-2, every combination, 3 seeds
@@ -90,7 +91,7 @@ class Drawer:
         self.calls.clear()
         contexts = [self.requester.encode(ask.prompt) for ask in wanted]
         for prepared in variant.experts.values():
-            prepared.MAX_CONTEXTS = 4 * len(wanted)
+            prepared.contexts.budget_bytes = CONTEXTS_BYTES
             for context in [*contexts, self.null]:
                 prepared.learn(context.hash, context.tensor)
         latents = [self.requester.start(ask.seed) for ask in wanted]

@@ -1,8 +1,8 @@
 """`python -m baguette COMMAND`: the package from a command line, without Erlang.
 
 Called by people and by tests. A command is a module of `baguette.commands`; this file only picks
-one and turns what it raises into a sentence and an exit status: 0 done, 1 found bad (check), 2
-refused, 130 interrupted.
+one and turns what it raises into a sentence and an exit status: 0 done, 1 failed or found bad
+(check), 2 asked wrongly, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from baguette.commands import check, generate, inspect, quantize, weights
+from baguette.commands.on_cluster import ClusterRefused
 from baguette.errors import BadInput, BaguetteError, OutOfMemory, WeightsError, port_class
 
 EXAMPLES = """\
 examples:
   python -m baguette generate "a red circle on a blue background"
-  python -m baguette generate "a green star on a white background" --n 4 --seed 7
+  python -m baguette generate "a green star on a white background" --num_samples 4
   python -m baguette check weights/paris-mini
   python -m baguette generate --help
 """
-REFUSED, INTERRUPTED = 2, 130
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return FAILED
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return INTERRUPTED
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sentence is None:
             raise
         print(sentence.replace("\n", " "), file=sys.stderr)
-        return REFUSED
+        return REFUSED if isinstance(error, BadInput) else FAILED
 
 
 def _sentence(error: Exception) -> str | None:
@@ -79,10 +80,12 @@ def _sentence(error: Exception) -> str | None:
         return f"{error}; --model names another directory, `make train-mini` makes one"
     if isinstance(error, BadInput):
         return f"{error}; --help lists what can be given"
-    if isinstance(error, OSError):
-        return f"{error}; make room or give another place"
+    if isinstance(error, OutOfMemory | ClusterRefused):
+        return str(error)
     if port_class(error) == OutOfMemory.name:
         return "memory ran out; ask for fewer images, or close other programs"
+    if isinstance(error, OSError):
+        return f"{error}; make room or give another place"
     if isinstance(error, BaguetteError):
         return f"{error}; try other options, or another model with --model"
     return None

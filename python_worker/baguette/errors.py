@@ -7,6 +7,8 @@ only by the worker's runner and by the command lines, which print the message.
 
 from __future__ import annotations
 
+import errno
+
 
 class BaguetteError(Exception):
     """Base of every error a caller can act on; `name` is its class on the port."""
@@ -50,8 +52,13 @@ class DeviceLost(BaguetteError):
     name = "device_lost"
 
 
-# How allocations fail on a CPU: as plain RuntimeErrors.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "could not create a primitive")
+# How allocations and mappings fail on a CPU: as plain RuntimeErrors.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+)
 
 
 def port_class(error: Exception) -> str:
@@ -62,6 +69,8 @@ def port_class(error: Exception) -> str:
         return OutOfMemory.name
     if type(error).__name__ == "AcceleratorError":
         return DeviceLost.name
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return OutOfMemory.name
     if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
         return OutOfMemory.name
     return BaguetteError.name

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+
+from baguette.png import encode
 
 
 def to_pixels(decoded: Tensor) -> Tensor:
@@ -25,9 +25,4 @@ def tensor_sha256(tensor: Tensor) -> str:
 
 def to_png(pixels: Tensor, text: Mapping[str, str] | None = None) -> bytes:
     """uint8 (H, W, 3) -> PNG bytes; `text` must hold nothing that changes from run to run."""
-    info = PngInfo()
-    for name, value in (text or {}).items():
-        info.add_text(name, value)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.numpy(), "RGB").save(buffer, format="PNG", pnginfo=info)
-    return buffer.getvalue()
+    return encode(Image.fromarray(pixels.numpy(), "RGB"), text)

@@ -17,6 +17,10 @@ from typing import Any
 
 import psutil
 
+# What a process of experts may keep of the prompts it was asked for; at published size a prompt
+# takes 20 MiB an expert in fp32, half of it in bf16.
+CONTEXTS_MIB = 256
+
 _MIB = 1 << 20
 _CPUINFO = Path("/proc/cpuinfo")
 MAX_TEXT = 120
@@ -172,6 +176,7 @@ def device(seen: Machine, build: TorchBuild) -> str:
 
 
 def component_memory_mib(seen: Machine, on: str) -> int:
-    """Free memory of the kind components lie in: the GPU's or the machine's."""
+    """Free memory of the kind components lie in, the GPU's or the machine's, less the contexts'."""
     gpu = seen.gpus.found[0] if on == "cuda" and seen.gpus.found else None
-    return gpu.vram_free_mib if gpu and gpu.vram_mib else seen.ram_free_mib
+    free_mib = gpu.vram_free_mib if gpu and gpu.vram_mib else seen.ram_free_mib
+    return max(0, free_mib - CONTEXTS_MIB)

@@ -1,6 +1,7 @@
 """The router's choices as text: a box of usage bars and a box with one column per step.
 
-Called by the demo and by `python -m baguette`; pure, lists of lines out. The look is the Baguette
+Called by the demo and by `generate --visualize`; pure, lists of lines out. `routing_figure` draws
+the same as a picture. The look is the Baguette
 card's. Colour is the caller's decision (a terminal), width too; characters that terminals draw two
 columns wide are counted as two.
 """
@@ -23,16 +24,31 @@ LABEL_EVERY = 5
 MIN_WIDTH = 40
 
 
+def count_calls(images: Sequence[Steps]) -> Counter[int]:
+    """Expert -> how often it was asked, over all images and steps."""
+    return Counter(expert for steps in images for experts in steps for expert in experts)
+
+
+def most_asked_first(calls: Counter[int], num_experts: int) -> list[int]:
+    """Every expert; where two were asked equally often, in their order."""
+    return sorted(range(num_experts), key=lambda e: (-calls[e], e))
+
+
+def usage_footer(calls: Counter[int], num_experts: int) -> str:
+    """How many experts took part; calls are images x steps x K."""
+    return f"Active: {len(+calls)}/{num_experts} experts, Calls: {calls.total()}"
+
+
 def usage_chart(
     images: Sequence[Steps], num_experts: int, width: int = 52, colour: bool = False
 ) -> list[str]:
     """How often each expert was asked over all images and steps, most asked first."""
-    calls = Counter(expert for steps in images for experts in steps for expert in experts)
+    calls = count_calls(images)
     total = max(calls.total(), 1)
     inner = max(width, MIN_WIDTH) - 4
     name_width = len(f"E{num_experts - 1}")
     bar_width = inner - name_width - 12
-    order = sorted(range(num_experts), key=lambda e: (-calls[e], e))
+    order = most_asked_first(calls, num_experts)
     most = max(calls[order[0]], 1)
     rows = []
     for place, expert in enumerate(order):
@@ -40,8 +56,7 @@ def usage_chart(
         bar = _paint(_bar(calls[expert] / most, bar_width), expert, colour)
         name = f"E{expert}".ljust(name_width)
         rows.append(f"{arrow} {name} │{bar}│ {100 * calls[expert] / total:5.1f}%")
-    active = sum(1 for e in range(num_experts) if calls[e])
-    footer = f"Active: {active}/{num_experts} experts  Calls: {calls.total()}"
+    footer = usage_footer(calls, num_experts)
     return _box("⚡ EXPERT USAGE DISTRIBUTION", rows, footer, inner)
 
 
@@ -69,11 +84,11 @@ def timeline_chart(
         ]
     used = max((_width(row.rstrip()) for row in rows), default=0)
     title = "📈 ROUTING TIMELINE"
-    footer = _changes(steps)
+    footer = changes_footer(steps)
     return _box(title, rows, footer, min(inner, max(used, MIN_WIDTH - 4, len(footer))))
 
 
-def _changes(steps: Steps) -> str:
+def changes_footer(steps: Steps) -> str:
     """How often the first expert was another than at the step before."""
     firsts = [experts[0] for experts in steps if experts]
     turns = max(len(firsts) - 1, 0)

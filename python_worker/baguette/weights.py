@@ -19,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from baguette.aliases import SCALES, companion, published_name
+from baguette.device import Numbers
 from baguette.errors import WeightsError
-from baguette.quantization import Quantized
+from baguette.quantization import Quantized, quantize
+from baguette.stored import Stored
 
 LISTED = 12
 INT8 = "I8"
@@ -179,16 +181,39 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def fill(
-    module: nn.Module, path: Path, dtype: torch.dtype, device: torch.device | str = "cpu"
-) -> None:
-    """Give `module` (built on the meta device) its weights from `path`, computed in `dtype`."""
-    tensors = {
-        name: t.dequantized(dtype).to(device) if isinstance(t, Quantized) else t.to(device, dtype)
-        for name, t in read_tensors(path, shapes_of(module)).items()
-    }
-    module.load_state_dict(tensors, strict=True, assign=True)
-    module.requires_grad_(False)
+def fill(module: nn.Module, path: Path, numbers: Numbers) -> None:
+    """Give `module` (built on the meta device) its weights from `path`, as `numbers` says.
+
+    2-D weights that a layer can keep small (`kept_small`) are kept in `numbers.store`, quantised
+    on the way where that is int8 and the file is not; all others as they compute.
+    """
+    for name, tensor in read_tensors(path, shapes_of(module)).items():
+        owner_name, _, attribute = name.rpartition(".")
+        owner = module.get_submodule(owner_name)
+        small = attribute in getattr(owner, "kept_small", ())
+        kept = _kept(tensor, numbers.store if small else numbers.compute, numbers)
+        if isinstance(kept, Stored):
+            delattr(owner, attribute)
+            owner.add_module(attribute, kept)
+        else:
+            owner._parameters[attribute] = nn.Parameter(kept, requires_grad=False)
+
+
+def _kept(tensor: Tensor | Quantized, store: torch.dtype, numbers: Numbers) -> Tensor | Stored:
+    if store == torch.int8:
+        small = tensor if isinstance(tensor, Quantized) else quantize(tensor)
+        values, scale = _own(small.values, torch.int8, numbers), small.scale
+        return Stored(Quantized(values, _own(scale, torch.float32, numbers)))
+    if isinstance(tensor, Quantized):
+        tensor = tensor.dequantized(store)
+    own = _own(tensor, store, numbers)
+    return own if store == numbers.compute else Stored(own)
+
+
+def _own(tensor: Tensor, dtype: torch.dtype, numbers: Numbers) -> Tensor:
+    """A tensor of this process: what is mapped from a file changes, or ends, with the file."""
+    moved = tensor.to(numbers.device, dtype)
+    return moved.clone() if moved.data_ptr() == tensor.data_ptr() else moved.contiguous()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from baguette.commands import check
+from baguette.device import reference
 from baguette.errors import WeightsError
 from baguette.families.paris.components import components, expected_shapes
 from baguette.families.paris.config import ExpertConfig, ModelConfig, RouterConfig
@@ -125,8 +126,8 @@ def test_parts_that_are_not_there_come_from_the_published_model_beside(
     for part in ("text_encoder", "tokenizer", "vae"):
         assert part_folder(flat, part) == published / part
     assert text_length(flat) == text_length(published)
-    TextEncoder(flat, torch.float32)
-    LatentDecoder(flat, torch.float32)
+    TextEncoder(flat, reference())
+    LatentDecoder(flat, reference())
     assert requester_faults(flat) == []
     assert check.lacking(flat) == []
     shutil.copytree(published / "vae", flat / "vae")

@@ -80,13 +80,13 @@ def test_experts_are_placed_by_the_memory_of_the_device_they_compute_on() -> Non
     cuda, cpu = TorchBuild("2.13.0", "13.0"), TorchBuild("2.13.0+cpu", None)
     assert machine.device(ONE_GPU, cuda) == "cuda"
     assert machine.device(ONE_GPU, cpu) == machine.device(NO_GPU, cuda) == "cpu"
-    assert machine.component_memory_mib(ONE_GPU, "cuda") == 23000
-    assert machine.component_memory_mib(ONE_GPU, "cpu") == 9000
+    assert machine.component_memory_mib(ONE_GPU, "cuda") == 23000 - machine.CONTEXTS_MIB
+    assert machine.component_memory_mib(ONE_GPU, "cpu") == 9000 - machine.CONTEXTS_MIB
 
 
 def test_a_gpu_that_shares_the_machines_memory_is_counted_by_that() -> None:
     shared = machine_with(Gpus((Gpu("GB10", 0, 0),), "600.1", ""))
-    assert machine.component_memory_mib(shared, "cuda") == 9000
+    assert machine.component_memory_mib(shared, "cuda") == 9000 - machine.CONTEXTS_MIB
 
 
 def test_torchs_build_is_known_without_importing_it() -> None:
@@ -219,8 +219,7 @@ def test_nothing_of_the_probes_stays_in_the_expert(worker: Any) -> None:
     name = worker()
     explored()
     expert = expert_entry._held[name].expert
-    assert not expert._contexts
-    assert not expert._pairs
+    assert expert.contexts.bytes == 0
 
 
 def test_rows_that_differ_in_a_batch_are_told() -> None:

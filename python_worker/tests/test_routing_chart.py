@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from baguette.routing_chart import _width, timeline_chart, usage_chart
+from baguette.routing_figure import COLOURS, routing_figure
 
 CARD_STEPS = [[6, 4]] * 2 + [[4, 2]] * 3 + [[2, 4]] * 9
 
@@ -24,7 +28,7 @@ USAGE = """
 │   E5 │                                  │   0.0% │
 │   E7 │                                  │   0.0% │
 ├──────────────────────────────────────────────────┤
-│ Active: 3/8 experts  Calls: 28                   │
+│ Active: 3/8 experts, Calls: 28                   │
 ╰──────────────────────────────────────────────────╯
 """
 
@@ -91,6 +95,34 @@ def test_colour_adds_nothing_but_colour() -> None:
 def test_nothing_asked_is_no_error() -> None:
     assert "Calls: 0" in "\n".join(usage_chart([], 3))
     assert "0/0 steps" in "\n".join(timeline_chart([], 3))
+
+
+def colours(picture: bytes) -> dict[str, int]:
+    """How many pixels have exactly an expert's colour."""
+    image = Image.open(io.BytesIO(picture))
+    found = Counter("#{:02x}{:02x}{:02x}".format(*pixel) for pixel in image.get_flattened_data())
+    return {colour: found[colour] for colour in COLOURS}
+
+
+def test_the_figure_shows_every_expert_as_much_as_it_was_asked() -> None:
+    seen = colours(routing_figure([CARD_STEPS], 0, 8, "a model"))
+    asked = [COLOURS[expert] for expert in (4, 2, 6)]
+    assert [colour for colour, pixels in seen.items() if pixels == 0] == [
+        colour for colour in COLOURS if colour not in asked
+    ]
+    assert seen[asked[0]] > seen[asked[1]] > seen[asked[2]]
+
+
+def test_the_figure_shows_the_timeline_of_the_image_asked_for() -> None:
+    images = [[[0], [0]], [[1], [1]]]
+    first, second = (colours(routing_figure(images, i, 3, "a model")) for i in (0, 1))
+    assert first[COLOURS[0]] > second[COLOURS[0]] > 0
+    assert second[COLOURS[1]] > first[COLOURS[1]] > 0
+
+
+def test_a_figure_of_many_steps_stays_below_two_thousand_pixels() -> None:
+    whole = routing_figure([[[i % 12] for i in range(100)]], 0, 12, "a model")
+    assert Image.open(io.BytesIO(whole)).width < 2000
 
 
 @given(

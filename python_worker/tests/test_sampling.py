@@ -11,20 +11,9 @@ from hypothesis import strategies as st
 
 from baguette.mixture import Choice, choose, mix
 from baguette.noise import initial_noise
-from baguette.prediction import to_velocity
 from baguette.schedule import network_time, time_grid
 
 logit_lists = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=16)
-
-
-def test_the_flow_match_grid_is_the_one_of_diffusers() -> None:
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
-    scheduler.set_timesteps(30)
-    torch.testing.assert_close(
-        torch.tensor(time_grid(30, "flow_match")), scheduler.sigmas, atol=1e-6, rtol=0
-    )
 
 
 @given(st.integers(1, 250), st.sampled_from(["flow_match", "linspace"]))
@@ -78,11 +67,3 @@ def test_a_missing_answer_is_an_error_not_a_smaller_sum() -> None:
 def test_noise_is_a_function_of_its_seed_alone() -> None:
     assert torch.equal(initial_noise(7, (3, 6, 6)), initial_noise(7, (3, 6, 6)))
     assert not torch.equal(initial_noise(7, (3, 6, 6)), initial_noise(8, (3, 6, 6)))
-
-
-def test_an_eps_expert_that_is_right_gives_the_true_velocity() -> None:
-    import math
-
-    x0, eps, t = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 4, 4), torch.tensor(0.4)
-    x_t = math.cos(0.2 * math.pi) * x0 + math.sin(0.2 * math.pi) * eps
-    torch.testing.assert_close(to_velocity("eps_cosine", eps, x_t, t), eps - x0)

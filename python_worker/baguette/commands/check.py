@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from baguette.commands.generate import MODEL, default_model
+from baguette.commands.model_dir import default_model
 from baguette.errors import WeightsError
 from baguette.families.paris.config import ModelConfig
 from baguette.families.paris.files import PARTS, expert_file, part_folder, router_file
@@ -57,7 +57,11 @@ def add_to(parsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "model_dir", nargs="?", type=Path, metavar="DIR", help=f"model directory (default {MODEL})"
+        "model_dir",
+        nargs="?",
+        type=Path,
+        metavar="DIR",
+        help="model directory (default: generate's)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     parser.set_defaults(run=run)

@@ -17,6 +17,7 @@ from baguette.worker.payload import pack, take, unpack
 from baguette.worker.state import micros_since, process_figures
 
 if TYPE_CHECKING:
+    from baguette.families.paris.contexts import ContextCache
     from baguette.families.paris.expert import PreparedExpert, Row
     from baguette.families.paris.files import ComponentFile
     from baguette.worker.held import Explorer, Held, Served
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 MAX_ROWS = 256
 
 _held: dict[str, Held] = {}
-# Before `machine` is called nothing is kept on disk; `warm` makes the other two.
+# Before `machine` is called nothing is kept on disk; `warm` makes the others.
 _kept: list[Kept] = [Kept(None, {})]
+_contexts: list[ContextCache] = []
 _served: list[Served] = []
 _explorer: list[Explorer] = []
 
@@ -91,8 +93,10 @@ def warm(payload: bytes) -> bytes:
     """{threads} -> {}: import torch and pin the threads, before there is anything to compute."""
     from baguette.device import pin_threads
     from baguette.families.paris import loading  # noqa: F401
+    from baguette.families.paris.contexts import ContextCache
     from baguette.worker.held import Explorer, Served
 
+    _contexts[:] = [ContextCache()]
     _served[:] = [Served()]
     _explorer[:] = [Explorer()]
     pin_threads(take(unpack(payload), "threads", int))
@@ -114,7 +118,7 @@ def load(payload: bytes) -> bytes:
     name, model_dir = take(values, "component", str), Path(take(values, "model_dir", str))
     key = take(values, "key", str)
     file = _announced(model_dir, name, key)
-    expert = load_expert(model_dir, file.number)
+    expert = load_expert(model_dir, file.number, contexts=_contexts[0])
     _announced(model_dir, name, key)
     held = _held[name] = Held(expert, text_length(model_dir))
     _explorer[0].restart()
@@ -145,7 +149,9 @@ def _announced(model_dir: Path, name: str, key: str) -> ComponentFile:
 def unload(payload: bytes) -> bytes:
     """{component} -> {}: forget it; forgetting what is not held is no error."""
     name = take(unpack(payload), "component", str)
-    if _held.pop(name, None) is not None:
+    held = _held.pop(name, None)
+    if held is not None:
+        held.expert.close()
         _explorer[0].restart()
     return pack({})
 
@@ -164,8 +170,10 @@ def velocity(payload: bytes) -> bytes:
     values = unpack(payload)
     expert = _holding(take(values, "component", str)).expert
     rows = _rows(take(values, "rows", list))
+    needed = {name for row in rows for name in (row.context, row.null_context)}
     for context in take(values, "contexts", list):
-        expert.learn(take(context, "hash", str), unpack_tensor(context.get("tensor"), 2).float())
+        tensor = unpack_tensor(context.get("tensor"), 2).float()
+        expert.learn(take(context, "hash", str), tensor, keep=needed)
     unknown = expert.missing(rows)
     if unknown:
         return pack({"unknown": unknown})

@@ -17,7 +17,8 @@ from baguette.worker.state import micros_since, process_figures
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baguette.families.paris.requester import Context, Requester
+    from baguette.families.paris.expert import Context
+    from baguette.families.paris.requester import Requester
     from baguette.mixture import Choice
 
 _loaded: list[Requester] = []

@@ -95,6 +95,11 @@ class ExpertConfig(_Record):
     use_adaln_single: bool = True
     cfg_dropout_prob: float = 0.1
 
+    @property
+    def tokens(self) -> int:
+        """Patches of one latent."""
+        return (self.image_size // self.patch_size) ** 2
+
     def __post_init__(self) -> None:
         _check_positive(self, "hidden_size", "num_heads", "patch_size")
         _check_positive(self, "in_channels", "out_channels", "text_embed_dim", "image_size")

@@ -10,8 +10,9 @@ Symbols: N batch, T patch tokens, L text tokens, D hidden size, C latent channel
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,10 +22,10 @@ from torch.nn import functional as F
 
 from baguette.errors import BadInput
 from baguette.families.paris.config import ExpertConfig
+from baguette.families.paris.contexts import ContextCache, KeysValues
 from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp, modulate
 from baguette.prediction import to_velocity
-
-KeysValues = list[tuple[Tensor, Tensor]]
+from baguette.stored import Linear
 
 
 class Block(nn.Module):
@@ -47,7 +48,9 @@ class Block(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = mod
         normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
         h = torch.addcmul(h, gate_a, self.attn(modulate(normed, shift_a, scale_a)))
-        h = h + self.cross_attn.cross(h, *kv)
+        # Rows of one context stand together: they are one longer sequence of queries.
+        queries = h.view(kv[0].shape[0], -1, h.shape[-1])
+        h = h + self.cross_attn.cross(queries, *kv).view_as(h)
         normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
         return torch.addcmul(h, gate_m, self.mlp(modulate(normed, shift_m, scale_m)))
 
@@ -59,7 +62,15 @@ class FinalLayer(nn.Module):
         super().__init__()
         d = config.hidden_size
         self.scale_shift_table = nn.Parameter(torch.zeros(2, d))
-        self.linear = nn.Linear(d, config.patch_size**2 * config.out_channels)
+        self.linear = Linear(d, config.patch_size**2 * config.out_channels)
+
+
+@dataclass(frozen=True)
+class Context:
+    """A text context (L, D) fp32 under the hash that names it everywhere."""
+
+    hash: str
+    tensor: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,8 @@ class Expert(nn.Module):
         tokens = (config.image_size // config.patch_size) ** 2
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, d))
         self.time_embed = TimeEmbed(d)
-        self.text_proj = nn.Linear(config.text_embed_dim, d)
-        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
+        self.text_proj = Linear(config.text_embed_dim, d)
+        self.t_block = nn.Sequential(nn.SiLU(), Linear(d, 6 * d))
         self.layers = nn.ModuleList(Block(config, norm_eps) for _ in range(config.num_layers))
         self.final_layer = FinalLayer(config)
 
@@ -102,8 +113,8 @@ class Expert(nn.Module):
         shift, scale = (self.final_layer.scale_shift_table[None] + t_emb[:, None]).chunk(2, dim=1)
         return Modulation([block.modulation(t0) for block in self._blocks()], (shift, scale))
 
-    def predict(self, x: Tensor, mod: Modulation, kv: KeysValues) -> Tensor:
-        """The network proper, with time and text already prepared."""
+    def predict(self, x: Tensor, mod: Modulation, kv: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+        """The network proper, time and text prepared: of each of G contexts N/G rows, in order."""
         h = self.patch_embed(x) + self.pos_embed  # (N, T, D)
         for block, block_mod, block_kv in zip(self.layers, mod.blocks, kv, strict=True):
             h = block(h, block_mod, block_kv)
@@ -118,6 +129,12 @@ class Expert(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
         return self.predict(x, self.modulation(t), self.keys_values(text))
+
+
+Predict = Callable[[Tensor, Modulation, Iterable[tuple[Tensor, Tensor]]], Tensor]
+_owners = itertools.count()
+# The row counts a compiled network is made for; a call of another count is filled up.
+BUCKETS = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -135,92 +152,133 @@ class Row:
 class PreparedExpert:
     """An expert with its caches: the pure function (latent, t, context, guidance) -> velocity.
 
-    Contexts are learnt once by hash and evicted least recently used first; `missing` says which
-    ones a call would need. Tensors come and go on the CPU, wherever the network lies. Not thread
-    safe: one compute thread owns it.
+    Contexts are learnt once by hash, in a cache that experts of one process share; `missing` says
+    which ones a call would need. Latents come and velocities go in fp32, wherever they lie. Not
+    thread safe: one compute thread owns it.
     """
 
-    MAX_CONTEXTS = 64
     MAX_TIMES = 64
 
-    def __init__(self, module: Expert, objective: str = "velocity") -> None:
+    def __init__(
+        self, module: Expert, objective: str = "velocity", contexts: ContextCache | None = None
+    ) -> None:
         self.module = module.eval()
         self.objective = objective
-        self._contexts: OrderedDict[str, KeysValues] = OrderedDict()
-        self._pairs: OrderedDict[tuple[str, ...], KeysValues] = OrderedDict()
-        self._times: OrderedDict[tuple[float, ...], Modulation] = OrderedDict()
+        self.contexts = contexts or ContextCache()
+        self._compiled: Predict | None = None
+        self._owner = next(_owners)
+        self._times: OrderedDict[float, Modulation] = OrderedDict()
 
     @property
     def device(self) -> torch.device:
         """Where this expert computes."""
         return self.module.pos_embed.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What this expert computes in."""
+        return self.module.pos_embed.dtype
+
     def missing(self, rows: Sequence[Row]) -> list[str]:
         """Hashes of the contexts these rows name and this expert has not learnt."""
         wanted = {h for row in rows for h in (row.null_context, row.context)}
-        return sorted(wanted - self._contexts.keys())
+        return sorted(h for h in wanted if not self.contexts.holds(self._owner, h))
 
     @torch.inference_mode()
-    def learn(self, context_hash: str, context: Tensor) -> None:
-        """Keep the keys and values of one context (L, text_embed_dim) fp32, computed alone."""
+    def learn(self, context_hash: str, context: Tensor, keep: Collection[str] = ()) -> None:
+        """Keep the keys and values of one context (L, text_embed_dim) fp32, computed alone.
+
+        Others may be forgotten for it, but none in `keep`: what the call in hand needs besides.
+        """
         if context.dim() != 2 or context.shape[1] != self.module.config.text_embed_dim:
             raise BadInput(
                 f"got a context of shape {tuple(context.shape)} but expected "
                 f"(L, {self.module.config.text_embed_dim})"
             )
-        keys_values = self.module.keys_values(context[None].to(self.device))
-        _put(self._contexts, context_hash, keys_values, self.MAX_CONTEXTS)
+        keys_values = self.module.keys_values(context[None].to(self.device, self.dtype))
+        self.contexts.put(self._owner, (context_hash,), keys_values, keep)
+
+    def learn_missing(self, rows: Sequence[Row], contexts: Iterable[Context]) -> None:
+        """Learn those of these contexts that the rows name and that are not known."""
+        named = {name for row in rows for name in (row.context, row.null_context)}
+        missing = self.missing(rows)
+        for context in contexts:
+            if context.hash in missing:
+                self.learn(context.hash, context.tensor, keep=named)
 
     def forget(self, context_hashes: Sequence[str]) -> None:
         """Give back what was kept for these contexts."""
-        gone = set(context_hashes)
-        self._contexts = OrderedDict((k, v) for k, v in self._contexts.items() if k not in gone)
-        self._pairs = OrderedDict((k, v) for k, v in self._pairs.items() if not gone & set(k))
+        self.contexts.forget(self._owner, context_hashes)
+
+    def close(self) -> None:
+        """Give back all that was kept."""
+        self.contexts.forget_owner(self._owner)
+
+    def velocity(self, rows: Sequence[Row]) -> Tensor:
+        """Guided velocity of each row, (N, C, S, S) fp32 on the CPU; one row is the canonical call.
+
+        Both guidance branches run as one batch [null..., conditional...].
+        """
+        return self._call(rows, self.module.predict)().cpu()
+
+    def together(self, rows: Sequence[Row]) -> Callable[[], Tensor]:
+        """The same as a call yet to be made, on any thread; its answer stays where it computes.
+
+        As fast as it goes: with the compiled network, if there is one, whose bytes are its own.
+        """
+        if self._compiled is None:
+            return self._call(rows, self.module.predict)
+        filled = [*rows, *[rows[-1]] * (bucket(len(rows)) - len(rows))]
+        call = self._call(filled, self._compiled)
+        return lambda: call()[: len(rows)]
+
+    def compile(self) -> None:
+        """Let `together` use torch.compile, a graph for each row count of BUCKETS."""
+        self._compiled = torch.compile(self.module.predict, dynamic=False)
 
     @torch.inference_mode()
-    def velocity(self, rows: Sequence[Row]) -> Tensor:
-        """Guided velocity of each row, (N, C, S, S) fp32: v_u + s (v_c - v_u).
-
-        Both guidance branches run as one batch [null..., conditional...]; one row alone is the
-        canonical call. Classifier-free guidance: Ho & Salimans, 2022 (arXiv 2207.12598).
-        """
-        latents = torch.stack([row.latent for row in rows]).to(self.device)  # (N, C, S, S)
-        names = [row.null_context for row in rows] + [row.context for row in rows]
+    def _call(self, rows: Sequence[Row], predict: Predict) -> Callable[[], Tensor]:
+        """All that touches a cache is done at once; the rest is the call that comes back."""
         mod = self._modulation(tuple(row.network_t for row in rows))
-        out = self.module.predict(torch.cat([latents, latents]), mod, self._keys_values(names))
-        null, conditional = out.float().chunk(2)
-        scale = torch.tensor([row.guidance_scale for row in rows])[:, None, None, None]
-        guided = null + scale.to(null) * (conditional - null)
-        if self.objective == "velocity":
-            return guided.cpu()
-        times = torch.tensor([row.t for row in rows])[:, None, None, None].to(null)
-        return to_velocity(self.objective, guided, latents, times).cpu()
+        keys_values = self._keys_values(rows)
 
-    def _keys_values(self, names: list[str]) -> KeysValues:
-        pair = tuple(names)
-        if pair not in self._pairs:
-            chosen = [self._contexts[name] for name in names]
-            joined = [
-                (torch.cat([kv[i][0] for kv in chosen]), torch.cat([kv[i][1] for kv in chosen]))
-                for i in range(len(self.module.layers))
-            ]
-            _put(self._pairs, pair, joined, self.MAX_CONTEXTS // 4)
-        for name in names:
-            self._contexts.move_to_end(name)
-        self._pairs.move_to_end(pair)
-        return self._pairs[pair]
+        @torch.inference_mode()
+        def guided() -> Tensor:
+            """v_u + s (v_c - v_u): classifier-free guidance, Ho & Salimans (arXiv 2207.12598)."""
+            latents = torch.stack([row.latent for row in rows]).to(self.device)  # (N, C, S, S)
+            both = torch.cat([latents, latents]).to(self.dtype)
+            null, conditional = predict(both, mod, keys_values).float().chunk(2)
+            scale = torch.tensor([row.guidance_scale for row in rows])[:, None, None, None]
+            guided = null + scale.to(null) * (conditional - null)
+            if self.objective == "velocity":
+                return guided
+            times = torch.tensor([row.t for row in rows])[:, None, None, None].to(null)
+            return to_velocity(self.objective, guided, latents, times)
+
+        return guided
+
+    def _keys_values(self, rows: Sequence[Row]) -> Iterable[tuple[Tensor, Tensor]]:
+        pairs = {(row.null_context, row.context) for row in rows}
+        if len(pairs) == 1:
+            return self.contexts.pair(self._owner, pairs.pop())
+        names = [row.null_context for row in rows] + [row.context for row in rows]
+        return self.contexts.rows(self._owner, names)
 
     def _modulation(self, times: tuple[float, ...]) -> Modulation:
-        # Rows of one time share tensors of batch 1 that broadcast; else one line a row, twice.
-        wanted = times[:1] if len(set(times)) == 1 else times + times
-        if wanted not in self._times:
-            t = torch.tensor(wanted, dtype=torch.float32, device=self.device)
-            _put(self._times, wanted, self.module.modulation(t), self.MAX_TIMES)
-        self._times.move_to_end(wanted)
-        return self._times[wanted]
+        if len(set(times)) > 1:  # a line a row, twice: too large to keep
+            return self._modulated(times + times)
+        # Rows of one time share tensors of batch 1 that broadcast.
+        if times[0] not in self._times:
+            self._times[times[0]] = self._modulated(times[:1])
+            if len(self._times) > self.MAX_TIMES:
+                self._times.popitem(last=False)
+        self._times.move_to_end(times[0])
+        return self._times[times[0]]
+
+    def _modulated(self, times: tuple[float, ...]) -> Modulation:
+        return self.module.modulation(torch.tensor(times, dtype=torch.float32, device=self.device))
 
 
-def _put(cache: OrderedDict, key: object, value: object, most: int) -> None:
-    cache[key] = value
-    while len(cache) > most:
-        cache.popitem(last=False)
+def bucket(rows: int) -> int:
+    """The least of BUCKETS that holds so many rows, or so many themselves beyond the largest."""
+    return next((size for size in BUCKETS if size >= rows), rows)

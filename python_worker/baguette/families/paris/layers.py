@@ -3,7 +3,7 @@
 Used by `expert.py` and `router.py` only. Two surprises, both for the sake of equal bytes between
 batch sizes (docs/internals/numerics.md): the patch embedding stores a convolution's weight but
 runs as a reshape and a linear, and attention stores nn.MultiheadAttention's packing but runs as
-F.linear and scaled_dot_product_attention.
+linears and scaled_dot_product_attention.
 
 Symbols: N batch, T patch tokens, L text tokens, D hidden size, H heads.
 """
@@ -15,6 +15,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from baguette.stored import Linear, linear
 
 TIME_FREQUENCIES = 256
 MAX_PERIOD = 10_000.0
@@ -39,11 +41,16 @@ class TimeEmbed(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            nn.Linear(TIME_FREQUENCIES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+            Linear(TIME_FREQUENCIES, hidden_size), nn.SiLU(), Linear(hidden_size, hidden_size)
         )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in; its weights may be kept in less."""
+        return next(self.mlp.parameters()).dtype
+
     def forward(self, t: Tensor) -> Tensor:
-        return self.mlp(timestep_embedding(t).to(next(self.mlp.parameters()).dtype))
+        return self.mlp(timestep_embedding(t).to(self.dtype))
 
 
 class PatchEmbed(nn.Module):
@@ -66,12 +73,14 @@ class PatchEmbed(nn.Module):
 class Attention(nn.Module):
     """nn.MultiheadAttention's parameters (q;k;v packed); forward is self-attention."""
 
+    kept_small = ("in_proj_weight",)
+
     def __init__(self, hidden_size: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * hidden_size))
-        self.out_proj = nn.Linear(hidden_size, hidden_size)
+        self.out_proj = Linear(hidden_size, hidden_size)
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         n, t, _ = x.shape
@@ -83,19 +92,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, T, D) -> (N, T, D)."""
-        return self._merge(*self._split(F.linear(x, self.in_proj_weight, self.in_proj_bias), 3))
+        return self._merge(*self._split(linear(x, self.in_proj_weight, self.in_proj_bias), 3))
 
     def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """text (N, L, D) -> keys, values, each (N, H, L, D/H); constant over a picture's steps."""
         d = self.out_proj.in_features
-        packed = F.linear(text, self.in_proj_weight[d:], self.in_proj_bias[d:])
+        packed = linear(text, self.in_proj_weight, self.in_proj_bias, begin=d)
         k, v = self._split(packed, 2)
         return k.contiguous(), v.contiguous()
 
     def cross(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries from x (N, T, D) against keys and values made by `keys_values`."""
         d = self.out_proj.in_features
-        (q,) = self._split(F.linear(x, self.in_proj_weight[:d], self.in_proj_bias[:d]), 1)
+        (q,) = self._split(linear(x, self.in_proj_weight, self.in_proj_bias, end=d), 1)
         return self._merge(q, k, v)
 
 
@@ -103,7 +112,7 @@ def mlp(hidden_size: int, ratio: float) -> nn.Sequential:
     """Linear, tanh-GELU, Linear; the keys are `mlp.0` and `mlp.2`."""
     inner = int(hidden_size * ratio)
     return nn.Sequential(
-        nn.Linear(hidden_size, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, hidden_size)
+        Linear(hidden_size, inner), nn.GELU(approximate="tanh"), Linear(inner, hidden_size)
     )
 
 

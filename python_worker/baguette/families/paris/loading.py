@@ -6,44 +6,85 @@ transformers or diffusers. What lies on disk, and the components' keys, are in `
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from baguette.device import compute_device
-from baguette.errors import WeightsError
-from baguette.families.paris.config import ExpertConfig, ModelConfig, RouterConfig, read_json
+from baguette.device import Numbers, reference
+from baguette.families.paris.config import ModelConfig
+from baguette.families.paris.contexts import ContextCache
 from baguette.families.paris.expert import Expert, PreparedExpert
-from baguette.families.paris.files import COMPUTE_DTYPE, expert_file, router_file
+from baguette.families.paris.files import (
+    expert_config,
+    expert_file,
+    part_files,
+    router_config,
+    router_file,
+)
 from baguette.families.paris.router import PreparedRouter, Router
+from baguette.machine import CONTEXTS_MIB
+from baguette.room import Sizes
 from baguette.weights import fill
 
-DTYPE: torch.dtype = getattr(torch, COMPUTE_DTYPE)
+_TYPICAL_IMAGES = 8
+_STORED_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+_WIDEST = 2
 
 
-def load_expert(model_dir: Path, number: int) -> PreparedExpert:
-    """Expert `number` on the compute device in the compute dtype, strict about names and shapes."""
-    model = ModelConfig.read(model_dir)
-    where = model_dir / f"expert_{number}" / "config.json"
-    config = ExpertConfig.from_json(read_json(where), str(where), image_size=model.image_size)
-    if config.in_channels != model.num_channels or config.image_size != model.image_size:
-        raise WeightsError(f"{where} disagrees with the root config about the latent's shape")
+def load_expert(
+    model_dir: Path,
+    number: int,
+    numbers: Numbers | None = None,
+    contexts: ContextCache | None = None,
+) -> PreparedExpert:
+    """Expert `number`, strict about names and shapes; experts of a process share `contexts`.
+
+    Without `numbers` it computes as a cluster's workers do.
+    """
+    settings = ModelConfig.read(model_dir).settings
     with torch.device("meta"):
-        module = Expert(config, model.settings.norm_eps)
-    fill(module, expert_file(model_dir, number), DTYPE, compute_device())
-    return PreparedExpert(module, model.settings.objective_of(number))
+        module = Expert(expert_config(model_dir, number), settings.norm_eps)
+    fill(module, expert_file(model_dir, number), numbers or reference())
+    return PreparedExpert(module, settings.objective_of(number), contexts)
 
 
-def load_router(model_dir: Path) -> PreparedRouter:
-    """The router, strict about names and shapes, in the compute dtype."""
-    model = ModelConfig.read(model_dir)
-    where = model_dir / "router" / "config.json"
-    config = RouterConfig.from_json(read_json(where), str(where), image_size=model.image_size)
-    if config.num_clusters != model.num_experts:
-        raise WeightsError(
-            f"{where}: got num_clusters={config.num_clusters} but expected {model.num_experts}"
-        )
+def load_router(model_dir: Path, numbers: Numbers | None = None) -> PreparedRouter:
+    """The router, strict about names and shapes; its weights are kept as they compute."""
+    numbers = numbers or reference()
     with torch.device("meta"):
-        module = Router(config, model.settings)
-    fill(module, router_file(model_dir), DTYPE)
+        module = Router(router_config(model_dir), ModelConfig.read(model_dir).settings)
+    fill(module, router_file(model_dir), replace(numbers, store=numbers.compute))
     return PreparedRouter(module)
+
+
+def call_shape(model_dir: Path) -> tuple[int, int]:
+    """Hidden size and tokens of a usual call: what dtypes are measured with."""
+    config = expert_config(model_dir, 0)
+    return config.hidden_size, _TYPICAL_IMAGES * 2 * config.tokens
+
+
+def sizes(model_dir: Path, images: int = 16) -> Sizes:
+    """What this model needs, for `room`: counted from its configs and files, nothing is read.
+
+    The work of a call is what one block holds at once for so many guided images.
+    """
+    config = expert_config(model_dir, 0)
+    with torch.device("meta"):
+        module = Expert(config)
+    small = sum(
+        getattr(owner, name).numel()
+        for owner in module.modules()
+        for name in getattr(owner, "kept_small", ())
+    )
+    large = sum(p.numel() for p in module.parameters()) - small
+    files = [
+        path for part in ("router", "text_encoder", "vae") for path in part_files(model_dir, part)
+    ]
+    width = config.hidden_size * (4 + int(config.mlp_ratio))
+    return Sizes(
+        expert=lambda precision: _STORED_BYTES[precision] * small + 4 * large,
+        # Files are bf16 or fp32; fp32 is the most they become.
+        rest=_WIDEST * sum(path.stat().st_size for path in files),
+        work=4 * 2 * images * config.tokens * width + (CONTEXTS_MIB << 20),
+    )

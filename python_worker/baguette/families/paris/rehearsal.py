@@ -27,7 +27,8 @@ class Rehearsal:
         questions = [self._row(number) for number in rows]
         # Real requests may have pushed ours out since the last call.
         for name in self.expert.missing(questions):
-            self.expert.learn(name, self._noise(_CONTEXTS.index(name), self._tokens, self._width()))
+            noise = self._noise(_CONTEXTS.index(name), self._tokens, self._width())
+            self.expert.learn(name, noise, keep=_CONTEXTS)
         return self.expert.velocity(questions)
 
     def end(self) -> None:
@@ -37,7 +38,14 @@ class Rehearsal:
     def _row(self, number: int) -> Row:
         config = self.expert.module.config
         shape = (config.in_channels, config.image_size, config.image_size)
-        return Row(self._noise(number, *shape), 0.5, 500.0, *_CONTEXTS, 2.0)
+        return Row(
+            t=0.5,
+            network_t=500.0,
+            context=_CONTEXTS[0],
+            null_context=_CONTEXTS[1],
+            guidance_scale=2.0,
+            latent=self._noise(number, *shape),
+        )
 
     def _width(self) -> int:
         return self.expert.module.config.text_embed_dim

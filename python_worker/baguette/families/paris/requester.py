@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from baguette.device import Numbers, reference
 from baguette.errors import NotFinite, WeightsError
 from baguette.families.paris.config import ModelConfig
+from baguette.families.paris.expert import Context
 from baguette.families.paris.files import (
     component_key,
     part_files,
     requester_faults,
     router_key,
 )
-from baguette.families.paris.loading import DTYPE, load_router
+from baguette.families.paris.loading import load_router
 from baguette.families.paris.text import TextEncoder, unknown_words
 from baguette.families.paris.vae import LatentDecoder
 from baguette.mixture import Choice, choose, mix
@@ -32,23 +33,17 @@ from baguette.sampler import euler_step
 from baguette.schedule import network_time, time_grid
 
 
-@dataclass(frozen=True)
-class Context:
-    """A text context (L, D) fp32 under the hash that names it everywhere."""
-
-    hash: str
-    tensor: Tensor
-
-
 class Requester:
     """Text encoder, router, sampler and VAE of one Paris model directory."""
 
-    def __init__(self, model_dir: Path) -> None:
+    def __init__(self, model_dir: Path, numbers: Numbers | None = None) -> None:
+        numbers = numbers or reference()
         self.config = ModelConfig.read(model_dir)
+        self.device = numbers.device
         _check_hashes(model_dir)
-        self.router = load_router(model_dir)
-        self.text = TextEncoder(model_dir, DTYPE)
-        self.decoder = LatentDecoder(model_dir, DTYPE)
+        self.router = load_router(model_dir, numbers)
+        self.text = TextEncoder(model_dir, numbers)
+        self.decoder = LatentDecoder(model_dir, numbers)
         self.keys = {
             "router": router_key(model_dir, self.config.settings),
             "text_encoder": component_key(
@@ -96,10 +91,14 @@ class Requester:
 
     def route(self, latent: Tensor, t: float, top_k: int | None) -> Choice:
         """Which experts this image asks at time t; `top_k` None asks them all."""
-        logits = self.router.logits(latent, self.network_time(t))
+        return self.route_together(latent[None], t, top_k)[0]
+
+    def route_together(self, latents: Tensor, t: float, top_k: int | None) -> list[Choice]:
+        """The same of latents (N, C, S, S), as one batch."""
+        logits = self.router.logits(latents, self.network_time(t)).cpu()
         if not bool(torch.isfinite(logits).all()):
             raise NotFinite("the router's logits are not finite; is the latent damaged?")
-        return choose(logits, top_k)
+        return [choose(row, top_k) for row in logits]
 
     def advance(
         self,
@@ -119,7 +118,11 @@ class Requester:
 
     def decode(self, latent: Tensor) -> Tensor:
         """latent (C, S, S) -> pixels uint8 (H, W, 3)."""
-        return self.decoder.decode(latent)
+        return self.decode_together(latent[None])[0]
+
+    def decode_together(self, latents: Tensor) -> list[Tensor]:
+        """The same of latents (N, C, S, S), as one batch."""
+        return self.decoder.decode(latents)
 
 
 def _check_hashes(model_dir: Path) -> None:

@@ -96,11 +96,13 @@ class PreparedRouter:
         self._times: OrderedDict[float, list[tuple[Tensor, ...]]] = OrderedDict()
 
     @torch.inference_mode()
-    def logits(self, latent: Tensor, network_t: float) -> Tensor:
-        """One image alone, latent (C, S, S) fp32 -> logits (K,) fp32."""
+    def logits(self, latents: Tensor, network_t: float) -> Tensor:
+        """Latents (N, C, S, S) fp32 of one time -> logits (N, K) fp32, on the router's device."""
+        cls = self.module.cls_token
         if network_t not in self._times:
-            t = torch.tensor([network_t], dtype=torch.float32, device=latent.device)
+            t = torch.tensor([network_t], dtype=torch.float32, device=cls.device)
             self._times[network_t] = self.module.modulation(t)
             if len(self._times) > self.MAX_TIMES:
                 self._times.popitem(last=False)
-        return self.module.predict(latent[None], self._times[network_t])[0].float()
+        x = latents.to(cls.device, cls.dtype)
+        return self.module.predict(x, self._times[network_t]).float()

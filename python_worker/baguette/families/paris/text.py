@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from baguette.device import Numbers
 from baguette.errors import WeightsError
 from baguette.families.paris.files import part_folder
 from baguette.weights import complete, readable
@@ -25,7 +26,7 @@ transformers_logging.disable_progress_bar()
 class TextEncoder:
     """prompt -> context (L, D) fp32, one prompt at a time; L is the tokenizer's own length."""
 
-    def __init__(self, model_dir: Path, dtype: torch.dtype) -> None:
+    def __init__(self, model_dir: Path, numbers: Numbers) -> None:
         tokenizer = part_folder(model_dir, "tokenizer")
         text_encoder = part_folder(model_dir, "text_encoder")
         _check_vocabulary(tokenizer)
@@ -37,7 +38,7 @@ class TextEncoder:
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
-                dtype=dtype,
+                dtype=numbers.compute,
             )
         complete(text_encoder, info)
         if len(self.tokenizer) != model.config.vocab_size:
@@ -45,7 +46,7 @@ class TextEncoder:
                 f"{tokenizer} knows {len(self.tokenizer)} tokens but the text "
                 f"encoder {model.config.vocab_size}: they are not of one model"
             )
-        self.model = model.eval()
+        self.model = model.eval().to(numbers.device)
         self.length = min(
             self.tokenizer.model_max_length, self.model.config.max_position_embeddings
         )
@@ -59,8 +60,8 @@ class TextEncoder:
             max_length=self.length,
             truncation=True,
             return_tensors="pt",
-        ).input_ids  # (1, L)
-        return self.model(input_ids=ids).last_hidden_state[0].float()
+        ).input_ids.to(self.model.device)  # (1, L)
+        return self.model(input_ids=ids).last_hidden_state[0].float().cpu()
 
 
 def _check_vocabulary(folder: Path) -> None:

@@ -11,15 +11,16 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from baguette.device import Numbers
 from baguette.families.paris.files import part_folder
 from baguette.image import to_pixels
 from baguette.weights import complete, readable
 
 
 class LatentDecoder:
-    """latent (C, S, S) fp32 -> pixels uint8 (H, W, 3), one image at a time."""
+    """Latents (N, C, S, S) fp32 -> N pixels uint8 (H, W, 3) on the CPU."""
 
-    def __init__(self, model_dir: Path, dtype: torch.dtype) -> None:
+    def __init__(self, model_dir: Path, numbers: Numbers) -> None:
         folder = part_folder(model_dir, "vae")
         with readable(folder):
             vae, info = AutoencoderKL.from_pretrained(
@@ -27,13 +28,16 @@ class LatentDecoder:
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
-                torch_dtype=dtype,
+                torch_dtype=numbers.compute,
             )
         complete(folder, info)
-        self.vae = vae.eval()
+        self.vae = vae.eval().to(numbers.device)
 
     @torch.inference_mode()
-    def decode(self, latent: Tensor) -> Tensor:
-        """Decode latent / scaling_factor; one a call: convolutions differ between batch sizes."""
-        scaled = latent[None].to(self.vae.dtype) / self.vae.config.scaling_factor
-        return to_pixels(self.vae.decode(scaled).sample[0])
+    def decode(self, latents: Tensor) -> list[Tensor]:
+        """Decode latents / scaling_factor as one batch; one alone is the canonical call.
+
+        Convolutions differ between batch sizes.
+        """
+        scaled = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
+        return [to_pixels(image).cpu() for image in self.vae.decode(scaled).sample]

@@ -1,0 +1,85 @@
+"""All experts of a model in one process: loaded, checked for room, each where it can compute.
+
+Called by the single-process pipeline and its two ways of sampling. What dies with it: the experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from baguette import room
+from baguette.device import Numbers
+from baguette.errors import WeightsError
+from baguette.families.paris.config import ModelConfig
+from baguette.families.paris.contexts import ContextCache
+from baguette.families.paris.expert import PreparedExpert
+from baguette.families.paris.files import survey
+from baguette.families.paris.loading import load_expert, sizes
+from baguette.residency import Residency
+from baguette.runtime import Runtime
+
+
+class Ensemble:
+    """Every expert of a model directory; with `offload`, that many wait in CPU memory."""
+
+    def __init__(
+        self, model_dir: Path, config: ModelConfig, runtime: Runtime, numbers: Numbers
+    ) -> None:
+        self.notes: list[str] = []
+        _check_whole(model_dir, config)
+        room.check(sizes(model_dir), config.num_experts, runtime, numbers)
+        on_gpu = numbers.device.type != "cpu"
+        if runtime.offload and not on_gpu:
+            self.notes.append("offload changes nothing: without a GPU experts are in CPU memory")
+        away = runtime.offload if on_gpu else 0
+        where = Numbers(torch.device("cpu"), numbers.compute, numbers.store) if away else numbers
+        contexts = ContextCache()
+        self.experts: dict[int, PreparedExpert] = {
+            number: load_expert(model_dir, number, where, contexts)
+            for number in range(config.num_experts)
+        }
+        # A GPU has a queue of its own: what would be gained there is lost to its one stream.
+        self.lanes = 1 if on_gpu else runtime.threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._residency: Residency | None = None
+        if away:
+            modules = {number: expert.module for number, expert in self.experts.items()}
+            self._residency = Residency(modules, numbers.device, config.num_experts - away)
+        if runtime.compile:
+            for expert in self.experts.values():
+                expert.compile()
+
+    def visit(self, wanted: Sequence[int]) -> Iterator[tuple[int, PreparedExpert]]:
+        """Each of these experts, once, when it can compute; in the order that moves least."""
+        order = wanted if self._residency is None else self._residency.visit(wanted)
+        for number in order:
+            yield number, self.experts[number]
+
+    def start(self, call: Callable[[], Tensor]) -> Future[Tensor]:
+        """Make a call: where there are lanes, beside others and on a core of its own."""
+        if self.lanes == 1:
+            done: Future[Tensor] = Future()
+            done.set_result(call())
+            return done
+        if self._pool is None:
+            # The thread count is each thread's own: these compute alone.
+            alone = partial(torch.set_num_threads, 1)
+            self._pool = ThreadPoolExecutor(self.lanes, "lane", initializer=alone)
+        return self._pool.submit(call)
+
+
+def _check_whole(model_dir: Path, config: ModelConfig) -> None:
+    found, refused = survey(model_dir)
+    if refused:
+        named = "; ".join(f"{one.file}: {one.why}" for one in refused[:8])
+        raise WeightsError(f"{model_dir} is damaged ({named}): fetch it again")
+    missing = sorted(set(range(config.num_experts)) - {file.number for file in found})
+    if missing:
+        names = ", ".join(f"expert_{number}" for number in missing)
+        raise WeightsError(f"{model_dir} lacks {names}: one process needs every expert")

@@ -1,0 +1,113 @@
+"""Cross-attention keys and values of the prompts in use, kept for all of their pictures' steps.
+
+They depend on (expert, prompt) only. One cache serves every expert of a process, within a budget
+of bytes that placement counts as taken (`machine.CONTEXTS_MIB`); whoever was asked least recently
+goes first. A guided call needs two contexts as one batch, so a pair takes the place of its parts.
+Called by `PreparedExpert`. What dies with it: nothing that a caller cannot send again.
+
+Symbols: L text tokens, H heads, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from baguette.machine import CONTEXTS_MIB
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Of each block its keys and values, (N, H, L, D/H) for N contexts."""
+
+Key = tuple[int, tuple[str, ...]]
+_MIB = 1 << 20
+
+
+class ContextCache:
+    """Least recently used first out, by bytes; what the call in hand needs is never put out."""
+
+    def __init__(self, budget_bytes: int = CONTEXTS_MIB * _MIB) -> None:
+        self.budget_bytes = budget_bytes
+        self.bytes = 0
+        self._entries: OrderedDict[Key, KeysValues] = OrderedDict()
+        self._where: dict[tuple[int, str], Key] = {}  # of each context, one entry that has it
+
+    def holds(self, owner: int, name: str) -> bool:
+        """Whether this expert's keys and values of this context are here."""
+        return (owner, name) in self._where
+
+    def put(
+        self, owner: int, names: tuple[str, ...], keys_values: KeysValues, keep: Collection[str]
+    ) -> None:
+        """Keep these contexts, one or a pair; others go, but none of this owner's in `keep`."""
+        for name in names:
+            self._drop((owner, (name,)))
+        self._drop((owner, names))
+        self._entries[owner, names] = keys_values
+        self._where |= {(owner, name): (owner, names) for name in names}
+        self.bytes += _bytes(keys_values)
+        for key in list(self._entries):
+            if self.bytes <= self.budget_bytes:
+                break
+            if key != (owner, names) and not (key[0] == owner and set(key[1]) & set(keep)):
+                self._drop(key)
+
+    def pair(self, owner: int, names: tuple[str, ...]) -> KeysValues:
+        """Contexts as one batch, which is kept in place of its parts; KeyError without one."""
+        if (owner, names) not in self._entries:
+            joined = [
+                (torch.cat(keys), torch.cat(values))
+                for keys, values in self._by_block(owner, names)
+            ]
+            self.put(owner, names, joined, keep=names)
+        self._entries.move_to_end((owner, names))
+        return self._entries[owner, names]
+
+    def rows(self, owner: int, names: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Block by block, the contexts of many rows as one batch that is not kept."""
+        for keys, values in self._by_block(owner, names):
+            yield torch.cat(keys), torch.cat(values)
+
+    def forget(self, owner: int, names: Collection[str]) -> None:
+        """Give back what was kept of these contexts."""
+        for key in list(self._entries):
+            if key[0] == owner and set(key[1]) & set(names):
+                self._drop(key)
+
+    def forget_owner(self, owner: int) -> None:
+        """Give back all that was kept for this expert."""
+        for key in [key for key in self._entries if key[0] == owner]:
+            self._drop(key)
+
+    def _by_block(
+        self, owner: int, names: Sequence[str]
+    ) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        found = [self._one(owner, name) for name in names]
+        for block in zip(*found, strict=True):
+            yield [keys for keys, _ in block], [values for _, values in block]
+
+    def _one(self, owner: int, name: str) -> KeysValues:
+        key = self._where[owner, name]
+        self._entries.move_to_end(key)
+        at = key[1].index(name)
+        return [(k[at : at + 1], v[at : at + 1]) for k, v in self._entries[key]]
+
+    def _drop(self, key: Key) -> None:
+        gone = self._entries.pop(key, None)
+        if gone is None:
+            return
+        self.bytes -= _bytes(gone)
+        owner, names = key
+        for name in names:
+            if self._where.get((owner, name)) == key:
+                other = next((k for k in self._entries if k[0] == owner and name in k[1]), None)
+                if other is None:
+                    del self._where[owner, name]
+                else:
+                    self._where[owner, name] = other
+
+
+def _bytes(keys_values: KeysValues) -> int:
+    return sum(t.numel() * t.element_size() for pair in keys_values for t in pair)

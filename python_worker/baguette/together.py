@@ -1,0 +1,112 @@
+"""Sampling as fast as it goes: of a step, all images that ask one expert go to it as one batch.
+
+A CPU computes several batches at once, a core each: small matrices gain little from two cores, two
+batches gain all of it. Called by the pipeline for requests that need not be deterministic: a row's
+last bits depend on how many rows stand beside it. Latents stay where they are computed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+
+import torch
+from torch import Tensor
+
+from baguette.ensemble import Ensemble
+from baguette.errors import NotFinite
+from baguette.families.paris.expert import Context, Row
+from baguette.families.paris.requester import Requester
+from baguette.generation import Generation, Progress
+from baguette.mixture import Choice
+from baguette.replay import Routing
+from baguette.sampler import euler_step
+
+# Images a call: more gain nothing where one such call fills the device, and cost memory.
+BATCH = 16
+DECODED = 4
+
+
+def sample(
+    requester: Requester,
+    ensemble: Ensemble,
+    done: Generation,
+    prompts: tuple[Context, Context],
+    progress: Progress | None,
+    imposed: Routing | None,
+) -> None:
+    """Fill `done` with the latents (C, S, S) fp32 of its request, and with their routing."""
+    request = done.request
+    start = [requester.start(request.seed + i) for i in range(request.n)]
+    latents = torch.stack(start).to(requester.device)
+    done.routing = [[] for _ in start]
+    times = requester.times(request.steps)
+    for step, (t, t_next) in enumerate(itertools.pairwise(times)):
+        with done.timed("route"):
+            choices = (
+                _route(requester, latents, t, request.top_k)
+                if imposed is None
+                else [image[step] for image in imposed]
+            )
+        if progress:
+            progress(step, request.steps, [choice.experts for choice in choices])
+        rows = [
+            Row(
+                latent=latent,
+                t=t,
+                network_t=requester.network_time(t),
+                context=prompts[0].hash,
+                null_context=prompts[1].hash,
+                guidance_scale=request.guidance_scale,
+            )
+            for latent in latents
+        ]
+        with done.timed("experts"):
+            velocity = _velocity(ensemble, rows, choices, prompts)
+        with done.timed("advance"):
+            latents = euler_step(latents, velocity, t, t_next)
+            for image, choice in zip(done.routing, choices, strict=True):
+                image.append(choice)
+    done.latents = list(latents.cpu())
+
+
+def _route(requester: Requester, latents: Tensor, t: float, top_k: int | None) -> list[Choice]:
+    parts = latents.split(BATCH)
+    return [choice for part in parts for choice in requester.route_together(part, t, top_k)]
+
+
+def _velocity(
+    ensemble: Ensemble,
+    rows: Sequence[Row],
+    choices: Sequence[Choice],
+    prompts: tuple[Context, Context],
+) -> Tensor:
+    """Every image's mixed velocity (N, C, S, S) fp32: weights times answers, in expert order."""
+    asking: dict[int, dict[int, float]] = {}
+    for image, choice in enumerate(choices):
+        for number, share in zip(choice.experts, choice.weights, strict=True):
+            asking.setdefault(number, {})[image] = share
+    most = min(BATCH, -(-sum(map(len, asking.values())) // ensemble.lanes))
+    answers: dict[int, list[Future[Tensor]]] = {}
+    # The largest first: what is left to the end is small, and no lane waits long for another.
+    order = sorted(asking, key=lambda number: -len(asking[number]))
+    for number, expert in ensemble.visit(order):
+        asked = [rows[image] for image in asking[number]]
+        expert.learn_missing(asked, prompts)
+        answers[number] = [ensemble.start(expert.together(part)) for part in parts(asked, most)]
+    total = torch.zeros_like(torch.stack([row.latent for row in rows]))
+    for number in sorted(asking):
+        shares = torch.tensor(list(asking[number].values()))[:, None, None, None]
+        velocities = torch.cat([answer.result() for answer in answers[number]])
+        total[list(asking[number])] += shares.to(total) * velocities
+    if not bool(torch.isfinite(total).all()):
+        raise NotFinite("a velocity is not finite: is an expert damaged?")
+    return total
+
+
+def parts(rows: Sequence[Row], most: int) -> Iterator[Sequence[Row]]:
+    """As few parts as hold at most so many rows each, of nearly equal lengths."""
+    count = -(-len(rows) // most)
+    for i in range(count):
+        yield rows[i * len(rows) // count : (i + 1) * len(rows) // count]
