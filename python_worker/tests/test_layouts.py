@@ -97,6 +97,14 @@ def test_flat_files_without_any_config_are_the_published_paris(tmp_path: Path) -
     assert text_length(tmp_path) == 77
 
 
+def test_what_a_flat_directory_lacks_is_missing_under_its_flat_name(flat: Path) -> None:
+    for path in (expert_file(flat, 2), router_file(flat)):
+        path.unlink()
+    assert expert_file(flat, 2) == flat / "expert_2.safetensors"
+    assert router_file(flat) == flat / "router.safetensors"
+    assert expert_config(flat, 2).hidden_size == 16
+
+
 def test_a_directory_of_nothing_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"config\.json is missing: this is not a Paris model"):
         ModelConfig.read(tmp_path)
@@ -128,18 +136,17 @@ def test_parts_that_are_not_there_come_from_the_published_model_beside(
 
 def test_a_part_that_is_nowhere_is_asked_for_with_its_places(flat: Path, published: Path) -> None:
     shutil.rmtree(published / "vae")
+    shutil.rmtree(published / "text_encoder")
     with pytest.raises(WeightsError) as caught:
         part_folder(flat, "vae")
-    assert f"{published} has no vae" in str(caught.value)
-    assert f"{flat} holds experts only" in str(caught.value)
-    assert "text_encoder, tokenizer, vae" in str(caught.value)
-    assert check.lacking(flat) == ["vae"]
+    assert f"{flat} holds no text_encoder, vae and {published} has none for it" in str(caught.value)
+    assert check.lacking(flat) == ["text_encoder", "vae"]
 
 
 def test_the_parts_of_a_model_of_another_shape_are_not_taken(flat: Path, published: Path) -> None:
     values = json.loads((published / "config.json").read_text())
     (published / "config.json").write_text(json.dumps(values | {"num_channels": 4}))
-    with pytest.raises(WeightsError, match="has no vae for them"):
+    with pytest.raises(WeightsError, match="has none for it"):
         part_folder(flat, "vae")
 
 

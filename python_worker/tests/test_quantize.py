@@ -18,11 +18,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import baguette
 from baguette import manifest
 from baguette.__main__ import main
 from baguette.families.paris import conversion
 from baguette.families.paris.components import components, expected_shapes
 from baguette.families.paris.config import ModelConfig
+from baguette.families.paris.expert import Expert
 from baguette.families.paris.files import expert_config, expert_file, router_config, router_file
 from baguette.families.paris.tiny import build
 from baguette.manifest import Manifest
@@ -356,3 +358,23 @@ def test_every_component_of_a_model_is_converted(int8: Path) -> None:
     assert [component.path.name for component in found] == [
         "expert_0.safetensors", "expert_1.safetensors", "expert_2.safetensors", "router.safetensors"
     ]  # fmt: skip
+
+
+def test_what_becomes_int8_is_what_the_network_can_keep_so(tiny_dir: Path) -> None:
+    with torch.device("meta"):
+        network = Expert(expert_config(tiny_dir, 0))
+    for name, tensor in network.state_dict().items():
+        owner, _, attribute = name.rpartition(".")
+        kept = attribute in getattr(network.get_submodule(owner), "kept_small", ())
+        assert conversion.worth_int8(name, tuple(tensor.shape)) == kept, name
+
+
+def test_the_same_weights_in_another_layout_draw_the_same_picture(
+    tiny_dir: Path, tmp_path: Path
+) -> None:
+    assert convert(tiny_dir, tmp_path / "bf16", "bf16") == 0
+    pictures = []
+    for model_dir in (tiny_dir, tmp_path / "bf16"):
+        pipeline = baguette.load(model_dir)
+        pictures.append(pipeline(pipeline.config.request("a tiny test", steps=2)).pixels[0])
+    assert torch.equal(*pictures)

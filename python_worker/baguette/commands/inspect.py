@@ -66,7 +66,7 @@ def _lines(found: Inspection) -> Iterator[str]:
     for name, folder in found.folders.items():
         yield f"{name:<13} {folder or MISSING}"
     yield f"{'manifest':<13} {found.manifest}"
-    yield from sorted(set(found.faults))
+    yield from found.faults
 
 
 def _pairs(found: Inspection, block: str) -> str:

@@ -51,18 +51,19 @@ class ComponentFile:
 
 
 def expert_file(model_dir: Path, number: int) -> Path:
-    """Where expert `number`'s tensors lie, or would in the published layout."""
+    """Where expert `number`'s tensors lie, or would in the layout of what else is there."""
     return _first(model_dir, [name.format(k=number) for name in EXPERT_FILES])
 
 
 def router_file(model_dir: Path) -> Path:
-    """Where the router's tensors lie, or would in the published layout."""
+    """Where the router's tensors lie, or would, as `expert_file`."""
     return _first(model_dir, ROUTER_FILES)
 
 
 def _first(model_dir: Path, names: Sequence[str]) -> Path:
     paths = [model_dir / name for name in names]
-    return next((path for path in paths if path.is_file()), paths[0])
+    would = paths[-1] if _flat_model(model_dir) else paths[0]
+    return next((path for path in paths if path.is_file()), would)
 
 
 def is_flat(path: Path) -> bool:
@@ -128,11 +129,15 @@ def part_folder(model_dir: Path, part: str) -> Path:
     if not _flat_model(model_dir):
         raise WeightsError(f"{own} is missing: fetch the weights again")
     beside = model_dir.resolve().parent / PUBLISHED_NAME
-    if (beside / part).is_dir() and _same_latent(model_dir, beside):
+    fits = _same_latent(model_dir, beside)
+    if (beside / part).is_dir() and fits:
         return beside / part
+    lacking = [
+        p for p in PARTS if not ((model_dir / p).is_dir() or (fits and (beside / p).is_dir()))
+    ]
     raise WeightsError(
-        f"{model_dir} holds experts only and {beside} has no {part} for them: put the folders "
-        f"{', '.join(PARTS)} of the published model into either (`make weights` fetches them)"
+        f"{model_dir} holds no {', '.join(lacking)} and {beside} has none for it: put these "
+        "folders of the published model into either (`make weights` fetches them)"
     )
 
 

@@ -118,7 +118,8 @@ def _folders(model_dir: Path) -> tuple[dict[str, str | None], list[str]]:
         except WeightsError as error:
             folders[part] = None
             faults.append(str(error))
-    return folders, faults
+    # One sentence may be about several parts.
+    return folders, list(dict.fromkeys(faults))
 
 
 def _manifest(model_dir: Path) -> tuple[str, list[str]]:

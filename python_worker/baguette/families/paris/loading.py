@@ -21,6 +21,7 @@ from baguette.families.paris.files import (
     part_files,
     router_config,
     router_file,
+    router_files,
 )
 from baguette.families.paris.router import PreparedRouter, Router
 from baguette.machine import CONTEXTS_MIB
@@ -78,9 +79,7 @@ def sizes(model_dir: Path, images: int = 16) -> Sizes:
         for name in getattr(owner, "kept_small", ())
     )
     large = sum(p.numel() for p in module.parameters()) - small
-    files = [
-        path for part in ("router", "text_encoder", "vae") for path in part_files(model_dir, part)
-    ]
+    files = [*router_files(model_dir), *part_files(model_dir, "text_encoder", "vae")]
     width = config.hidden_size * (4 + int(config.mlp_ratio))
     return Sizes(
         expert=lambda precision: _STORED_BYTES[precision] * small + 4 * large,
