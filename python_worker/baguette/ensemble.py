@@ -19,10 +19,11 @@ from baguette.errors import WeightsError
 from baguette.families.paris.config import ModelConfig
 from baguette.families.paris.contexts import ContextCache
 from baguette.families.paris.expert import PreparedExpert
-from baguette.families.paris.files import survey
+from baguette.families.paris.files import expert_file, survey
 from baguette.families.paris.loading import load_expert, sizes
 from baguette.residency import Residency
 from baguette.runtime import Runtime
+from baguette.weights import INT8, read_header
 
 
 class Ensemble:
@@ -33,6 +34,11 @@ class Ensemble:
     ) -> None:
         self.notes: list[str] = []
         _check_whole(model_dir, config)
+        if runtime.precision == "int8" and not _holds_int8(model_dir):
+            self.notes.append(
+                f"quantising while loading: {model_dir} is not kept as int8 (`python quantize.py` "
+                "makes such files)"
+            )
         room.check(sizes(model_dir), config.num_experts, runtime, numbers)
         on_gpu = numbers.device.type != "cpu"
         if runtime.offload and not on_gpu:
@@ -72,6 +78,10 @@ class Ensemble:
             alone = partial(torch.set_num_threads, 1)
             self._pool = ThreadPoolExecutor(self.lanes, "lane", initializer=alone)
         return self._pool.submit(call)
+
+
+def _holds_int8(model_dir: Path) -> bool:
+    return any(entry.dtype == INT8 for entry in read_header(expert_file(model_dir, 0)))
 
 
 def _check_whole(model_dir: Path, config: ModelConfig) -> None:

@@ -153,6 +153,26 @@ def test_with_json_on_standard_output_the_rest_goes_elsewhere(run: Any) -> None:
     assert "EXPERT USAGE" in err
 
 
+def test_weights_that_are_quantised_while_loading_are_said_to_be(run: Any, tiny_dir: Path) -> None:
+    short = ["a", "--num_samples", "1", "--num_steps", "1", "--precision"]
+    status, out, _ = run(*short, "int8")
+    assert status == 0
+    assert f"quantising while loading: {tiny_dir} is not kept as int8" in out
+    assert "quantising" not in run(*short, "bf16")[1]
+
+
+def test_files_of_int8_are_loaded_as_they_lie(run: Any, tiny_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "paris").symlink_to(tiny_dir)  # the other parts are taken from beside
+    kept = tmp_path / "int8"
+    words = ["quantize", "--input", str(tiny_dir), "--output", str(kept), "--format", "int8"]
+    assert main(words) == 0
+    status, out, _ = run(
+        "a", "--num_samples", "1", "--num_steps", "1", "--precision", "int8", "--model", str(kept)
+    )
+    assert status == 0
+    assert "quantising" not in out
+
+
 def test_the_figure_goes_to_its_file(run: Any, tmp_path: Path) -> None:
     file = tmp_path / "routing.png"
     status, out, _ = run("a", "--num_samples", "1", "--num_steps", "3", "--visualize", str(file))
