@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from baguette import device
 from baguette.families.paris.expert import Expert, PreparedExpert, Row
-from baguette.families.paris.loading import call_shape, load_expert
+from baguette.families.paris.loading import load_expert
 from baguette.families.paris.requester import Requester
 from baguette.files import write_whole
 from baguette.image import to_png
@@ -161,7 +161,7 @@ def variants(model_dir: Path, work: Path, every: bool, precisions: Sequence[str]
     experts = {number: load_expert(model_dir, number) for number in numbers}
     found = [Variant("top-2", experts, 2)]
     for precision in precisions:
-        kept = device.numbers(Runtime(precision), *call_shape(model_dir))
+        kept = device.numbers(Runtime(precision))
         name = f"top-2, {precision} computed in {str(kept.compute).removeprefix('torch.')}"
         small = {number: load_expert(model_dir, number, kept) for number in numbers}
         found.append(Variant(name, small, 2))

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from baguette.errors import BadInput
+from baguette.machine import bf16_instructions
 from baguette.runtime import Runtime
-
-# bf16 is taken on a CPU where it is so much faster: what is near one would turn with the weather.
-CLEARLY_FASTER = 1.5
-_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -43,11 +37,12 @@ def pin_threads(threads: int) -> None:
         torch.set_num_interop_threads(1)
 
 
-def numbers(runtime: Runtime, width: int, tokens: int) -> Numbers:
-    """What a runtime means on this machine for a network of this hidden size and token count.
+def numbers(runtime: Runtime) -> Numbers:
+    """What a runtime means on this machine.
 
     fp32 computes in fp32. bf16 and int8 say how weights are kept: a GPU computes in bf16, a CPU in
-    fp32 unless bf16 was just measured to be clearly faster at these sizes.
+    bf16 where it has instructions for it (several times as fast, docs/PERFORMANCE.md), else in
+    fp32. Not timed anew in each process: a seed would then give other pixels on a busy day.
     """
     device = named(runtime.device)
     if runtime.precision == "fp32":
@@ -55,19 +50,16 @@ def numbers(runtime: Runtime, width: int, tokens: int) -> Numbers:
     store = torch.int8 if runtime.precision == "int8" else torch.bfloat16
     if device.type != "cpu":
         return Numbers(device, torch.bfloat16, store)
-    gain = bf16_gain(width, tokens)
-    fast = gain >= CLEARLY_FASTER
-    compute = torch.bfloat16 if fast else torch.float32
-    note = (
-        f"{runtime.precision} is how weights are kept; this CPU computes in "
-        f"{'bf16' if fast else 'fp32'} (bf16 was measured {gain:.1f} times as fast)"
+    has = bf16_instructions()
+    note = f"{runtime.precision} is how weights are kept; this CPU computes in " + (
+        f"bf16, for which it has {has}" if has else "fp32: it has no instructions for bf16"
     )
-    return Numbers(device, compute, store, (note,))
+    return Numbers(device, torch.bfloat16 if has else torch.float32, store, (note,))
 
 
 def reference() -> Numbers:
     """How a cluster's workers compute: in fp32, on a GPU where there is one."""
-    return numbers(Runtime(), 0, 0)
+    return numbers(Runtime())
 
 
 def named(device: str) -> torch.device:
@@ -86,20 +78,3 @@ def named(device: str) -> torch.device:
             f"device got {device!r} but this machine has {torch.cuda.device_count()} GPUs"
         )
     return wanted
-
-
-def bf16_gain(width: int, tokens: int) -> float:
-    """How many times as fast a bf16 linear of an MLP is as an fp32 one, with these threads."""
-    x, w = torch.rand(tokens, width), torch.rand(4 * width, width)
-    return _least_s(x, w) / max(_least_s(x.bfloat16(), w.bfloat16()), 1e-9)
-
-
-@torch.inference_mode()
-def _least_s(x: Tensor, w: Tensor) -> float:
-    F.linear(x, w)  # the first call of a shape pays for its kernel
-    times = []
-    for _ in range(_TRIES):
-        start = time.perf_counter()
-        F.linear(x, w)
-        times.append(time.perf_counter() - start)
-    return min(times)

@@ -90,6 +90,22 @@ def _cpu_name() -> str:
     return " ".join(name.split())[:MAX_TEXT]
 
 
+def bf16_instructions() -> str:
+    """What this CPU multiplies bf16 with, as Linux spells it; empty where it has nothing for it."""
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return bf16_among(text)
+
+
+def bf16_among(cpuinfo: str) -> str:
+    """The best of them among the flags of the first CPU."""
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    has = set(flags[1].split()) if flags else set()
+    return next((name for name in ("amx_bf16", "avx512_bf16") if name in has), "")
+
+
 def gpus() -> Gpus:
     """The NVIDIA GPUs, through the driver's own library."""
     try:

@@ -16,7 +16,6 @@ from baguette import canonical, together
 from baguette.device import numbers, pin_threads
 from baguette.ensemble import Ensemble
 from baguette.families.paris.config import ModelConfig
-from baguette.families.paris.loading import call_shape
 from baguette.families.paris.requester import Requester
 from baguette.generation import Generation, Progress
 from baguette.replay import recorded
@@ -35,7 +34,7 @@ class Pipeline:
         self.config = ModelConfig.read(model_dir)
         self.runtime.check(self.config.num_experts)
         pin_threads(self.runtime.threads)
-        self.numbers = numbers(self.runtime, *call_shape(model_dir))
+        self.numbers = numbers(self.runtime)
         self.ensemble = Ensemble(model_dir, self.config, self.runtime, self.numbers)
         self.requester = Requester(model_dir, self.numbers)
         self.notes = [*self.numbers.notes, *self.ensemble.notes]

@@ -13,12 +13,13 @@ from torch import Tensor
 
 import baguette
 from baguette import room, together
-from baguette.device import CLEARLY_FASTER, Numbers, bf16_gain, named, numbers
+from baguette.device import Numbers, named, numbers
 from baguette.errors import BadInput, OutOfMemory
 from baguette.families.paris.contexts import ContextCache, KeysValues
 from baguette.families.paris.expert import BUCKETS, Context, Row, bucket
 from baguette.families.paris.loading import load_expert
 from baguette.image import tensor_sha256
+from baguette.machine import bf16_among, bf16_instructions
 from baguette.pipeline import Pipeline
 from baguette.quantization import Quantized, quantize
 from baguette.residency import Residency
@@ -355,18 +356,31 @@ class TestNumbers:
     """Device and dtypes."""
 
     def test_fp32_computes_in_fp32(self) -> None:
-        assert numbers(Runtime(), 8, 8) == Numbers(named("auto"), FP32, FP32)
+        assert numbers(Runtime()) == Numbers(named("auto"), FP32, FP32)
 
     @pytest.mark.parametrize("precision", ["bf16", "int8"])
     def test_small_weights_on_a_cpu_say_what_they_compute_in(self, precision: str) -> None:
-        found = numbers(Runtime(precision, device="cpu"), 64, 64)
+        found = numbers(Runtime(precision, device="cpu"))
         assert found.store == {"bf16": torch.bfloat16, "int8": torch.int8}[precision]
         (note,) = found.notes
-        assert ("in bf16" in note) == (found.compute == torch.bfloat16)
+        has = bf16_instructions()
+        assert found.compute == (torch.bfloat16 if has else FP32)
+        assert f"computes in {'bf16' if has else 'fp32'}" in note
 
-    def test_the_gain_is_measured(self) -> None:
-        assert 0.01 < bf16_gain(64, 64) < 100
-        assert CLEARLY_FASTER > 1
+    @pytest.mark.parametrize(
+        ("flags", "found"),
+        [
+            ("flags\t\t: fpu avx512f avx512_bf16 avx512_vnni", "avx512_bf16"),
+            ("flags\t\t: avx512_bf16 amx_bf16 amx_tile", "amx_bf16"),
+            ("flags\t\t: fpu avx2", ""),
+            ("Features\t: fp asimd bf16", ""),  # measured on none of these
+            ("", ""),
+        ],
+    )
+    def test_instructions_for_bf16_are_read_from_the_kernels_own_list(
+        self, flags: str, found: str
+    ) -> None:
+        assert bf16_among(f"processor\t: 0\n{flags}\nbogomips\t: 1\n") == found
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")
     def test_a_gpu_that_is_not_there_is_refused(self) -> None:

@@ -28,7 +28,6 @@ from baguette.machine import CONTEXTS_MIB
 from baguette.room import Sizes
 from baguette.weights import fill
 
-_TYPICAL_IMAGES = 8
 _STORED_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 _WIDEST = 2
 
@@ -57,12 +56,6 @@ def load_router(model_dir: Path, numbers: Numbers | None = None) -> PreparedRout
         module = Router(router_config(model_dir), ModelConfig.read(model_dir).settings)
     fill(module, router_file(model_dir), replace(numbers, store=numbers.compute))
     return PreparedRouter(module)
-
-
-def call_shape(model_dir: Path) -> tuple[int, int]:
-    """Hidden size and tokens of a usual call: what dtypes are measured with."""
-    config = expert_config(model_dir, 0)
-    return config.hidden_size, _TYPICAL_IMAGES * 2 * config.tokens
 
 
 def sizes(model_dir: Path, images: int = 16) -> Sizes:
