@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from baguette.__main__ import main
 from baguette.commands import check
 from baguette.device import reference
 from baguette.errors import WeightsError
@@ -29,7 +30,9 @@ from baguette.families.paris.files import (
     router_key,
     text_length,
 )
+from baguette.families.paris.loading import load_expert
 from baguette.families.paris.text import TextEncoder
+from baguette.families.paris.tiny import build
 from baguette.families.paris.vae import LatentDecoder
 from baguette.quantization import Quantized, quantize
 from baguette.weights import read_tensors
@@ -287,3 +290,12 @@ def test_a_flat_config_of_another_shape_than_the_model_is_refused(flat: Path) ->
         router_config(flat)
     names = [component.name for component in components(flat, ModelConfig.read(flat))]
     assert names == ["expert_0", "expert_1", "expert_2", "router"]
+
+
+def test_memory_is_counted_in_numbers_not_in_bytes_of_the_file(tmp_path: Path) -> None:
+    wide, small = build(tmp_path / "wide", hidden=128, layers=6), tmp_path / "small"
+    assert main(["quantize", f"--input={wide}", f"--output={small}", "--format=int8"]) == 0
+    sizes = [inventory(model_dir)[0].size_mib for model_dir in (wide, small)]
+    kept = sum(4 * p.numel() for p in load_expert(small, 0).module.parameters())
+    assert sizes[0] == -(-kept // (1 << 20))
+    assert sizes[1] - sizes[0] in (0, 1)  # the scales

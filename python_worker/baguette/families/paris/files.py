@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ PARTS = ("text_encoder", "tokenizer", "vae")
 _FLAT = re.compile(r"expert_\d+|router")
 _MIB = 1 << 20
 _TOKENS, _MAX_TOKENS = 77, 1024
-# Files are bf16 and computed in fp32 on a CPU, so memory is about twice the file.
-_MEMORY_PER_FILE_BYTE = 2
+_NUMBER_BYTES = 4  # a cluster's workers keep and compute in fp32
+_MAX_HEADER = 100_000_000  # safetensors' own bound
 
 
 @dataclass(frozen=True)
@@ -239,10 +240,22 @@ def survey(model_dir: Path) -> tuple[list[ComponentFile], list[Refused]]:
         if faults:
             refused += [Refused(name, fault.file, fault.why) for fault in faults]
             continue
-        size_mib = max(1, -(-_MEMORY_PER_FILE_BYTE * paths[0].stat().st_size // _MIB))
+        size_mib = max(1, -(-_memory_bytes(paths[0]) // _MIB))
         key = expert_key(model_dir, number, config.settings)
         found.append(ComponentFile(name, number, size_mib, key))
     return found, refused
+
+
+def _memory_bytes(path: Path) -> int:
+    """What a worker keeps of a safetensors file, by its header; INT8 takes four times its file."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length if length <= _MAX_HEADER else 0))
+        shapes = [about["shape"] for name, about in header.items() if name != "__metadata__"]
+        return _NUMBER_BYTES * sum(prod(shape) for shape in shapes)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return path.stat().st_size  # damaged: it is refused when it is to be loaded
 
 
 def inventory(model_dir: Path) -> list[ComponentFile]:
