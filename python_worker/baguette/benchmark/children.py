@@ -13,11 +13,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from baguette.errors import BaguetteError, OutOfMemory
+from baguette.errors import BaguetteError, OutOfMemory, WeightsError
 
 PACKAGES = Path(__file__).resolve().parents[2]
 _LAST = 4096
@@ -27,13 +27,31 @@ class ChildFailed(BaguetteError):
     """What a measuring process said when it could not go on, or that it died."""
 
 
+@contextlib.contextmanager
+def child(kind: str, **job: Any) -> Iterator[Child]:
+    """A process for this job, ended with the block.
+
+    An interrupt waits until the process is known to the block: one that came while it was being
+    started would leave it behind.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        started = Child(kind, **job)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            yield started
+        finally:
+            started.close()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 class Child:
-    """One such process; a context manager that ends it."""
+    """One such process; `child` starts and ends it."""
 
     def __init__(self, kind: str, **job: Any) -> None:
         paths = [str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._held = contextlib.ExitStack()
-        self._errors = self._held.enter_context(tempfile.TemporaryFile())
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
         self._process = subprocess.Popen(
             [sys.executable, "-m", "baguette.benchmark.child", json.dumps({"kind": kind, **job})],
             stdin=subprocess.PIPE,
@@ -44,16 +62,11 @@ class Child:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def close(self) -> None:
+        """End it, whatever it is doing."""
         self._process.kill()
         self._process.communicate()
-        self._held.close()
+        self._errors.close()
 
     def ready(self) -> dict[str, Any]:
         """What it tells of itself once it has loaded and warmed up."""
@@ -83,7 +96,8 @@ class Child:
             raise ChildFailed(self._death())
         values = json.loads(line)
         if "failed" in values:
-            raise ChildFailed(values["sentence"])
+            damaged = values["failed"] == WeightsError.name  # no setting's fault
+            raise (WeightsError if damaged else ChildFailed)(values["sentence"])
         return values[name]
 
     def _death(self) -> str:

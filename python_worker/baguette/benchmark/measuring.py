@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from baguette import room
-from baguette.benchmark.children import Child, ChildFailed
+from baguette.benchmark.children import Child, ChildFailed, child
 from baguette.benchmark.settings import OWN, Row, Setting, groups, too_large
 from baguette.device import named, pin_threads
 from baguette.families.paris import cost
@@ -124,25 +124,25 @@ def _take_turns(plan: Plan, rows: Sequence[Row], tell: Tell) -> None:
         children: list[tuple[Row, Child]] = []
         for row in rows:
             tell(f"loading {row.setting.name()}")
-            child = stack.enter_context(Child("setting", **_job(plan, row.setting)))
+            process = stack.enter_context(child("setting", **_job(plan, row.setting)))
             with _excused(row):
-                about = child.ready()
+                about = process.ready()
                 row.load_s = about["load_s"]
                 row.notes = [f"computes in {about['computes']}"]
-                children.append((row, child))
+                children.append((row, process))
         for number in range(plan.rounds):
-            for row, child in _well(children):
+            for row, process in _well(children):
                 tell(f"round {number + 1}/{plan.rounds}: {row.setting.name()}")
                 with _excused(row):
-                    row.seconds.append(child.run())
-        for row, child in _well(children):
+                    row.seconds.append(process.run())
+        for row, process in _well(children):
             with _excused(row):
-                row.memory = child.end()
+                row.memory = process.end()
 
 
 def _well(children: Sequence[tuple[Row, Child]]) -> list[tuple[Row, Child]]:
     """Those that have not failed yet."""
-    return [(row, child) for row, child in children if not row.why]
+    return [(row, process) for row, process in children if not row.why]
 
 
 @contextlib.contextmanager
@@ -175,12 +175,12 @@ def _compare(results: Results, compared: Compared, there: Need, tell: Tell) -> N
         "batch": plan.compare, "steps": plan.steps, "routing": plan.routing, "full": plan.full,
     }  # fmt: skip
     try:
-        with Child("comparison", **job) as child:
-            compared.contestants = child.ready()["contestants"]
+        with child("comparison", **job) as process:
+            compared.contestants = process.ready()["contestants"]
             compared.seconds = [[] for _ in compared.contestants]
             for number in range(plan.rounds):
                 tell(f"round {number + 1}/{plan.rounds}: the plain loop against the pipeline")
-                for place, seconds in child.run().items():
+                for place, seconds in process.run().items():
                     compared.seconds[int(place)].append(seconds)
     except ChildFailed as error:
         compared.why = f"not measured: {error}"

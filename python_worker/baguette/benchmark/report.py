@@ -13,7 +13,7 @@ from typing import Any
 
 from baguette.benchmark.measuring import Compared, Results
 from baguette.benchmark.settings import BASE, OURS, OWN, Row, record
-from baguette.families.paris.cost import MATRIX_BYTES, Costs
+from baguette.families.paris.cost import MATRIX_BYTES, Costs, published
 from baguette.generation import PARTS
 from baguette.machine import TorchBuild, machine, torch_build
 
@@ -28,7 +28,7 @@ def markdown(results: Results) -> str:
         memory_table(results),
         parts_table(results),
         comparison_table(results.compared) if results.compared else [],
-        cost_table(results.costs, results.plan.steps, results.config.defaults.top_k),
+        cost_table(results),
     ]
     return "\n".join("\n".join(part) + "\n" for part in parts if part)
 
@@ -73,7 +73,7 @@ def memory_table(results: Results) -> list[str]:
     for row in results.rows:
         if row.why:
             short, _, rest = row.why.partition(": ")
-            lines.append(f"| {row.setting.name()} | | {short} | {rest} |")
+            lines.append(f"| {row.setting.name()} | | {short} | {rest.replace('|', '/')} |")
         else:
             speed = f"{images_per_second(row):.3g} img/s"
             notes = "; ".join([*row.notes, *_utilisation(results, row)])
@@ -167,30 +167,31 @@ def ratio_sentence(compared: Compared) -> str:
     )
 
 
-def cost_table(costs: Costs, steps: int, top_k: int) -> list[str]:
-    """What a picture costs, counted; two FLOPs per multiply-add."""
-    spared = 100 * (1 - (costs.kept(steps, top_k) - costs.decoder) / costs.image(steps, top_k))
-    rows = [
-        ("an expert, one guidance branch", flops(costs.blocks)),
-        ("of which keys and values of the prompt", flops(costs.keys_values)),
-        ("the router", flops(costs.router_blocks)),
-        ("the text encoder, once a prompt", flops(costs.text)),
-        ("the decoder, once an image", flops(costs.decoder)),
-        (f"an image: {steps} steps, top-{top_k}, guided", flops(costs.image(steps, top_k))),
-        (f"the same as computed here ({spared:.0f} % spared), decoded",
-         flops(costs.kept(steps, top_k))),
-    ]  # fmt: skip
-    rows += [
-        (
-            f"weights of an expert in {precision}, read once a call",
-            size(costs.expert_bytes(precision)),
-        )
-        for precision in MATRIX_BYTES
-    ]
-    rows.append(
-        ("keys and values kept per expert and prompt, bf16", size(costs.context_bytes("bf16")))
-    )
-    return ["| Counted | |", "|---|---|", *(f"| {what} | {much} |" for what, much in rows)]
+def cost_table(results: Results) -> list[str]:
+    """What a picture costs, counted, of this model and of Paris; two FLOPs per multiply-add."""
+    steps, top_k = results.plan.steps, results.config.defaults.top_k
+    models = {results.config.name: results.costs, "Paris as published": published()}
+    columns = [dict(_counted(costs, steps, top_k)) for costs in models.values()]
+    lines = [f"| Counted | {' | '.join(models)} |", f"|---|{'---|' * len(models)}"]
+    for what in columns[0]:
+        lines.append(f"| {what} | {' | '.join(column[what] for column in columns)} |")
+    return lines
+
+
+def _counted(costs: Costs, steps: int, top_k: int) -> Iterator[tuple[str, str]]:
+    kept, whole = costs.kept(steps, top_k), costs.image(steps, top_k)
+    yield "an expert, one guidance branch of one image", flops(costs.blocks)
+    yield "of that, keys and values of the prompt", flops(costs.keys_values)
+    yield "the router", flops(costs.router_blocks)
+    yield "the text encoder, once a prompt", flops(costs.text)
+    yield "the decoder, once an image", flops(costs.decoder)
+    yield f"an image: {steps} steps, top-{top_k}, guided, everything anew", flops(whole)
+    yield "the same as computed here, prompt and times kept", flops(kept - costs.decoder)
+    for precision in MATRIX_BYTES:
+        yield f"weights of an expert, {precision}", size(costs.expert_bytes(precision))
+    read = top_k * costs.expert_bytes("bf16")
+    yield f"weights a step of one image reads, bf16, top-{top_k}", size(read)
+    yield "keys and values kept per expert and prompt, bf16", size(costs.context_bytes("bf16"))
 
 
 def flops(count: int) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baguette.commands.asked import as_typed
+from baguette.commands.flags import PRECISION
 from baguette.commands.model_dir import given_model
 from baguette.errors import BadInput
 from baguette.files import check_room, check_writable, write_whole
@@ -54,8 +55,8 @@ def add_to(parsers: Any) -> None:
     )
     parser.add_argument(
         "--quick", action="store_true",
-        help=f"only the best setting with {' and '.join(map(str, QUICK_BATCHES))} images, and the "
-        "plain loop: a minute at most with paris-mini",
+        help="only what `generate` does by itself, 1 and 4 images, and the plain loop: a minute at "
+        "most with paris-mini",
     )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, metavar="FILE.md", help="where the report goes (default: printed)"
@@ -203,18 +204,19 @@ def _plan(args: argparse.Namespace, asked: Asked, model_dir: Path) -> Plan:
     from baguette.device import named
 
     on_gpu = named(args.device).type != "cpu"
-    best = ("bf16",) if on_gpu else ("fp32",)
     routings = (settings.EVEN, settings.ONE) if args.random else (settings.OWN,)
     compiled = (False, True) if args.compile else (False,)
-    precisions = asked.precisions or (best if args.quick else PRECISIONS)
+    precisions = asked.precisions or ((PRECISION,) if args.quick else PRECISIONS)
     offloads = (0,) if args.quick and args.offload is None else asked.offloads
+    found = settings.every(precisions, offloads, asked.batches, compiled, routings)
     return Plan(
         model_dir=model_dir,
         device=args.device,
         threads=cores() if args.threads is None else args.threads,
         steps=asked.steps,
         rounds=QUICK_ROUNDS if args.quick else ROUNDS,
-        settings=settings.every(precisions, offloads, asked.batches, compiled, routings),
+        # Without a GPU offloading is a row that says so, and one is enough.
+        settings=[s for s in found if on_gpu or not s.offload or s.batch == asked.batches[-1]],
         compare=QUICK_IMAGES if args.quick else IMAGES,
         full=not args.quick,
         routing=settings.EVEN if args.random else settings.OWN,
