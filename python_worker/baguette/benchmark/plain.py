@@ -30,6 +30,7 @@ from baguette.mixture import Choice, choose
 from baguette.replay import Routing
 from baguette.request import GenerationRequest
 from baguette.sampler import euler_step
+from baguette.together import DECODED
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Plain:
         kept = _Kept()
         for images in _groups(range(request.n), way.images):
             done.latents += self._sample(done, images, text, way, kept, imposed)
-        for part in torch.stack(done.latents).split(4 if way.requester else 1):
+        for part in torch.stack(done.latents).split(DECODED if way.requester else 1):
             done.pixels += self.requester.decoder.decode(part)
         return done
 

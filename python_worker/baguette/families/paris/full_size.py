@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from baguette.families.paris.config import ExpertConfig, RouterConfig, published_root
 from baguette.families.paris.cost import PUBLISHED_TEXT, PUBLISHED_VAE
@@ -37,6 +38,7 @@ def build(
     vae: dict[str, Any] | None = None,
 ) -> Path:
     """Write random weights of these sizes in the published layout; what is left out is Paris'."""
+    transformers_logging.disable_progress_bar()
     torch.manual_seed(0)
     expert, router = expert or ExpertConfig(), router or RouterConfig()
     text, vae = text or dict(PUBLISHED_TEXT), vae or dict(PUBLISHED_VAE)
