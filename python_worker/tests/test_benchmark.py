@@ -34,6 +34,7 @@ from baguette.pipeline import Pipeline
 from baguette.room import Need, Sizes
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
 GB = 10**9
 
 
@@ -140,8 +141,8 @@ def test_an_interrupt_ends_it_and_its_processes(tiny_dir: Path, tmp_path: Path) 
     out = tmp_path / "results.md"
     words = ["--model", str(tiny_dir), "--output", str(out), "--device", "cpu", "--threads", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "baguette", "benchmark", *words],
-        cwd=Path(__file__).parents[1], stderr=theirs, stdout=subprocess.PIPE,
+        [sys.executable, str(ROOT / "benchmark.py"), *words],
+        cwd=tmp_path, stderr=theirs, stdout=subprocess.PIPE,
     )  # fmt: skip
     os.close(theirs)
     told = b""

@@ -34,16 +34,19 @@ def child(kind: str, **job: Any) -> Iterator[Child]:
     An interrupt waits until the process is known to the block: one that came while it was being
     started would leave it behind.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda *_: seen.append(True))
     try:
         started = Child(kind, **job)
         try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            signal.signal(signal.SIGINT, before)
+            if seen:
+                raise KeyboardInterrupt
             yield started
         finally:
             started.close()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
 
 
 class Child:
