@@ -22,7 +22,7 @@ import baguette
 from baguette.__main__ import main
 from baguette.benchmark import settings
 from baguette.benchmark.comparison import thread_counts
-from baguette.benchmark.measuring import Compared, Plan, Results
+from baguette.benchmark.measuring import Compared, Plan, Results, too_long
 from baguette.benchmark.plain import LADDER, Plain, Way
 from baguette.benchmark.report import markdown
 from baguette.benchmark.settings import EVEN, ONE, OWN, Row, Setting
@@ -134,6 +134,15 @@ def test_a_damaged_model_is_one_sentence(bench: Any, damaged: Any) -> None:
     assert (status, out) == (1, "")
     assert "expert_1/diffusion_pytorch_model.safetensors is not a whole safetensors file" in err
     assert err.count("\n") == 1
+
+
+def test_what_would_take_hours_is_told_instead(tiny_dir: Path) -> None:
+    plan = Plan(tiny_dir, "cpu", 1, 30, 5, [], 16, True)
+    slow = Results(plan, ModelConfig.read(tiny_dir), cost.published(), False, 100, [])
+    # 35.3 TFLOP an image, a warm-up and five rounds: 35 minutes at 100 GFLOP/s.
+    said = "not measured: would take over 35 minutes; lower --num_steps"
+    assert too_long(slow, 1, 1) == said
+    assert too_long(replace(slow, bf16_gain=2.0), 1, 1) is None
 
 
 def test_an_interrupt_ends_it_and_its_processes(tiny_dir: Path, tmp_path: Path) -> None:

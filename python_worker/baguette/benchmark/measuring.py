@@ -18,10 +18,10 @@ import torch
 from baguette import room
 from baguette.benchmark.children import Child, ChildFailed, child
 from baguette.benchmark.settings import OWN, Row, Setting, groups, too_large
-from baguette.device import named, pin_threads
+from baguette.device import bf16_gain, named, pin_threads
 from baguette.families.paris import cost
 from baguette.families.paris.config import ModelConfig
-from baguette.families.paris.loading import sizes
+from baguette.families.paris.loading import call_shape, sizes
 from baguette.probe import matmul_gflops
 from baguette.room import Need
 from baguette.runtime import Runtime
@@ -70,6 +70,7 @@ class Results:
     on_gpu: bool
     gflops: int
     rows: list[Row]
+    bf16_gain: float = 1.0  # a CPU's products in bf16 against those in fp32
     compared: Compared | None = None
 
 
@@ -82,13 +83,15 @@ def measure(plan: Plan, tell: Tell) -> Results:
     results = Results(
         plan, config, costs, device.type != "cpu", _rate(device), [Row(s) for s in plan.settings]
     )
+    if not results.on_gpu:
+        results.bf16_gain = bf16_gain(*call_shape(plan.model_dir))
     there = room.free(device)
     needs = {s.batch: sizes(plan.model_dir, s.batch) for s in plan.settings}
     for row in results.rows:
         large = too_large(
             row.setting, needs[row.setting.batch], config.num_experts, results.on_gpu, there
         )
-        row.why = large or _too_long(results, row.setting.batch, 1) or ""
+        row.why = large or too_long(results, row.setting.batch, 1) or ""
     measured = [row for row in results.rows if not row.why]
     for group in groups(measured, needs, config.num_experts, results.on_gpu, there):
         _take_turns(plan, group, tell)
@@ -108,11 +111,13 @@ def _rate(device: torch.device) -> int:
             return int(end.value)
 
 
-def _too_long(results: Results, images: int, sides: int) -> str | None:
-    """Whether so many images by so many sides would take too long even at the device's rate."""
+def too_long(results: Results, images: int, sides: int) -> str | None:
+    """Whether so many images by so many sides would take too long even at the highest rate."""
     plan = results.plan
     flops = results.costs.kept(plan.steps, results.config.defaults.top_k) * images
-    seconds = sides * (plan.rounds + 1) * flops / (results.gflops * 1e9)
+    seconds = (
+        sides * (plan.rounds + 1) * flops / (max(1.0, results.bf16_gain) * results.gflops * 1e9)
+    )
     if seconds <= LONGEST_S:
         return None
     return f"not measured: would take over {seconds / 60:.0f} minutes; lower --num_steps"
@@ -166,7 +171,7 @@ def _job(plan: Plan, setting: Setting) -> dict[str, Any]:
 
 def _compare(results: Results, compared: Compared, there: Need, tell: Tell) -> None:
     plan = results.plan
-    compared.why = _no_room(results, there) or _too_long(results, plan.compare, 4) or ""
+    compared.why = _no_room(results, there) or too_long(results, plan.compare, 4) or ""
     if compared.why:
         return
     tell("loading the plain loop, and looking for its best thread count")

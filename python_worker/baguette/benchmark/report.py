@@ -42,7 +42,8 @@ def about(results: Results) -> str:
         f"{seen.ram_mib / 1024:.0f} GiB of memory",
         _gpus(results, build),
         f"torch {build.version}, Python {platform.python_version()}, threads: {plan.threads}",
-        f"Matrix products: {results.gflops:,} GFLOP/s in {'bf16' if results.on_gpu else 'fp32'}",
+        f"Matrix products: {results.gflops:,} GFLOP/s in {'bf16' if results.on_gpu else 'fp32'}"
+        f"{_gain(results)}",
         f"Model: {results.config.name}, {results.config.num_experts} experts, {plan.steps} steps, "
         f"top-{top_k}, guided",
         f"Medians of {plan.rounds} runs after a warm-up; settings took turns where they fitted "
@@ -54,6 +55,10 @@ def about(results: Results) -> str:
             "router was asked all the same"
         )
     return ". ".join(sentences) + "."
+
+
+def _gain(results: Results) -> str:
+    return "" if results.on_gpu else f", in bf16 {results.bf16_gain:.1f} times as many"
 
 
 def _gpus(results: Results, build: TorchBuild) -> str:
