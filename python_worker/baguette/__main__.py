@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from baguette.commands import check, generate, inspect, quantize, weights
+from baguette.commands import benchmark, check, generate, inspect, quantize, weights
 from baguette.commands.on_cluster import ClusterRefused
 from baguette.errors import BadInput, BaguetteError, OutOfMemory, WeightsError, port_class
 
@@ -50,6 +50,7 @@ def parser() -> Parser:
     inspect.add_to(commands)
     quantize.add_to(commands)
     weights.add_to(commands)
+    benchmark.add_to(commands)
     return top
 
 

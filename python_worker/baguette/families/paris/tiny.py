@@ -46,22 +46,25 @@ def build(
     `hidden`, `layers` and `heads` are the experts'; router, text encoder and VAE stay tiny.
     """
     torch.manual_seed(seed)
-    _write(model_dir / "config.json", _root(name, num_experts, channels, latent_size))
+    write_json(model_dir / "config.json", _root(name, num_experts, channels, latent_size))
     for number in range(num_experts):
         config = ExpertConfig(
             expert_id=number, hidden_size=hidden, num_layers=layers, num_heads=heads,
             in_channels=channels, out_channels=channels, text_embed_dim=TEXT_WIDTH,
             image_size=latent_size,
         )  # fmt: skip
-        _write(model_dir / f"expert_{number}" / "config.json", config.to_json())
+        write_json(model_dir / f"expert_{number}" / "config.json", config.to_json())
         _save(Expert(config), expert_file(model_dir, number))
     router = RouterConfig(
         num_clusters=num_experts, hidden_size=HIDDEN, num_layers=2, num_heads=2,
         in_channels=channels, image_size=latent_size,
     )  # fmt: skip
-    _write(model_dir / "router" / "config.json", router.to_json())
+    write_json(model_dir / "router" / "config.json", router.to_json())
     _save(Router(router), model_dir / ROUTER_FILE)
-    _text(model_dir)
+    write_text(
+        model_dir, hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=TEXT_LENGTH,
+    )  # fmt: skip
     AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         block_out_channels=(8, 8), layers_per_block=1, latent_channels=channels, norm_num_groups=4,
@@ -91,28 +94,30 @@ def _save(module: nn.Module, path: Path) -> None:
     save_file({k: v.to(torch.bfloat16).contiguous() for k, v in module.state_dict().items()}, path)
 
 
-def _text(model_dir: Path) -> None:
+def write_text(model_dir: Path, **network: int) -> None:
+    """A tokenizer of single bytes, and a random text encoder of these sizes for it."""
     byte_characters = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 256))]
     byte_characters += [chr(256 + i) for i in range(256 - len(byte_characters))]
     tokens = [*byte_characters, *(c + "</w>" for c in byte_characters)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     folder = model_dir / "tokenizer"
-    _write(folder / "vocab.json", {token: i for i, token in enumerate(tokens)})
+    write_json(folder / "vocab.json", {token: i for i, token in enumerate(tokens)})
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
     special |= {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-    _write(folder / "special_tokens_map.json", special)
-    about = {"tokenizer_class": "CLIPTokenizer", "model_max_length": TEXT_LENGTH, **special}
-    _write(folder / "tokenizer_config.json", about)
+    write_json(folder / "special_tokens_map.json", special)
+    length = {"model_max_length": network["max_position_embeddings"]}
+    about = {"tokenizer_class": "CLIPTokenizer", **length, **special}
+    write_json(folder / "tokenizer_config.json", about)
     config = CLIPTextConfig(
-        vocab_size=len(tokens), hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH,
-        num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=TEXT_LENGTH,
-        bos_token_id=len(tokens) - 2, eos_token_id=len(tokens) - 1, pad_token_id=len(tokens) - 1,
+        vocab_size=len(tokens), bos_token_id=len(tokens) - 2, eos_token_id=len(tokens) - 1,
+        pad_token_id=len(tokens) - 1, **network,
     )  # fmt: skip
     CLIPTextModel(config).save_pretrained(model_dir / "text_encoder")
 
 
-def _write(path: Path, values: Mapping[str, object]) -> None:
+def write_json(path: Path, values: Mapping[str, object]) -> None:
+    """Write one config."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 

@@ -1,0 +1,1 @@
+"""How fast this machine draws, in what memory, and what each optimisation is worth."""
