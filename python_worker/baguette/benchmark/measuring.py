@@ -7,6 +7,7 @@ turns, round after round; the others follow. What dies with it: the processes th
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,20 +15,24 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from baguette import room
 from baguette.benchmark.children import Child, ChildFailed, child
 from baguette.benchmark.settings import OWN, Row, Setting, groups, too_large
-from baguette.device import bf16_gain, named, pin_threads
+from baguette.device import named, pin_threads
 from baguette.families.paris import cost
 from baguette.families.paris.config import ModelConfig
-from baguette.families.paris.loading import call_shape, sizes
+from baguette.families.paris.files import expert_config
+from baguette.families.paris.loading import sizes
 from baguette.probe import matmul_gflops
 from baguette.room import Need
 from baguette.runtime import Runtime
 
 # A setting that would take longer than this in all is told, not measured.
 LONGEST_S = 1800.0
+_TRIES = 5
 Tell = Callable[[str], None]
 
 
@@ -84,7 +89,8 @@ def measure(plan: Plan, tell: Tell) -> Results:
         plan, config, costs, device.type != "cpu", _rate(device), [Row(s) for s in plan.settings]
     )
     if not results.on_gpu:
-        results.bf16_gain = bf16_gain(*call_shape(plan.model_dir))
+        expert = expert_config(plan.model_dir, 0)
+        results.bf16_gain = bf16_gain(expert.hidden_size, 2 * expert.tokens)
     there = room.free(device)
     needs = {s.batch: sizes(plan.model_dir, s.batch) for s in plan.settings}
     for row in results.rows:
@@ -109,6 +115,23 @@ def _rate(device: torch.device) -> int:
             next(probe)
         except StopIteration as end:
             return int(end.value)
+
+
+def bf16_gain(width: int, rows: int) -> float:
+    """How many times as fast a CPU's widest linear is in bf16 as in fp32, with these threads."""
+    x, w = torch.rand(rows, width), torch.rand(4 * width, width)
+    return _least_s(x, w) / max(_least_s(x.bfloat16(), w.bfloat16()), 1e-9)
+
+
+@torch.inference_mode()
+def _least_s(x: Tensor, w: Tensor) -> float:
+    F.linear(x, w)  # the first call of a shape pays for its kernel
+    times = []
+    for _ in range(_TRIES):
+        start = time.perf_counter()
+        F.linear(x, w)
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def too_long(results: Results, images: int, sides: int) -> str | None:
