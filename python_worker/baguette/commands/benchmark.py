@@ -23,7 +23,7 @@ from baguette.commands.model_dir import given_model
 from baguette.errors import BadInput
 from baguette.files import check_room, check_writable, write_whole
 from baguette.request import MAX_IMAGES
-from baguette.runtime import PRECISIONS, Runtime, cores
+from baguette.runtime import PRECISIONS, Runtime, cores, wait_quietly
 
 if TYPE_CHECKING:
     from baguette.benchmark.measuring import Plan
@@ -112,6 +112,7 @@ class Asked:
 
 def run(args: argparse.Namespace) -> int:
     """Check, measure, write."""
+    wait_quietly()
     _check_places(args)
     with _model(args) as (model_dir, config):
         asked = _asked(args, config)

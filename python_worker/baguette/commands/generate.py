@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from baguette.commands.flags import add_options
 from baguette.commands.model_dir import near
 from baguette.commands.progress import bar
 from baguette.errors import OutOfMemory, WeightsError, port_class
+from baguette.runtime import wait_quietly
 
 if TYPE_CHECKING:
     from baguette.generation import Generation
@@ -103,9 +103,7 @@ def _advised(asked: Asked) -> Iterator[None]:
 
 def _load(asked: Asked) -> Pipeline:
     """The whole model; importing torch and transformers is most of the wait, so it is said."""
-    # Read once, when torch is loaded. A thread that spins while it waits takes the core of whom it
-    # waits for as soon as anything else runs here: 17 times slower was measured on two busy cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_quietly()
     terminal = sys.stderr.isatty()
     if terminal:
         print(f"loading {near(asked.model_dir)} ...", end="", file=sys.stderr, flush=True)
