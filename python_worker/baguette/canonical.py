@@ -18,10 +18,25 @@ from baguette.families.paris.requester import Requester
 from baguette.generation import Generation, Progress
 from baguette.replay import Routing
 
-DECODED = 1
+
+def draw(
+    requester: Requester,
+    ensemble: Ensemble,
+    done: Generation,
+    progress: Progress | None,
+    imposed: Routing | None,
+) -> None:
+    """Fill `done` with the pictures of its request, their latents and their routing."""
+    request = done.request
+    with done.timed("encode"):
+        context = requester.encode(request.prompt)
+        null = requester.encode_null(request.negative_prompt)
+    _sample(requester, ensemble, done, (context, null), progress, imposed)
+    with done.timed("decode"):
+        done.pixels = [requester.decode(latent) for latent in done.latents]
 
 
-def sample(
+def _sample(
     requester: Requester,
     ensemble: Ensemble,
     done: Generation,
@@ -29,7 +44,6 @@ def sample(
     progress: Progress | None,
     imposed: Routing | None,
 ) -> None:
-    """Fill `done` with the latents (C, S, S) fp32 of its request, and with their routing."""
     request = done.request
     done.latents = [requester.start(request.seed + i) for i in range(request.n)]
     done.routing = [[] for _ in done.latents]

@@ -5,29 +5,31 @@ Called by the single-process pipeline and its two ways of sampling. What dies wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from baguette import room
 from baguette.device import Numbers
 from baguette.errors import WeightsError
+from baguette.families.paris import cost
 from baguette.families.paris.config import ModelConfig
 from baguette.families.paris.contexts import ContextCache
 from baguette.families.paris.expert import PreparedExpert
 from baguette.families.paris.files import expert_file, survey
 from baguette.families.paris.loading import load_expert, sizes
+from baguette.lanes import Lanes
 from baguette.residency import Residency
 from baguette.runtime import Runtime
 from baguette.weights import INT8, read_header
 
 
 class Ensemble:
-    """Every expert of a model directory; with `offload`, that many wait in CPU memory."""
+    """Every expert of a model directory; with `offload`, that many wait in CPU memory.
+
+    `lanes` are the cores that all parts of a picture share, `costs` what those parts cost.
+    """
 
     def __init__(
         self, model_dir: Path, config: ModelConfig, runtime: Runtime, numbers: Numbers
@@ -50,9 +52,9 @@ class Ensemble:
             number: load_expert(model_dir, number, where, contexts)
             for number in range(config.num_experts)
         }
+        self.costs = cost.of_model(model_dir)
         # A GPU has a queue of its own: what would be gained there is lost to its one stream.
-        self.lanes = 1 if on_gpu else runtime.threads
-        self._pool: ThreadPoolExecutor | None = None
+        self.lanes = Lanes(1 if on_gpu else runtime.threads)
         self._residency: Residency | None = None
         if away:
             modules = {number: expert.module for number, expert in self.experts.items()}
@@ -66,18 +68,6 @@ class Ensemble:
         order = wanted if self._residency is None else self._residency.visit(wanted)
         for number in order:
             yield number, self.experts[number]
-
-    def start(self, call: Callable[[], Tensor]) -> Future[Tensor]:
-        """Make a call: where there are lanes, beside others and on a core of its own."""
-        if self.lanes == 1:
-            done: Future[Tensor] = Future()
-            done.set_result(call())
-            return done
-        if self._pool is None:
-            # The thread count is each thread's own: these compute alone.
-            alone = partial(torch.set_num_threads, 1)
-            self._pool = ThreadPoolExecutor(self.lanes, "lane", initializer=alone)
-        return self._pool.submit(call)
 
 
 def _holds_int8(model_dir: Path) -> bool:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from baguette import canonical, together
 from baguette.device import numbers, pin_threads
 from baguette.ensemble import Ensemble
@@ -54,12 +52,6 @@ class Pipeline:
         imposed = None if replay is None else recorded(replay, request, self.config.num_experts)
         done = Generation(request, warnings=self.requester.warnings(request.prompt))
         with done.timed("total"):
-            with done.timed("encode"):
-                context = self.requester.encode(request.prompt)
-                null = self.requester.encode_null(request.negative_prompt)
             way = canonical if request.deterministic else together
-            way.sample(self.requester, self.ensemble, done, (context, null), progress, imposed)
-            with done.timed("decode"):
-                for latents in torch.stack(done.latents).split(way.DECODED):
-                    done.pixels += self.requester.decode_together(latents)
+            way.draw(self.requester, self.ensemble, done, progress, imposed)
         return done

@@ -1,8 +1,8 @@
 """Sampling as fast as it goes: of a step, all images that ask one expert go to it as one batch.
 
-A CPU computes several batches at once, a core each: small matrices gain little from two cores, two
-batches gain all of it. Called by the pipeline for requests that need not be deterministic: a row's
-last bits depend on how many rows stand beside it. Latents stay where they are computed.
+Batches share the cores of a CPU out among themselves (`lanes.py`). Called by the pipeline for
+requests that need not be deterministic: a row's last bits depend on how many rows stand beside it.
+Latents stay where they are computed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,15 +29,40 @@ BATCH = 16
 DECODED = 4
 
 
-def sample(
+def draw(
+    requester: Requester,
+    ensemble: Ensemble,
+    done: Generation,
+    progress: Progress | None,
+    imposed: Routing | None,
+) -> None:
+    """Fill `done` with the pictures of its request, their latents and their routing."""
+    request = done.request
+    lanes, costs = ensemble.lanes, ensemble.costs
+    with done.timed("encode"):
+        cores = lanes.cores(1, costs.text)
+        context = lanes.start(partial(requester.encode, request.prompt), cores).result()
+        null = partial(requester.encode_null, request.negative_prompt)
+        prompts = context, lanes.start(null, cores).result()
+    latents = _sample(requester, ensemble, done, prompts, progress, imposed)
+    with done.timed("decode"):
+        most = min(DECODED, -(-request.n // lanes.count))
+        batches = [partial(requester.decode_together, part) for part in latents.split(most)]
+        cores = lanes.cores(len(batches), most * costs.decoder)
+        decoded = [lanes.start(batch, cores) for batch in batches]
+        done.pixels = [pixels for batch in decoded for pixels in batch.result()]
+    done.latents = list(latents.cpu())
+
+
+def _sample(
     requester: Requester,
     ensemble: Ensemble,
     done: Generation,
     prompts: tuple[Context, Context],
     progress: Progress | None,
     imposed: Routing | None,
-) -> None:
-    """Fill `done` with the latents (C, S, S) fp32 of its request, and with their routing."""
+) -> Tensor:
+    """The latents (N, C, S, S) fp32 at t = 0, where they were computed."""
     request = done.request
     start = [requester.start(request.seed + i) for i in range(request.n)]
     latents = torch.stack(start).to(requester.device)
@@ -45,7 +71,7 @@ def sample(
     for step, (t, t_next) in enumerate(itertools.pairwise(times)):
         with done.timed("route"):
             choices = (
-                _route(requester, latents, t, request.top_k)
+                _route(requester, ensemble, latents, t, request.top_k)
                 if imposed is None
                 else [image[step] for image in imposed]
             )
@@ -68,12 +94,18 @@ def sample(
             latents = euler_step(latents, velocity, t, t_next)
             for image, choice in zip(done.routing, choices, strict=True):
                 image.append(choice)
-    done.latents = list(latents.cpu())
+    return latents
 
 
-def _route(requester: Requester, latents: Tensor, t: float, top_k: int | None) -> list[Choice]:
-    parts = latents.split(BATCH)
-    return [choice for part in parts for choice in requester.route_together(part, t, top_k)]
+def _route(
+    requester: Requester, ensemble: Ensemble, latents: Tensor, t: float, top_k: int | None
+) -> list[Choice]:
+    lanes = ensemble.lanes
+    most = min(BATCH, -(-len(latents) // lanes.count))
+    calls = [requester.routing(part, t, top_k) for part in latents.split(most)]
+    cores = lanes.cores(len(calls), most * ensemble.costs.router)
+    started = [lanes.start(call, cores) for call in calls]
+    return [choice for part in started for choice in part.result()]
 
 
 def _velocity(
@@ -87,14 +119,17 @@ def _velocity(
     for image, choice in enumerate(choices):
         for number, share in zip(choice.experts, choice.weights, strict=True):
             asking.setdefault(number, {})[image] = share
-    most = min(BATCH, -(-sum(map(len, asking.values())) // ensemble.lanes))
+    lanes = ensemble.lanes
+    most = min(BATCH, -(-sum(map(len, asking.values())) // lanes.count))
+    count = sum(-(-len(images) // most) for images in asking.values())
+    cores = lanes.cores(count, 2 * most * ensemble.costs.expert)
     answers: dict[int, list[Future[Tensor]]] = {}
     # The largest first: what is left to the end is small, and no lane waits long for another.
-    order = sorted(asking, key=lambda number: -len(asking[number]))
-    for number, expert in ensemble.visit(order):
-        asked = [rows[image] for image in asking[number]]
-        expert.learn_missing(asked, prompts)
-        answers[number] = [ensemble.start(expert.together(part)) for part in parts(asked, most)]
+    for number, expert in ensemble.visit(sorted(asking, key=lambda n: -len(asking[n]))):
+        batch = [rows[image] for image in asking[number]]
+        expert.learn_missing(batch, prompts)
+        calls = [expert.together(part) for part in parts(batch, most)]
+        answers[number] = [lanes.start(call, cores) for call in calls]
     total = torch.zeros_like(torch.stack([row.latent for row in rows]))
     for number in sorted(asking):
         shares = torch.tensor(list(asking[number].values()))[:, None, None, None]

@@ -19,6 +19,7 @@ from baguette.families.paris.contexts import ContextCache, KeysValues
 from baguette.families.paris.expert import BUCKETS, Context, Row, bucket
 from baguette.families.paris.loading import load_expert
 from baguette.image import tensor_sha256
+from baguette.lanes import Lanes
 from baguette.machine import bf16_among, bf16_instructions
 from baguette.pipeline import Pipeline
 from baguette.quantization import Quantized, quantize
@@ -77,6 +78,17 @@ class TestTogether:
         found = [len(part) for part in together.parts([row(torch.zeros(1))] * rows, most)]
         assert (sum(found), len(found)) == (rows, -(-rows // most))
         assert max(found) - min(found) <= 1
+
+    def test_cores_go_to_calls_first_and_to_large_ones_only(self) -> None:
+        lanes, much, little = Lanes(16), 600 * 10**9, 60 * 10**6
+        assert [lanes.cores(calls, much) for calls in (1, 2, 5, 16, 40)] == [16, 8, 3, 1, 1]
+        assert [lanes.cores(1, flops) for flops in (little, 5 * 10**9)] == [1, 2]
+
+    def test_a_lane_computes_with_its_own_cores(self) -> None:
+        before, lanes = torch.get_num_threads(), Lanes(3)
+        counts = [lanes.start(torch.get_num_threads, n).result() for n in (2, 1, 3)]
+        assert counts == [2, 1, 3]
+        assert torch.get_num_threads() == before
 
     def test_progress_tells_every_step(self, pipeline: Pipeline) -> None:
         told: list[tuple[int, int, int]] = []

@@ -104,7 +104,7 @@ class _Unheeded:
 
     def __call__(self, step: int, steps: int, experts: list[tuple[int, ...]]) -> None:
         start = time.perf_counter()
-        self._requester.route_together(self._latents, self._times[step], self._top_k)
+        self._requester.routing(self._latents, self._times[step], self._top_k)()
         self.seconds += time.perf_counter() - start
 
 

@@ -8,7 +8,7 @@ throughout: one prompt, one image, one context at a time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -91,14 +91,19 @@ class Requester:
 
     def route(self, latent: Tensor, t: float, top_k: int | None) -> Choice:
         """Which experts this image asks at time t; `top_k` None asks them all."""
-        return self.route_together(latent[None], t, top_k)[0]
+        return self.routing(latent[None], t, top_k)()[0]
 
-    def route_together(self, latents: Tensor, t: float, top_k: int | None) -> list[Choice]:
-        """The same of latents (N, C, S, S), as one batch."""
-        logits = self.router.logits(latents, self.network_time(t)).cpu()
-        if not bool(torch.isfinite(logits).all()):
-            raise NotFinite("the router's logits are not finite; is the latent damaged?")
-        return [choose(row, top_k) for row in logits]
+    def routing(self, latents: Tensor, t: float, top_k: int | None) -> Callable[[], list[Choice]]:
+        """The same of latents (N, C, S, S) as one batch: a call to be made on any thread."""
+        logits_of = self.router.call(latents, self.network_time(t))
+
+        def route() -> list[Choice]:
+            logits = logits_of().cpu()
+            if not bool(torch.isfinite(logits).all()):
+                raise NotFinite("the router's logits are not finite; is the latent damaged?")
+            return [choose(row, top_k) for row in logits]
+
+        return route
 
     def advance(
         self,

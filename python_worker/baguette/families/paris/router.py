@@ -96,13 +96,21 @@ class PreparedRouter:
         self._times: OrderedDict[float, list[tuple[Tensor, ...]]] = OrderedDict()
 
     @torch.inference_mode()
-    def logits(self, latents: Tensor, network_t: float) -> Tensor:
-        """Latents (N, C, S, S) fp32 of one time -> logits (N, K) fp32, on the router's device."""
+    def call(self, latents: Tensor, network_t: float) -> Callable[[], Tensor]:
+        """Latents (N, C, S, S) fp32 of one time -> a call on any thread for logits (N, K) fp32.
+
+        The modulation is prepared at once; the logits stay on the router's device.
+        """
         cls = self.module.cls_token
         if network_t not in self._times:
             t = torch.tensor([network_t], dtype=torch.float32, device=cls.device)
             self._times[network_t] = self.module.modulation(t)
             if len(self._times) > self.MAX_TIMES:
                 self._times.popitem(last=False)
-        x = latents.to(cls.device, cls.dtype)
-        return self.module.predict(x, self._times[network_t]).float()
+        mod = self._times[network_t]
+
+        @torch.inference_mode()
+        def logits() -> Tensor:
+            return self.module.predict(latents.to(cls.device, cls.dtype), mod).float()
+
+        return logits

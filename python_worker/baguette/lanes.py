@@ -1,0 +1,47 @@
+"""Calls that compute beside each other, on the cores of one process.
+
+Small matrices gain little from a second core, two calls gain all of it: so each gets cores of its
+own, and more than one only where there are more cores than calls and enough to do for them. Used by
+`together.py`. What dies with it: its threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+# What a core should have to do in a call: for less, waking it takes longer than it helps.
+WORTH_FLOPS = 2_000_000_000
+
+Result = TypeVar("Result")
+
+
+class Lanes:
+    """`count` cores; one lane is the caller's own thread, with all that torch gives it."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool: ThreadPoolExecutor | None = None
+
+    def cores(self, calls: int, flops: int) -> int:
+        """How many cores each of so many calls gets, of so many FLOPs each."""
+        return max(1, min(self.count // calls, flops // WORTH_FLOPS))
+
+    def start(self, call: Callable[[], Result], cores: int) -> Future[Result]:
+        """Begin a call; where there is one lane only, make it."""
+        if self.count == 1:
+            done: Future[Result] = Future()
+            done.set_result(call())
+            return done
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.count, "lane")
+        return self._pool.submit(_on, cores, call)
+
+
+def _on(cores: int, call: Callable[[], Result]) -> Result:
+    # Each thread's own: what others compute with, and the caller, stays as it is.
+    torch.set_num_threads(cores)
+    return call()
