@@ -85,6 +85,9 @@ def _sentence(error: Exception) -> str | None:
         return str(error)
     if port_class(error) == OutOfMemory.name:
         return "memory ran out; ask for fewer images, or close other programs"
+    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        reason = str(error).strip().partition("\n")[0][:200]
+        return f"the networks cannot be compiled here ({reason}); leave --compile out"
     if isinstance(error, OSError):
         return f"{error}; make room or give another place"
     if isinstance(error, BaguetteError):

@@ -37,6 +37,12 @@ def pin_threads(threads: int) -> None:
         torch.set_num_interop_threads(1)
 
 
+def use_device(device: torch.device) -> None:
+    """Make a GPU that was named by number the current one, whose streams and events are meant."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+
+
 def numbers(runtime: Runtime) -> Numbers:
     """What a runtime means on this machine.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from baguette import canonical, together
-from baguette.device import numbers, pin_threads
+from baguette.device import numbers, pin_threads, use_device
 from baguette.ensemble import Ensemble
 from baguette.families.paris.config import ModelConfig
 from baguette.families.paris.requester import Requester
@@ -33,6 +33,7 @@ class Pipeline:
         self.runtime.check(self.config.num_experts)
         pin_threads(self.runtime.threads)
         self.numbers = numbers(self.runtime)
+        use_device(self.numbers.device)
         self.ensemble = Ensemble(model_dir, self.config, self.runtime, self.numbers)
         self.requester = Requester(model_dir, self.numbers)
         self.notes = [*self.numbers.notes, *self.ensemble.notes]

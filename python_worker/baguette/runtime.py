@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 
 from baguette.errors import BadInput
 
 PRECISIONS = ("bf16", "int8", "fp32")
 MAX_THREADS = 256
+COMPILERS = ("g++", "clang++", "c++")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 
@@ -47,6 +49,13 @@ class Runtime:
             raise BadInput(f"threads got {self.threads} but expected 1..{MAX_THREADS}")
         if not 0 <= self.offload < num_experts:
             raise BadInput(f"offload got {self.offload} but expected 0..{num_experts - 1}")
+        if self.compile and not _compilers():
+            raise BadInput("compile needs a C++ compiler: install g++, or leave it out")
+
+
+def _compilers() -> list[str]:
+    named = os.environ.get("CXX")
+    return [name for name in ([named] if named else COMPILERS) if shutil.which(name)]
 
 
 def cores() -> int:

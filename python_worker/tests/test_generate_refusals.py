@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import struct
 import subprocess
@@ -195,6 +196,32 @@ def test_a_device_that_is_not_there_is_one_sentence(run: Any, tmp_path: Path) ->
     assert "--device" in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_compiling_without_a_compiler_is_refused(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    status, out, err = run("a", "--compile")
+    assert (status, out) == (2, "")
+    assert err.startswith("--compile needs a C++ compiler: install g++, or leave it out; ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compiler_that_fails_is_one_sentence(tiny_dir: Path, tmp_path: Path) -> None:
+    words = ["a", "--model", str(tiny_dir), "--compile", "--num_samples", "1", "--num_steps", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "baguette", "generate", *words, "--output", str(tmp_path / "x.png")],
+        # Nothing compiled before is taken again.
+        env={**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("the networks cannot be compiled here (")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "x.png").exists()
 
 
 # Everything is imported before memory is short: 48 MiB would not hold the libraries.

@@ -26,6 +26,9 @@ _loaded: list[Requester] = []
 
 def load(payload: bytes) -> bytes:
     """{model_dir, threads} -> {}: load all that a requester needs, and compute once."""
+    from baguette.machine import gpus, use
+
+    use(gpus())  # before torch is imported: the GPU that the expert worker uses too
     from baguette.device import pin_threads
     from baguette.families.paris.requester import Requester
 
