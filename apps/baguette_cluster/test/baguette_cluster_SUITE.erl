@@ -397,7 +397,9 @@ cluster(Numbers, Config) ->
     [ok = start_room(P, Numbers, []) || P <- Peers],
     until(fun() ->
         [ok] =:= lists:usort([ask(P, health, []) || P <- Peers]) andalso
-            [length(Numbers)] =:= lists:usort([length(ask(P, nodes, [])) || P <- Peers])
+            [length(Numbers)] =:= lists:usort([length(ask(P, nodes, [])) || P <- Peers]) andalso
+            %% Before a node knows what it has, nothing is missing either.
+            [] =:= [Part || P <- Peers, Part <- ?PARTS, [] =:= ready(P, Part)]
     end),
     Peers.
 

@@ -48,11 +48,18 @@ class Block(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = mod
         normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
         h = torch.addcmul(h, gate_a, self.attn(modulate(normed, shift_a, scale_a)))
-        # Rows of one context stand together: they are one longer sequence of queries.
-        queries = h.view(kv[0].shape[0], -1, h.shape[-1])
-        h = h + self.cross_attn.cross(queries, *kv).view_as(h)
+        h = h + self.cross_attn.cross(h, *(_to_rows(t, h.shape[0]) for t in kv))
         normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
         return torch.addcmul(h, gate_m, self.mlp(modulate(normed, shift_m, scale_m)))
+
+
+def _to_rows(contexts: Tensor, rows: int) -> Tensor:
+    """Keys or values (G, H, L, D/H), each for as many rows as share it, in order.
+
+    Not one longer sequence of queries instead: a row's bytes would depend on how many there are.
+    """
+    each = rows // contexts.shape[0]
+    return contexts if each == 1 else contexts.repeat_interleave(each, 0)
 
 
 class FinalLayer(nn.Module):
