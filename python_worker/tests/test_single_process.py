@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from baguette.runtime import Runtime
 from baguette.stored import Linear, Stored, linear
 
 CPU = torch.device("cpu")
+COMPILES = shutil.which("g++") and (Path(sysconfig.get_path("include")) / "Python.h").exists()
 FP32 = torch.float32
 
 
@@ -287,7 +289,7 @@ class TestCompiled:
         assert [bucket(n) for n in (1, 3, 16, 17, 32, 40)] == [1, 4, 16, 32, 32, 40]
         assert list(BUCKETS) == sorted(BUCKETS)
 
-    @pytest.mark.skipif(not Path("/usr/bin/g++").exists(), reason="needs a C++ compiler")
+    @pytest.mark.skipif(not COMPILES, reason="needs a C++ compiler and Python's headers")
     def test_compiled_rows_are_the_plain_ones_within_rounding(self, tiny_dir: Path) -> None:
         plain = load_expert(tiny_dir, 0, Numbers(CPU, FP32, torch.int8))
         contexts = [Context(name, torch.randn(12, 16)) for name in ("null", "a")]
