@@ -101,7 +101,10 @@ class Drawer:
         pairs = list(zip(self.times, self.times[1:], strict=False))
         for t, t_next in tqdm(pairs, desc=variant.name):
             choices = [self._choose(variant, latent, t) for latent in latents]
-            rows = [self._row(x, t, c.hash) for x, c in zip(latents, contexts, strict=True)]
+            rows = [
+                self.requester.row(x, t, (context, self.null), self.guidance_scale)
+                for x, context in zip(latents, contexts, strict=True)
+            ]
             answers = self._ask(variant, rows, choices)
             latents = [
                 self.requester.advance(x, answer, choice, t, t_next)
@@ -113,10 +116,6 @@ class Drawer:
         if len(variant.experts) == 1:
             return Choice((0,), (1.0,), 1.0)
         return self.requester.route(latent, t, variant.top_k)
-
-    def _row(self, latent: Tensor, t: float, context: str) -> Row:
-        time_of = self.requester.network_time(t)
-        return Row(latent, t, time_of, context, self.null.hash, self.guidance_scale)
 
     def _ask(
         self, variant: Variant, rows: list[Row], choices: list[Choice]

@@ -29,9 +29,8 @@ def draw(
     """Fill `done` with the pictures of its request, their latents and their routing."""
     request = done.request
     with done.timed("encode"):
-        context = requester.encode(request.prompt)
-        null = requester.encode_null(request.negative_prompt)
-    _sample(requester, ensemble, done, (context, null), progress, imposed)
+        prompts = requester.prompts(request)
+    _sample(requester, ensemble, done, prompts, progress, imposed)
     with done.timed("decode"):
         done.pixels = [requester.decode(latent) for latent in done.latents]
 
@@ -59,14 +58,7 @@ def _sample(
             progress(step, request.steps, [choice.experts for choice in choices])
         for i, choice in enumerate(choices):
             done.routing[i].append(choice)
-            row = Row(
-                t=t,
-                network_t=requester.network_time(t),
-                context=prompts[0].hash,
-                null_context=prompts[1].hash,
-                guidance_scale=request.guidance_scale,
-                latent=done.latents[i],
-            )
+            row = requester.row(done.latents[i], t, prompts, request.guidance_scale)
             with done.timed("experts"):
                 answers = {e: _ask(x, row, prompts, e) for e, x in ensemble.visit(choice.experts)}
             with done.timed("advance"):

@@ -6,6 +6,7 @@ Called by the single-process pipeline and its two ways of sampling. What dies wi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from baguette.families.paris import cost
 from baguette.families.paris.config import ModelConfig
 from baguette.families.paris.contexts import ContextCache
 from baguette.families.paris.expert import PreparedExpert
-from baguette.families.paris.files import expert_file, survey
+from baguette.families.paris.files import expert_file, refuse_damaged, survey
 from baguette.families.paris.loading import load_expert, sizes
 from baguette.lanes import Lanes
 from baguette.residency import Residency
@@ -46,7 +47,7 @@ class Ensemble:
         if runtime.offload and not on_gpu:
             self.notes.append("offload changes nothing: without a GPU experts are in CPU memory")
         away = runtime.offload if on_gpu else 0
-        where = Numbers(torch.device("cpu"), numbers.compute, numbers.store) if away else numbers
+        where = replace(numbers, device=torch.device("cpu")) if away else numbers
         contexts = ContextCache()
         self.experts: dict[int, PreparedExpert] = {
             number: load_expert(model_dir, number, where, contexts)
@@ -76,9 +77,7 @@ def _holds_int8(model_dir: Path) -> bool:
 
 def _check_whole(model_dir: Path, config: ModelConfig) -> None:
     found, refused = survey(model_dir)
-    if refused:
-        named = "; ".join(f"{one.file}: {one.why}" for one in refused[:8])
-        raise WeightsError(f"{model_dir} is damaged ({named}): fetch it again")
+    refuse_damaged(model_dir, refused)
     missing = sorted(set(range(config.num_experts)) - {file.number for file in found})
     if missing:
         names = ", ".join(f"expert_{number}" for number in missing)

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from baguette.errors import WeightsError
+from baguette.errors import BadInput, WeightsError
 
 
 def check_writable(path: Path) -> None:
@@ -22,6 +22,14 @@ def check_writable(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _beside(path) as probe:
         probe.touch(exist_ok=False)
+
+
+def check_option(option: str, path: Path) -> None:
+    """The same for a file that was named on a command line: BadInput says with which option."""
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise BadInput(f"{option} {str(path)!r} cannot be written: {error.strerror}") from None
 
 
 def write_whole(files: Mapping[Path, bytes]) -> None:
@@ -39,13 +47,18 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
 
 def check_room(place: Path, needed: int) -> None:
     """Raise WeightsError where `needed` bytes do not fit below `place`."""
-    there = next(p for p in (place.resolve(), *place.resolve().parents) if p.exists())
+    there = standing(place)
     free = shutil.disk_usage(there).free
     if free < needed:
         raise WeightsError(
             f"{place} needs {needed >> 20} MiB but {free >> 20} MiB are free at {there}: make room "
             "or name another place"
         )
+
+
+def standing(place: Path) -> Path:
+    """`place` itself, or the nearest directory above it that exists."""
+    return next(p for p in (place.resolve(), *place.resolve().parents) if p.exists())
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ own, and more than one only where there are more cores than calls and enough to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -29,6 +29,15 @@ class Lanes:
     def cores(self, calls: int, flops: int) -> int:
         """How many cores each of so many calls gets, of so many FLOPs each."""
         return max(1, min(self.count // calls, flops // WORTH_FLOPS))
+
+    def share(self, rows: int, most: int) -> int:
+        """Rows a call, so that every lane has some; `most` at most."""
+        return min(most, -(-rows // self.count))
+
+    def start_all(self, calls: Sequence[Callable[[], Result]], flops: int) -> list[Future[Result]]:
+        """Begin calls of so many FLOPs each, with nothing beside them."""
+        cores = self.cores(len(calls), flops)
+        return [self.start(call, cores) for call in calls]
 
     def start(self, call: Callable[[], Result], cores: int) -> Future[Result]:
         """Begin a call; where there is one lane only, make it."""

@@ -25,7 +25,7 @@ class Runtime:
     """How to compute. The defaults are those of the reference: what a cluster's bytes are held to.
 
     `precision` is how the experts' weights are kept in memory; what they compute in follows from it
-    and the device (`device.compute_dtype`). `device` is auto, cpu, cuda or cuda:N. `offload` is how
+    and the device (`device.numbers`). `device` is auto, cpu, cuda or cuda:N. `offload` is how
     many experts stay in CPU memory while others are on the GPU. `compile` uses torch.compile for
     calls that need not be canonical.
     """

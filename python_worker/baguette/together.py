@@ -40,16 +40,13 @@ def draw(
     request = done.request
     lanes, costs = ensemble.lanes, ensemble.costs
     with done.timed("encode"):
-        cores = lanes.cores(1, costs.text)
-        context = lanes.start(partial(requester.encode, request.prompt), cores).result()
-        null = partial(requester.encode_null, request.negative_prompt)
-        prompts = context, lanes.start(null, cores).result()
+        encode = partial(requester.prompts, request)
+        prompts = lanes.start(encode, lanes.cores(1, costs.text)).result()
     latents = _sample(requester, ensemble, done, prompts, progress, imposed)
     with done.timed("decode"):
-        most = min(DECODED, -(-request.n // lanes.count))
+        most = lanes.share(request.n, DECODED)
         batches = [partial(requester.decode_together, part) for part in latents.split(most)]
-        cores = lanes.cores(len(batches), most * costs.decoder)
-        decoded = [lanes.start(batch, cores) for batch in batches]
+        decoded = lanes.start_all(batches, most * costs.decoder)
         done.pixels = [pixels for batch in decoded for pixels in batch.result()]
     done.latents = list(latents.cpu())
 
@@ -77,17 +74,7 @@ def _sample(
             )
         if progress:
             progress(step, request.steps, [choice.experts for choice in choices])
-        rows = [
-            Row(
-                latent=latent,
-                t=t,
-                network_t=requester.network_time(t),
-                context=prompts[0].hash,
-                null_context=prompts[1].hash,
-                guidance_scale=request.guidance_scale,
-            )
-            for latent in latents
-        ]
+        rows = [requester.row(latent, t, prompts, request.guidance_scale) for latent in latents]
         with done.timed("experts"):
             velocity = _velocity(ensemble, rows, choices, prompts)
         with done.timed("advance"):
@@ -100,11 +87,9 @@ def _sample(
 def _route(
     requester: Requester, ensemble: Ensemble, latents: Tensor, t: float, top_k: int | None
 ) -> list[Choice]:
-    lanes = ensemble.lanes
-    most = min(BATCH, -(-len(latents) // lanes.count))
+    most = ensemble.lanes.share(len(latents), BATCH)
     calls = [requester.routing(part, t, top_k) for part in latents.split(most)]
-    cores = lanes.cores(len(calls), most * ensemble.costs.router)
-    started = [lanes.start(call, cores) for call in calls]
+    started = ensemble.lanes.start_all(calls, most * ensemble.costs.router)
     return [choice for part in started for choice in part.result()]
 
 
@@ -120,7 +105,7 @@ def _velocity(
         for number, share in zip(choice.experts, choice.weights, strict=True):
             asking.setdefault(number, {})[image] = share
     lanes = ensemble.lanes
-    most = min(BATCH, -(-sum(map(len, asking.values())) // lanes.count))
+    most = lanes.share(sum(map(len, asking.values())), BATCH)
     count = sum(-(-len(images) // most) for images in asking.values())
     cores = lanes.cores(count, 2 * most * ensemble.costs.expert)
     answers: dict[int, list[Future[Tensor]]] = {}
@@ -130,7 +115,8 @@ def _velocity(
         expert.learn_missing(batch, prompts)
         calls = [expert.together(part) for part in parts(batch, most)]
         answers[number] = [lanes.start(call, cores) for call in calls]
-    total = torch.zeros_like(torch.stack([row.latent for row in rows]))
+    like = rows[0].latent
+    total = like.new_zeros((len(rows), *like.shape))
     for number in sorted(asking):
         shares = torch.tensor(list(asking[number].values()))[:, None, None, None]
         velocities = torch.cat([answer.result() for answer in answers[number]])

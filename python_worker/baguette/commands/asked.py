@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from baguette.commands.flags import PRECISION, SAMPLES, STDOUT, TEXT
 from baguette.commands.model_dir import given_model
 from baguette.errors import BadInput
-from baguette.files import check_writable
+from baguette.files import check_option
 from baguette.request import GenerationRequest
 from baguette.runtime import Runtime, cores
 
@@ -223,10 +223,7 @@ def _check_places(found: Outputs) -> None:
         other = named.setdefault(path.absolute(), option)
         if other != option:
             raise BadInput(f"{other} and {option} name the same file {str(path)!r}")
-        try:
-            check_writable(path)
-        except OSError as error:
-            raise BadInput(f"{option} {str(path)!r} cannot be written: {error.strerror}") from None
+        check_option(option, path)
 
 
 def _utf8(option: str, text: str) -> str:

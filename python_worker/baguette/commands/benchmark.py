@@ -21,7 +21,7 @@ from baguette.commands.asked import as_typed
 from baguette.commands.flags import PRECISION
 from baguette.commands.model_dir import given_model
 from baguette.errors import BadInput
-from baguette.files import check_room, check_writable, write_whole
+from baguette.files import check_option, check_room, write_whole
 from baguette.request import MAX_IMAGES
 from baguette.runtime import PRECISIONS, Runtime, cores, wait_quietly
 
@@ -142,12 +142,8 @@ def _check_places(args: argparse.Namespace) -> None:
     if args.output and args.json and args.output.absolute() == args.json.absolute():
         raise BadInput(f"--output and --json name the same file {str(args.output)!r}")
     for option, path in (("--output", args.output), ("--json", args.json)):
-        if path is None:
-            continue
-        try:
-            check_writable(path)
-        except OSError as error:
-            raise BadInput(f"{option} {str(path)!r} cannot be written: {error.strerror}") from None
+        if path is not None:
+            check_option(option, path)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from baguette.commands.model_dir import default_model
 from baguette.errors import WeightsError
 from baguette.families.paris.config import ModelConfig
 from baguette.families.paris.files import PARTS, expert_file, part_folder, router_file
+from baguette.files import standing
 from baguette.machine import Gpus, TorchBuild, gpus, torch_build
 from baguette.manifest import NAME, Manifest, listed
 
@@ -209,7 +210,7 @@ def hashes(model_dir: Path) -> Iterator[Check]:
 
 def disk(model_dir: Path) -> Check:
     """Room where the model lies, or would."""
-    place = next(p for p in (model_dir.resolve(), *model_dir.resolve().parents) if p.exists())
+    place = standing(model_dir)
     try:
         free_mib = shutil.disk_usage(place).free >> 20
     except OSError as error:

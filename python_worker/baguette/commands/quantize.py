@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from baguette.errors import BadInput, WeightsError
+from baguette.errors import WeightsError
 from baguette.families.paris.conversion import FORMATS, Converted, Plan, Progress, convert
-from baguette.files import check_writable, write_whole
+from baguette.files import check_option, write_whole
 
 MIB = 1 << 20
 EXAMPLES = """\
@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         plan = Plan.of(args.input, args.output, args.format)
         plan.check_target(args.force)
-        _check_json(args.json)
+        if args.json is not None:
+            check_option("--json", args.json)
         with _bar() as progress:
             done = convert(plan, _tell, progress)
         if args.json:
@@ -70,15 +71,6 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(table(done)))
     print(f"{plan.target} is there: {_mib(sum(one.bytes_after for one in done))} of weights")
     return 0
-
-
-def _check_json(path: Path | None) -> None:
-    if path is None:
-        return
-    try:
-        check_writable(path)
-    except OSError as error:
-        raise BadInput(f"--json {str(path)!r} cannot be written: {error.strerror}") from None
 
 
 @contextlib.contextmanager

@@ -164,16 +164,16 @@ def velocity(payload: bytes) -> bytes:
     Velocities come back guided, (C, S, S) f32 blobs in row order. `canonical` computes one row at
     a time, so that its bytes do not depend on company.
     """
+    from baguette.families.paris.expert import context_names
     from baguette.worker.tensor import pack_tensor, unpack_tensor
 
     start = time.perf_counter()
     values = unpack(payload)
     expert = _holding(take(values, "component", str)).expert
     rows = _rows(take(values, "rows", list))
-    needed = {name for row in rows for name in (row.context, row.null_context)}
     for context in take(values, "contexts", list):
         tensor = unpack_tensor(context.get("tensor"), 2).float()
-        expert.learn(take(context, "hash", str), tensor, keep=needed)
+        expert.learn(take(context, "hash", str), tensor, keep=context_names(rows))
     unknown = expert.missing(rows)
     if unknown:
         return pack({"unknown": unknown})

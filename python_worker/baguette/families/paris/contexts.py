@@ -57,18 +57,14 @@ class ContextCache:
     def pair(self, owner: int, names: tuple[str, ...]) -> KeysValues:
         """Contexts as one batch, which is kept in place of its parts; KeyError without one."""
         if (owner, names) not in self._entries:
-            joined = [
-                (torch.cat(keys), torch.cat(values))
-                for keys, values in self._by_block(owner, names)
-            ]
-            self.put(owner, names, joined, keep=names)
+            self.put(owner, names, list(self.rows(owner, names)), keep=names)
         self._entries.move_to_end((owner, names))
         return self._entries[owner, names]
 
     def rows(self, owner: int, names: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
         """Block by block, the contexts of many rows as one batch that is not kept."""
-        for keys, values in self._by_block(owner, names):
-            yield torch.cat(keys), torch.cat(values)
+        for block in zip(*[self._one(owner, name) for name in names], strict=True):
+            yield torch.cat([keys for keys, _ in block]), torch.cat([values for _, values in block])
 
     def forget(self, owner: int, names: Collection[str]) -> None:
         """Give back what was kept of these contexts."""
@@ -80,13 +76,6 @@ class ContextCache:
         """Give back all that was kept for this expert."""
         for key in [key for key in self._entries if key[0] == owner]:
             self._drop(key)
-
-    def _by_block(
-        self, owner: int, names: Sequence[str]
-    ) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-        found = [self._one(owner, name) for name in names]
-        for block in zip(*found, strict=True):
-            yield [keys for keys, _ in block], [values for _, values in block]
 
     def _one(self, owner: int, name: str) -> KeysValues:
         key = self._where[owner, name]

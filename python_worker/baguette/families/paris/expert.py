@@ -156,6 +156,11 @@ class Row:
     guidance_scale: float
 
 
+def context_names(rows: Sequence[Row]) -> set[str]:
+    """Hashes of the contexts that these rows name."""
+    return {name for row in rows for name in (row.null_context, row.context)}
+
+
 class PreparedExpert:
     """An expert with its caches: the pure function (latent, t, context, guidance) -> velocity.
 
@@ -188,8 +193,7 @@ class PreparedExpert:
 
     def missing(self, rows: Sequence[Row]) -> list[str]:
         """Hashes of the contexts these rows name and this expert has not learnt."""
-        wanted = {h for row in rows for h in (row.null_context, row.context)}
-        return sorted(h for h in wanted if not self.contexts.holds(self._owner, h))
+        return sorted(h for h in context_names(rows) if not self.contexts.holds(self._owner, h))
 
     @torch.inference_mode()
     def learn(self, context_hash: str, context: Tensor, keep: Collection[str] = ()) -> None:
@@ -207,11 +211,10 @@ class PreparedExpert:
 
     def learn_missing(self, rows: Sequence[Row], contexts: Iterable[Context]) -> None:
         """Learn those of these contexts that the rows name and that are not known."""
-        named = {name for row in rows for name in (row.context, row.null_context)}
         missing = self.missing(rows)
         for context in contexts:
             if context.hash in missing:
-                self.learn(context.hash, context.tensor, keep=named)
+                self.learn(context.hash, context.tensor, keep=context_names(rows))
 
     def forget(self, context_hashes: Sequence[str]) -> None:
         """Give back what was kept for these contexts."""

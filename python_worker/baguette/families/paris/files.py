@@ -258,6 +258,13 @@ def _memory_bytes(path: Path) -> int:
         return path.stat().st_size  # damaged: it is refused when it is to be loaded
 
 
+def refuse_damaged(model_dir: Path, faults: Sequence[Fault | Refused]) -> None:
+    """WeightsError naming the first of these files, when there are any."""
+    if faults:
+        named = "; ".join(f"{fault.file}: {fault.why}" for fault in faults[:8])
+        raise WeightsError(f"{model_dir} is damaged ({named}): fetch it again")
+
+
 def inventory(model_dir: Path) -> list[ComponentFile]:
     """The experts that may be loaded from `model_dir`."""
     return survey(model_dir)[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from baguette.device import Numbers, reference
+from baguette.families.paris import cost
 from baguette.families.paris.config import ModelConfig
 from baguette.families.paris.contexts import ContextCache
 from baguette.families.paris.expert import Expert, PreparedExpert
@@ -28,7 +29,6 @@ from baguette.machine import CONTEXTS_MIB
 from baguette.room import Sizes
 from baguette.weights import fill
 
-_STORED_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 _WIDEST = 2
 
 
@@ -63,19 +63,11 @@ def sizes(model_dir: Path, images: int = 16) -> Sizes:
 
     The work of a call is what one block holds at once for so many guided images.
     """
-    config = expert_config(model_dir, 0)
-    with torch.device("meta"):
-        module = Expert(config)
-    small = sum(
-        getattr(owner, name).numel()
-        for owner in module.modules()
-        for name in getattr(owner, "kept_small", ())
-    )
-    large = sum(p.numel() for p in module.parameters()) - small
+    config, costs = expert_config(model_dir, 0), cost.of_model(model_dir)
     files = [*router_files(model_dir), *part_files(model_dir, "text_encoder", "vae")]
     width = config.hidden_size * (4 + int(config.mlp_ratio))
     return Sizes(
-        expert=lambda precision: _STORED_BYTES[precision] * small + 4 * large,
+        expert=lambda precision: cost.MATRIX_BYTES[precision] * costs.matrices + 4 * costs.others,
         # Files are bf16 or fp32; fp32 is the most they become.
         rest=_WIDEST * sum(path.stat().st_size for path in files),
         work=4 * 2 * images * config.tokens * width + (CONTEXTS_MIB << 20),

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from baguette.device import Numbers, reference
-from baguette.errors import NotFinite, WeightsError
+from baguette.errors import NotFinite
 from baguette.families.paris.config import ModelConfig
-from baguette.families.paris.expert import Context
+from baguette.families.paris.expert import Context, Row
 from baguette.families.paris.files import (
     component_key,
     part_files,
+    refuse_damaged,
     requester_faults,
     router_key,
 )
@@ -29,6 +30,7 @@ from baguette.families.paris.text import TextEncoder, unknown_words
 from baguette.families.paris.vae import LatentDecoder
 from baguette.mixture import Choice, choose, mix
 from baguette.noise import initial_noise
+from baguette.request import GenerationRequest
 from baguette.sampler import euler_step
 from baguette.schedule import network_time, time_grid
 
@@ -40,7 +42,7 @@ class Requester:
         numbers = numbers or reference()
         self.config = ModelConfig.read(model_dir)
         self.device = numbers.device
-        _check_hashes(model_dir)
+        refuse_damaged(model_dir, requester_faults(model_dir))
         self.router = load_router(model_dir, numbers)
         self.text = TextEncoder(model_dir, numbers)
         self.decoder = LatentDecoder(model_dir, numbers)
@@ -76,6 +78,17 @@ class Requester:
         shown = ", ".join(word[:20] for word in unknown[:3])
         hint = self.config.vocabulary_hint or f"{self.config.name} knows a small vocabulary"
         return [f"{hint} (unknown here: {shown}); for real pictures: make weights"]
+
+    def prompts(self, request: GenerationRequest) -> tuple[Context, Context]:
+        """The contexts of a request: what it asks for, and what guidance pushes away from."""
+        return self.encode(request.prompt), self.encode_null(request.negative_prompt)
+
+    def row(
+        self, latent: Tensor, t: float, prompts: tuple[Context, Context], guidance_scale: float
+    ) -> Row:
+        """What an expert is asked about one image (C, S, S) at time t; `prompts` as above."""
+        context, null = prompts
+        return Row(latent, t, self.network_time(t), context.hash, null.hash, guidance_scale)
 
     def times(self, steps: int) -> list[float]:
         """The steps + 1 times of a picture, from 1 to 0."""
@@ -128,10 +141,3 @@ class Requester:
     def decode_together(self, latents: Tensor) -> list[Tensor]:
         """The same of latents (N, C, S, S), as one batch."""
         return self.decoder.decode(latents)
-
-
-def _check_hashes(model_dir: Path) -> None:
-    faults = requester_faults(model_dir)
-    if faults:
-        named = "; ".join(f"{fault.file}: {fault.why}" for fault in faults[:8])
-        raise WeightsError(f"{model_dir} is damaged ({named}): fetch it again")
