@@ -144,6 +144,8 @@ def larger(content: bytes) -> bytes:
         ("config.json", None, "config.json is missing"),
         (EXPERT, None, "expert_1"),
         ("vae/config.json", None, "vae"),
+        ("vae/config.json", lambda _: b"{}", "does not tell its sizes"),
+        ("text_encoder/config.json", lambda _: b'{"hidden_size": "x"}', "does not tell its sizes"),
     ],
 )  # fmt: skip
 def test_damaged_weights_are_one_sentence(

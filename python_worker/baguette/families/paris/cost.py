@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from baguette.errors import WeightsError
 from baguette.families.paris.config import ExpertConfig, RouterConfig, read_json
 from baguette.families.paris.files import expert_config, part_folder, router_config
 
@@ -88,11 +89,20 @@ def published() -> Costs:
 
 
 def of_model(model_dir: Path) -> Costs:
-    """The model in this directory; reads its config.json files only."""
+    """The model in this directory; reads its config.json files only.
+
+    WeightsError where one is missing or does not tell what is counted.
+    """
     text, vae = (
         read_json(part_folder(model_dir, p) / "config.json") for p in ("text_encoder", "vae")
     )
-    return of(expert_config(model_dir, 0), router_config(model_dir), text, vae)
+    try:
+        return of(expert_config(model_dir, 0), router_config(model_dir), text, vae)
+    except (KeyError, TypeError, IndexError) as error:
+        raise WeightsError(
+            f"{model_dir}: the config.json of text_encoder or vae does not tell its sizes "
+            f"({type(error).__name__}: {error}); fetch it again"
+        ) from None
 
 
 def of(
