@@ -55,13 +55,14 @@ class Field:
     experts: int
     device: Device | None = None  # None: Python, and the tiny model
     lasts: int | None = None
+    memory_mib: int | None = None  # None: what the machine has
 
 
-# Everybody can be lost; nobody can; a third of three is still to come; each has a twin.
+# Everybody can be lost; all but one cannot; a third of three is still to come; each has a twin.
 REPLICAS = Field(nodes=9, experts=3)
 # Who stays takes over what leaves, in the end all of it: then nobody is left to be harmed.
 LEAVING = Field(nodes=9, experts=3, lasts=5)
-SOLE = Field(nodes=6, experts=6, lasts=2)
+SOLE = Field(nodes=trials.SOLE_EXPERTS + 1, experts=trials.SOLE_EXPERTS, memory_mib=trials.SOLE_MIB)
 GROWING = Field(nodes=3, experts=3, device=Device(experts=3, load_ms=300))
 TWINS = Field(nodes=NODES, experts=DEVICE.experts, device=DEVICE)
 
@@ -182,7 +183,8 @@ def _cluster(field: Field, port: int, folder: Path, progress: Progress) -> Itera
     else:
         if not model_dir.exists():
             build(model_dir, num_experts=field.experts)
-        launch = Launch(field.nodes, model_dir)
+        engine = {} if field.memory_mib is None else {"memory_mib": field.memory_mib}
+        launch = Launch(field.nodes, model_dir, engine=engine)
     with cluster_of(Cluster(port, mode="bench"), launch, progress) as fleet:
         yield fleet
 

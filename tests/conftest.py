@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,30 @@ import baguette
 from baguette.families.paris.tiny import build
 from baguette.pipeline import Pipeline
 from launcher import nodes
+from launcher.simulated import Fleet
 from live import ROOT, TAG, Live, leftovers, live
 
 Start = Callable[[Path, int], AbstractContextManager[Live]]
+TOLD = 40  # lines of a failed test's nodes
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """A failed test tells what its clusters' nodes logged of note: their logs go with them."""
+    report = yield
+    if report.when == "call" and report.failed:
+        values = getattr(item, "funcargs", {}).values()
+        fleets = [getattr(value, "fleet", value) for value in values]
+        for cluster in [f.cluster for f in fleets if isinstance(f, Fleet | Live)]:
+            logs = [cluster.log(i) for i in range(len(cluster.nodes)) if cluster.log(i).exists()]
+            report.sections.append(("warnings of the nodes", "\n".join(_of_note(logs))))
+    return report
+
+
+def _of_note(logs: list[Path]) -> list[str]:
+    lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+    noted = [line for line in lines if '"level":"warning"' in line or '"level":"error"' in line]
+    return sorted(noted)[-TOLD:]
 
 
 @pytest.fixture(scope="session")

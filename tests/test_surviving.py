@@ -49,9 +49,11 @@ def replicated(tmp_path_factory: pytest.TempPathFactory, three: Path) -> Iterato
 
 @pytest.fixture(scope="class")
 def scattered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    """Six experts on six nodes: each has one holder, and is on every disk."""
-    six = build(tmp_path_factory.mktemp("models") / "tiny-6", num_experts=6)
-    yield from ground(tmp_path_factory, Launch(6, six), {**MANY, "steps": 12})
+    """An expert a node and one node more: each but one has one holder, and is on every disk."""
+    experts = trials.SOLE_EXPERTS
+    model = build(tmp_path_factory.mktemp("models") / "tiny-sole", num_experts=experts)
+    launch = Launch(experts + 1, model, engine={"memory_mib": trials.SOLE_MIB})
+    yield from ground(tmp_path_factory, launch, MANY)
 
 
 @pytest.fixture(scope="class")
@@ -144,7 +146,7 @@ class TestWhereEverybodyHasATwin:
 
 
 class TestAnOnlyHolder:
-    """One cluster, a node less after every test."""
+    """One cluster; who is killed comes back after every test."""
 
     def test_what_only_a_killed_node_held_is_loaded_elsewhere(self, scattered: Ground) -> None:
         record = trials.sole_holder_killed(scattered, 5)

@@ -36,6 +36,9 @@ GONE_SECONDS = 10.0
 LEAVE_MS = 60_000
 # Longer than a late heartbeat takes to be one (suspect_ms), shorter than a worker may hang.
 STOPPED_SECONDS = 4.0
+# Room for one expert of the tiny model a node; and a node more than experts, so that a lost one
+# finds a place where a replica gives way.
+SOLE_EXPERTS, SOLE_MIB = 6, 1
 Harm = Callable[[Ground, int], list[Process]]
 Mend = Callable[[Ground, int, int, list[Process]], Record]
 
@@ -244,10 +247,11 @@ def pipeline_worker_killed(ground: Ground, step: int) -> Record:
 def sole_holder_killed(ground: Ground, step: int, on_missing: str = "wait") -> Record:
     """kill -9 of the only node that holds an expert which is asked, at `step` or later.
 
-    It is on the others' disks: with `wait` one of them loads it. Every trial costs a node.
+    It is on the others' disks: with `wait` one of them loads it. The node is started again. Nodes
+    have room for so little (SOLE_MIB) that nobody takes a second expert meanwhile.
     """
     fault = "sole_holder_killed" if on_missing == "wait" else f"sole_holder_killed_{on_missing}"
-    holders = ground.whole()
+    holders = ground.at_rest()
     drawing = ground.begin(on_missing=on_missing)
     asking = drawing.until(
         lambda e: e["event"] == "step" and e["step"] > step and bool(_sole(e, holders, ground))
@@ -266,6 +270,7 @@ def sole_holder_killed(ground: Ground, step: int, on_missing: str = "wait") -> R
         "told": [e.get("text") for e in told],
         "left_behind": len(wait_gone(family, GONE_SECONDS)),
     }
+    ground.fleet.start_node(index)
     if isinstance(came, Refused):
         return lost(fault, came, **more)
     return ground.record(

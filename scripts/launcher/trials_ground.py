@@ -16,7 +16,7 @@ from launcher.control import Event
 from launcher.drawing import Drawing, Request, Result, pixels
 from launcher.nodes import index_of, node_name
 from launcher.processes import Refused
-from launcher.simulated import LOOK_SECONDS, Fleet, expert
+from launcher.simulated import LOOK_SECONDS, REST_SECONDS, Fleet, expert
 
 WHOLE_SECONDS = 240.0
 SERVED_SECONDS = 10.0
@@ -65,6 +65,21 @@ class Ground:
                     f"the cluster was not whole again in {WHOLE_SECONDS:.0f} s: {len(linked)} of "
                     f"{nodes} nodes linked, holders {holders} (logs: {self.fleet.cluster.run})"
                 )
+            time.sleep(LOOK_SECONDS)
+
+    def at_rest(self) -> Holders:
+        """The same, once everybody holds its share of one plan and nothing has changed for long."""
+        deadline = time.monotonic() + WHOLE_SECONDS
+        before, since = None, time.monotonic()
+        while True:
+            holders, figures = self.whole(), self.fleet.figures()
+            now = (holders, {f["plan"] for f in figures})
+            if now != before or len(now[1]) > 1 or not all(f["joined"] for f in figures):
+                before, since = now, time.monotonic()
+            if time.monotonic() - since >= REST_SECONDS:
+                return holders
+            if time.monotonic() > deadline:
+                raise Refused(f"the cluster did not come to rest in {WHOLE_SECONDS:.0f} s: {now}")
             time.sleep(LOOK_SECONDS)
 
     def replicated(self, step: int, spare_requester: bool = False) -> tuple[int, Holders]:

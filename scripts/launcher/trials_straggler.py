@@ -12,6 +12,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from launcher.drawing import Result
+from launcher.hiccups import Hiccups
 from launcher.nodes import index_of
 from launcher.processes import Refused
 from launcher.simulated import Device, expert
@@ -28,19 +29,28 @@ SLOW = 0.1
 USUAL_STEPS = 30
 # So many of its slow calls may be waited for before it is known.
 LEARNING_CALLS = 5
+# A machine that stands still for a call's time and more makes everybody a straggler.
+STILL_MS = 60.0
 
 
 def straggler(ground: Ground, generations: int = 1) -> Record:
     """Slow the node down that is asked for expert 0, draw, and make it as fast as it was.
 
     `detected_ms`: from a slow call to the ask besides it; `recovered_ms`: the longest of the steps
-    that were rescued so. Made again where its twin happened to be asked all the time.
+    that were rescued so. Made again where its twin happened to be asked all the time, and where the
+    machine stood still meanwhile: nothing is known of the straggler then.
     """
+    void = []
     for _ in range(TRIES):
-        record = _straggled(ground, generations)
-        if record["slow_calls"] > 0:
-            return record
-    raise Refused(f"in {TRIES} trials the straggler was never asked")
+        with Hiccups() as hiccups:
+            record = _straggled(ground, generations)
+        if record["slow_calls"] > 0 and hiccups.longest_ms < STILL_MS:
+            return {**record, "stood_still_ms": hiccups.longest_ms}
+        void.append((record["slow_calls"], hiccups.longest_ms))
+    raise Refused(
+        f"in {TRIES} trials the straggler was never asked on a machine that did not stand still: "
+        f"(its calls, the longest standstill in ms) were {void}"
+    )
 
 
 def _straggled(ground: Ground, generations: int) -> Record:

@@ -14,6 +14,8 @@
 -define(HALF_LIFE_US, 30000000).
 -define(WEIGHT, 0.3).
 -define(MAX_RATIO, 32.0).
+%% No single call counts for more: a machine that stood still for a moment is not a slow one.
+-define(MOST_TIMES, 4.0).
 %% So many times slower against what it says than the best of the holders is.
 -define(SLOW, 2.0).
 %% Another one is asked besides when a call takes longer than three in four do, and a fifth more.
@@ -105,10 +107,11 @@ expected_us(#{expected_us := One, call_us := Call} = Holder, Own, Images) ->
 -spec faded(float(), non_neg_integer()) -> float().
 faded(Ratio, Us) -> 1.0 + (Ratio - 1.0) * math:pow(0.5, Us / ?HALF_LIFE_US).
 
-%% @doc The ratio after one more call.
+%% @doc The ratio after one more call. It takes two slow ones in a row to be ?SLOW.
 -spec learnt(exact | at_least, float(), float()) -> float().
 learnt(at_least, Ratio, Before) when Ratio =< Before -> Before;
-learnt(_, Ratio, Before) -> Before + ?WEIGHT * (min(Ratio, ?MAX_RATIO) - Before).
+learnt(_, Ratio, Before) ->
+    Before + ?WEIGHT * (lists:min([Ratio, ?MOST_TIMES * Before, ?MAX_RATIO]) - Before).
 
 %% @doc A quantile followed by small steps: three in four ratios lie below it.
 -spec quantile(float(), float()) -> float().

@@ -12,6 +12,12 @@ a_straggler_is_known_after_a_few_calls_test() ->
     ?assert(Learnt > 2.0),
     ?assertEqual([b, a], order([{a, 100}, {b, 150}], [Learnt, 1.0])).
 
+one_call_of_a_machine_that_stood_still_sets_nobody_back_test() ->
+    Once = baguette_engine_pace:learnt(exact, 32.0, 1.0),
+    ?assertEqual([a, b], order([{a, 100}, {b, 100}], [Once, 1.0])),
+    Twice = baguette_engine_pace:learnt(exact, 32.0, Once),
+    ?assertEqual([b, a], order([{a, 100}, {b, 100}], [Twice, 1.0])).
+
 what_only_took_so_long_already_never_makes_anybody_faster_test() ->
     ?assertEqual(5.0, baguette_engine_pace:learnt(at_least, 1.2, 5.0)),
     ?assert(baguette_engine_pace:learnt(at_least, 9.0, 5.0) > 5.0).
