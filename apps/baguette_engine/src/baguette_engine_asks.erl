@@ -1,0 +1,92 @@
+%% @doc The expert calls a generation has out, as messages: which reference stands for which ask,
+%% by which way it went, and the monitors of whoever it went to. A part of
+%% baguette_engine_generation, in whose process it runs; what is asked, and why, is
+%% baguette_engine_ask's to know. The messages are told in baguette_engine_remote_v1.
+-module(baguette_engine_asks).
+
+-export([new/0, ask/3, forget/3, answered/2, lost/3, leave/1]).
+
+-export_type([asks/0]).
+
+-type way() :: baguette_engine_part:way().
+-type server() :: {baguette_engine_expert | baguette_engine_relay, node()}.
+-record(?MODULE, {
+    out = #{} :: #{reference() => {No :: pos_integer(), way()}},
+    monitors = #{} :: #{server() => reference()}
+}).
+-opaque asks() :: #?MODULE{}.
+
+%% @doc None yet.
+-spec new() -> asks().
+new() -> #?MODULE{}.
+
+%% @doc Ask for a component. The answer comes as `{baguette_engine_worker, Ref, Answer}', and
+%% `unreachable' at once where there is no link.
+-spec ask({No :: pos_integer(), way()}, {Component :: binary(), Payload :: binary()}, asks()) ->
+    asks().
+ask({No, Way}, {Component, Payload}, A0) ->
+    #?MODULE{out = Out} = A = monitored(Way, A0),
+    Ref = make_ref(),
+    Asked = case Way of
+        {Holder, Via} -> baguette_engine_remote_v1:ask_via(Via, Ref, Holder, Component, Payload);
+        Holder -> baguette_engine_remote_v1:ask(Holder, Ref, Component, Payload)
+    end,
+    _ = Asked =:= ok orelse (self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}),
+    shown(A#?MODULE{out = Out#{Ref => {No, Way}}}).
+
+%% @doc The answer to this ask is no longer wanted.
+-spec forget(No :: pos_integer(), way(), asks()) -> asks().
+forget(No, Way, #?MODULE{out = Out} = A) ->
+    Gone = [Ref || {Ref, {N, _}} <- maps:to_list(Out), N =:= No],
+    ok = lists:foreach(fun(Ref) -> forget(Way, Ref) end, Gone),
+    shown(A#?MODULE{out = maps:without(Gone, Out)}).
+
+%% @doc Which ask this reference stands for; `stray' for one that is over.
+-spec answered(reference(), asks()) -> {No :: pos_integer(), asks()} | stray.
+answered(Ref, #?MODULE{out = Out} = A) ->
+    case maps:take(Ref, Out) of
+        {{No, _Way}, Rest} -> {No, shown(A#?MODULE{out = Rest})};
+        error -> stray
+    end.
+
+%% @doc What is lost with a server that is gone, or the link to it: all that went its way.
+-spec lost(server(), Monitor :: reference(), asks()) -> {node() | {via, node()}, asks()} | stray.
+lost({Name, Node} = Server, Ref, #?MODULE{monitors = Monitors, out = Out} = A) ->
+    case Monitors of
+        #{Server := Ref} ->
+            Left = maps:filter(fun(_, {_, Way}) -> server(Way) =/= Server end, Out),
+            Lost = case Name of baguette_engine_relay -> {via, Node}; _ -> Node end,
+            {Lost, shown(A#?MODULE{monitors = maps:remove(Server, Monitors), out = Left})};
+        _ ->
+            stray
+    end.
+
+%% @doc Nothing is wanted any more.
+-spec leave(asks()) -> asks().
+leave(#?MODULE{out = Out, monitors = Monitors}) ->
+    maps:foreach(fun(Ref, {_, Way}) -> forget(Way, Ref) end, Out),
+    _ = [erlang:demonitor(Ref, [flush]) || Ref <- maps:values(Monitors)],
+    shown(new()).
+
+shown(#?MODULE{out = Out} = A) ->
+    ok = baguette_engine_in_flight:show([holder(Way) || {_, Way} <- maps:values(Out)]),
+    A.
+
+forget({_Holder, Via}, Ref) -> baguette_engine_remote_v1:forget_via(Via, Ref);
+forget(Holder, Ref) -> baguette_engine_remote_v1:forget(Holder, Ref).
+
+holder({Holder, _Via}) -> Holder;
+holder(Holder) -> Holder.
+
+%% Whoever a call goes to first, and with it our link there.
+monitored(Way, #?MODULE{monitors = Monitors} = A) ->
+    case server(Way) of
+        Server when is_map_key(Server, Monitors) -> A;
+        {baguette_engine_relay, Via} = Server ->
+            A#?MODULE{monitors = Monitors#{Server => baguette_engine_remote_v1:monitor_via(Via)}};
+        {baguette_engine_expert, Holder} = Server ->
+            A#?MODULE{monitors = Monitors#{Server => baguette_engine_remote_v1:monitor(Holder)}}
+    end.
+
+server({_Holder, Via}) -> {baguette_engine_relay, Via};
+server(Holder) -> {baguette_engine_expert, Holder}.
