@@ -8,9 +8,10 @@
 
 %% Generations
 -export([generate/1, await/2, result/1, watch/1, watch/2, cancel/1, generations/0, close/0]).
--export([checkpoint/1]).
+-export([checkpoint/1, predict/1, admission/0]).
 %% The node
 -export([model/0, experts/0, workers/0, capabilities/0, overview/0, health/0]).
+-export([metrics/0, calls/0]).
 %% A node with a simulated device
 -export([simulate/1]).
 
@@ -48,6 +49,32 @@ submit(Bytes, #{request := Request} = Order, Model) ->
         {ok, From} -> baguette_engine_admission:submit(Order#{resume => From});
         {error, _} = Error -> Error
     end.
+
+%% @doc How long such a request would take from its begin if nothing else were drawn here.
+-spec predict(map()) ->
+    {ok, #{seconds := float()}}
+    | {error, baguette_engine_request:reason() | {not_ready | no_holder, map()}}.
+predict(Options) ->
+    case baguette_engine_model:get() of
+        {ok, #{experts := Experts} = Model} ->
+            case baguette_engine_request:new(Options, Model) of
+                {ok, Request} ->
+                    baguette_engine_prediction:seconds(Request, Experts, #{
+                        holders => fun baguette_cluster:holders/2,
+                        usual => fun baguette_engine_metrics:usual_us/1,
+                        typical => baguette_engine_pace:typical()
+                    });
+                {error, _} = Error ->
+                    Error
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc How many generations work and wait here, and how many may.
+-spec admission() -> #{running | waiting | max_running | max_waiting := non_neg_integer()}.
+admission() ->
+    baguette_engine_admission:overview().
 
 %% @doc The state of a generation after its last whole step, to go on from with `resume'. Bytes are
 %% nobody's business but ours; keep them as safe as the pictures.
@@ -141,6 +168,17 @@ workers() ->
 -spec capabilities() -> #{atom() => map() | integer()}.
 capabilities() ->
     baguette_engine_probes:published().
+
+%% @doc What is counted and timed on this node since it started, in Prometheus' terms; names without
+%% a prefix. Buckets are cumulative.
+-spec metrics() -> [baguette_engine_metrics:metric()].
+metrics() ->
+    baguette_engine_metrics:all().
+
+%% @doc What expert calls took of late, in milliseconds, as this node's generations saw it.
+-spec calls() -> [map()].
+calls() ->
+    baguette_engine_metrics:calls().
 
 %% @doc The engine in one map.
 -spec overview() -> map().

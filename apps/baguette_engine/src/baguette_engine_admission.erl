@@ -7,7 +7,7 @@
 -module(baguette_engine_admission).
 -behaviour(gen_server).
 
--export([start_link/0, submit/1, close/0, finished/1, lookup/1, list/0, table/0]).
+-export([start_link/0, submit/1, close/0, overview/0, finished/1, lookup/1, list/0, table/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
 
 -define(KEPT, 64).
@@ -46,6 +46,22 @@ submit(Order) ->
 -spec close() -> ok.
 close() ->
     gen_server:call(?MODULE, close).
+
+%% @doc How many work and wait, and how many may; no call.
+-spec overview() ->
+    #{
+        running := non_neg_integer(),
+        waiting := non_neg_integer(),
+        max_running := pos_integer(),
+        max_waiting := non_neg_integer()
+    }.
+overview() ->
+    #{
+        running => baguette_engine_metrics:value(generations_running),
+        waiting => baguette_engine_metrics:value(generations_waiting),
+        max_running => baguette_engine_settings:get(max_running),
+        max_waiting => baguette_engine_settings:get(max_waiting)
+    }.
 
 %% @doc A generation tells that it works no more.
 -spec finished(pid()) -> ok.
@@ -125,8 +141,14 @@ admit(#?MODULE{running = Running, waiting = Waiting} = S) ->
             ok = baguette_engine_generation:begin_now(Pid),
             admit(S#?MODULE{running = Running#{Pid => true}, waiting = Rest});
         _ ->
-            S
+            shown(S)
     end.
+
+%% Every change ends in admit/1.
+shown(#?MODULE{running = Running, waiting = Waiting} = S) ->
+    ok = baguette_engine_metrics:set(generations_running, map_size(Running)),
+    ok = baguette_engine_metrics:set(generations_waiting, queue:len(Waiting)),
+    S.
 
 without(Pid, #?MODULE{running = Running, waiting = Waiting, finished = Finished} = S) ->
     Other = fun(P) -> P =/= Pid end,

@@ -4,14 +4,15 @@
 %% baguette_engine_ask's to know. The messages are told in baguette_engine_remote_v1.
 -module(baguette_engine_asks).
 
--export([new/0, ask/3, forget/3, answered/2, lost/3, leave/1]).
+-export([new/0, ask/3, forget/3, answered/3, lost/3, leave/1]).
 
 -export_type([asks/0]).
 
 -type way() :: baguette_engine_part:way().
 -type server() :: {baguette_engine_expert | baguette_engine_relay, node()}.
+-type ask() :: {No :: pos_integer(), way(), Component :: binary(), SentUs :: integer()}.
 -record(?MODULE, {
-    out = #{} :: #{reference() => {No :: pos_integer(), way()}},
+    out = #{} :: #{reference() => ask()},
     monitors = #{} :: #{server() => reference()}
 }).
 -opaque asks() :: #?MODULE{}.
@@ -32,29 +33,41 @@ ask({No, Way}, {Component, Payload}, A0) ->
         Holder -> baguette_engine_remote_v1:ask(Holder, Ref, Component, Payload)
     end,
     _ = Asked =:= ok orelse (self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}),
-    shown(A#?MODULE{out = Out#{Ref => {No, Way}}}).
+    shown(A#?MODULE{out = Out#{Ref => {No, Way, Component, now_us()}}}).
 
 %% @doc The answer to this ask is no longer wanted.
 -spec forget(No :: pos_integer(), way(), asks()) -> asks().
 forget(No, Way, #?MODULE{out = Out} = A) ->
-    Gone = [Ref || {Ref, {N, _}} <- maps:to_list(Out), N =:= No],
+    Gone = [Ref || {Ref, {N, _, _, _}} <- maps:to_list(Out), N =:= No],
     ok = lists:foreach(fun(Ref) -> forget(Way, Ref) end, Gone),
     shown(A#?MODULE{out = maps:without(Gone, Out)}).
 
-%% @doc Which ask this reference stands for; `stray' for one that is over.
--spec answered(reference(), asks()) -> {No :: pos_integer(), asks()} | stray.
-answered(Ref, #?MODULE{out = Out} = A) ->
+%% @doc Which ask this reference stands for, which is answered so; `stray' for one that is over.
+-spec answered(reference(), {ok, map()} | {error, term()}, asks()) ->
+    {No :: pos_integer(), asks()} | stray.
+answered(Ref, Answer, #?MODULE{out = Out} = A) ->
     case maps:take(Ref, Out) of
-        {{No, _Way}, Rest} -> {No, shown(A#?MODULE{out = Rest})};
-        error -> stray
+        {{No, Way, Component, Sent}, Rest} ->
+            ok = timed(Answer, Component, Way, Sent),
+            {No, shown(A#?MODULE{out = Rest})};
+        error ->
+            stray
     end.
+
+%% Who asks for contexts, or fails, has computed nothing.
+timed({ok, #{<<"velocities">> := _}}, Component, Way, Sent) ->
+    baguette_engine_metrics:called(Component, holder(Way), max(0, now_us() - Sent));
+timed(_, _, _, _) ->
+    ok.
+
+now_us() -> erlang:monotonic_time(microsecond).
 
 %% @doc What is lost with a server that is gone, or the link to it: all that went its way.
 -spec lost(server(), Monitor :: reference(), asks()) -> {node() | {via, node()}, asks()} | stray.
 lost({Name, Node} = Server, Ref, #?MODULE{monitors = Monitors, out = Out} = A) ->
     case Monitors of
         #{Server := Ref} ->
-            Left = maps:filter(fun(_, {_, Way}) -> server(Way) =/= Server end, Out),
+            Left = maps:filter(fun(_, {_, Way, _, _}) -> server(Way) =/= Server end, Out),
             Lost = case Name of baguette_engine_relay -> {via, Node}; _ -> Node end,
             {Lost, shown(A#?MODULE{monitors = maps:remove(Server, Monitors), out = Left})};
         _ ->
@@ -64,12 +77,12 @@ lost({Name, Node} = Server, Ref, #?MODULE{monitors = Monitors, out = Out} = A) -
 %% @doc Nothing is wanted any more.
 -spec leave(asks()) -> asks().
 leave(#?MODULE{out = Out, monitors = Monitors}) ->
-    maps:foreach(fun(Ref, {_, Way}) -> forget(Way, Ref) end, Out),
+    maps:foreach(fun(Ref, {_, Way, _, _}) -> forget(Way, Ref) end, Out),
     _ = [erlang:demonitor(Ref, [flush]) || Ref <- maps:values(Monitors)],
     shown(new()).
 
 shown(#?MODULE{out = Out} = A) ->
-    ok = baguette_engine_in_flight:show([holder(Way) || {_, Way} <- maps:values(Out)]),
+    ok = baguette_engine_in_flight:show([holder(Way) || {_, Way, _, _} <- maps:values(Out)]),
     A.
 
 forget({_Holder, Via}, Ref) -> baguette_engine_remote_v1:forget_via(Via, Ref);

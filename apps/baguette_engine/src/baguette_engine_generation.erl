@@ -222,9 +222,10 @@ common({timeout, deadline}, now, #?MODULE{step = Step} = D) ->
 common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{call = Ref} = D) ->
     _ = erlang:demonitor(Ref, [flush]),
     step({called, decoded(Answer)}, D#?MODULE{call = undefined});
-common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{asks = Asks} = D) ->
-    case baguette_engine_asks:answered(Ref, Asks) of
-        {No, Rest} -> step({answered, No, decoded(Answer)}, D#?MODULE{asks = Rest});
+common(info, {baguette_engine_worker, Ref, Packed}, #?MODULE{asks = Asks} = D) ->
+    Answer = decoded(Packed),
+    case baguette_engine_asks:answered(Ref, Answer, Asks) of
+        {No, Rest} -> step({answered, No, Answer}, D#?MODULE{asks = Rest});
         stray -> keep_state_and_data
     end;
 common(info, {baguette_cluster, {holders, _, _}}, D) ->
@@ -307,8 +308,10 @@ perform({call, Function, Payload}, D) ->
     Ref = erlang:monitor(process, baguette_engine_pipeline),
     ok = baguette_engine_pipeline:request(Ref, Function, baguette_engine_msgpack:encode(Payload)),
     D#?MODULE{call = Ref};
-perform({ask, No, Way, Component, Payload}, #?MODULE{asks = Asks} = D) ->
+perform({ask, No, Way, Component, #{rows := Rows} = Payload}, #?MODULE{asks = Asks} = D) ->
     Bytes = baguette_engine_msgpack:encode(Payload),
+    ok = baguette_engine_metrics:count(calls_total, none),
+    ok = baguette_engine_metrics:observe(batch_rows, none, length(Rows)),
     ok = baguette_engine_usage:asked(Component),
     ok = baguette_engine_pace:asked(),
     D#?MODULE{asks = baguette_engine_asks:ask({No, Way}, {Component, Bytes}, Asks)};
@@ -317,11 +320,16 @@ perform({forget, No, Way}, #?MODULE{asks = Asks} = D) ->
 perform({paced, Node, Ratio, How}, D) ->
     ok = baguette_engine_pace:answered(Node, Ratio, How),
     D;
+perform({measured, Part, Us}, D) ->
+    ok = baguette_engine_metrics:took(Part, Us),
+    D;
 perform(hedged, D) ->
+    ok = baguette_engine_metrics:count(hedges_total, none),
     ok = baguette_engine_pace:hedged(),
     D;
 perform({publish, {Kind, Facts} = Event}, #?MODULE{watchers = Watchers} = D) ->
     ok = log(Kind, loggable(Kind, Facts)),
+    _ = Kind =:= failover andalso baguette_engine_metrics:count(failovers_total, none),
     D#?MODULE{watchers = baguette_engine_watchers:publish(Event, Watchers)};
 perform({done, Result}, #?MODULE{began_us = Began} = D) ->
     D#?MODULE{outcome = {done, Result#{began_us => Began}}};
@@ -338,6 +346,7 @@ beyond(Component) ->
 
 finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
     ok = log_end(Outcome),
+    ok = baguette_engine_metrics:count(generations_total, element(1, Outcome)),
     _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
     _ = baguette_engine_watchers:publish(Outcome, D#?MODULE.watchers),
     ok = baguette_engine_admission:finished(self()),

@@ -36,6 +36,8 @@
     %% for baguette_engine_pace
     | {paced, node(), float(), exact | at_least}
     | hedged
+    %% for baguette_engine_metrics
+    | {measured, baguette_engine_metrics:part(), Us :: non_neg_integer()}
     | {publish, term()}
     | {done, map()}
     | {failed, {atom(), map()}}.
@@ -215,21 +217,25 @@ called(Function, Answer, View, S) ->
 answered(encode, Answer, View, S0) ->
     {S1, Effects} = begun(View, spent(encode, S0, View, S0#?MODULE{encoded = Answer})),
     Warnings = [{publish, {warning, #{text => W}}} || W <- maps:get(<<"warnings">>, Answer)],
-    {S1, Warnings ++ Effects};
+    {S1, [{measured, encode, took(View, S0)} | Warnings ++ Effects]};
 answered(start, Answer, View, S) ->
     Images = [baguette_engine_image:new() || _ <- maps:get(<<"images">>, Answer)],
     routed(Answer, View, S#?MODULE{images = Images});
 answered(advance, #{<<"advance_micros">> := Micros} = Answer, View, S0) ->
     S = add_micros(advance, Micros, S0#?MODULE{step = S0#?MODULE.step + 1}),
-    case S of
+    {S1, Effects} = case S of
         #?MODULE{step = Steps, request = #{steps := Steps}} -> decode(Answer, View, S);
         _ -> routed(Answer, View, S)
-    end;
+    end,
+    #{now_us := Now} = View,
+    Step = {measured, step, Now - S0#?MODULE.asking_us},
+    {S1, [Step, {measured, advance, took(View, S0)} | Effects]};
 answered(decode, #{<<"images">> := Images}, View, S0) ->
     S1 = spent(decode, S0, View, S0#?MODULE{phase = finished}),
     #{now_us := Now} = View,
     S = add_micros(total, Now - S1#?MODULE.started_us, S1),
-    {S, [{done, result(Images, S)}]}.
+    One = took(View, S0) div length(Images),
+    {S, [{measured, decode, One}, {done, result(Images, S)}]}.
 
 decode(#{<<"images">> := Moved}, View, #?MODULE{request = Request} = S) ->
     Payload = baguette_engine_payload:decode(Moved, Request, record(S)),
@@ -363,8 +369,10 @@ record(#?MODULE{asking = Asking}) -> baguette_engine_ask:record(Asking).
 failed(Reason, S) ->
     {S#?MODULE{phase = finished, call = undefined}, [{failed, Reason}]}.
 
-spent(Part, #?MODULE{called_us = Called}, #{now_us := Now}, S) ->
-    add_micros(Part, Now - Called, S).
+spent(Part, Called, View, S) ->
+    add_micros(Part, took(View, Called), S).
+
+took(#{now_us := Now}, #?MODULE{called_us = Called}) -> Now - Called.
 
 add_micros(Part, Micros, #?MODULE{spent = Spent} = S) ->
     S#?MODULE{spent = Spent#{Part => maps:get(Part, Spent, 0) + Micros}}.
