@@ -33,6 +33,7 @@ from launcher.erlang import (
 )
 from launcher.options import ROOT
 from launcher.processes import Process, Refused, end_all
+from launcher.tokens import checkout_key
 
 
 def address(index: int) -> str:
@@ -180,8 +181,8 @@ def _check_free(host: str, port: int, instead: int) -> None:
 class Launch:
     """What all nodes of a cluster share. `guard` is the read end of a pipe: they end with it.
 
-    `web_port` None: no HTTP. `engine` are settings of baguette_engine over the usual ones. The
-    first `requesters` nodes have their pipeline worker from the start.
+    `web_port` None: no HTTP. `engine` and `web` are settings of those rooms over the usual ones.
+    The first `requesters` nodes have their pipeline worker from the start.
     """
 
     nodes: int
@@ -189,6 +190,7 @@ class Launch:
     guard: int | None = None
     web_port: int | None = None
     engine: dict[str, Any] = field(default_factory=dict)
+    web: dict[str, Any] = field(default_factory=dict)
     requesters: int = 1
 
 
@@ -242,8 +244,15 @@ def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
             "out_dir": str(ROOT / "out"),
             "guard": Atom("none" if launch.guard is None else "stdin"),
         },
-        "baguette_web": {"port": launch.web_port or Atom("undefined")},
+        "baguette_web": {**_web(launch.web_port), **launch.web},
     }
+
+
+def _web(port: int | None) -> dict[str, Any]:
+    """Where a node answers HTTP, and by which key it knows a token."""
+    if port is None:
+        return {"port": Atom("undefined")}
+    return {"port": port, "token_key_file": str(checkout_key(RUN))}
 
 
 def check_alive(cluster: Cluster) -> None:
