@@ -1,4 +1,5 @@
-%% @doc The listener, when a port is set; without one the room is empty.
+%% @doc The listener and what its connections ask, when a port is set; without one the room is
+%% empty. Owns the table of counts, so that they outlive the listener.
 -module(baguette_web_sup).
 -behaviour(supervisor).
 
@@ -13,5 +14,7 @@ start_link(Settings) ->
 init(#{port := undefined}) ->
     {ok, {#{}, []}};
 init(Settings) ->
+    ok = baguette_web_counts:new(),
+    Whois = #{id => whois, start => {baguette_web_whois, start_link, []}},
     Listener = #{id => listener, start => {baguette_web_http, start_link, [Settings]}},
-    {ok, {#{strategy => one_for_one, intensity => 5, period => 10}, [Listener]}}.
+    {ok, {#{strategy => one_for_one, intensity => 5, period => 10}, [Whois, Listener]}}.
