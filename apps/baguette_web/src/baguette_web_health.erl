@@ -7,6 +7,8 @@
 -export([tell/3]).
 -export_type([health/0]).
 
+-define(WAIT, "Wait a moment: pictures go on by themselves.").
+
 -type reason() :: #{text := binary(), advice := binary()}.
 -type health() :: #{state := ready | degraded | down, reasons := [reason()]}.
 -type door() :: ok | {degraded, [term()]}.
@@ -31,8 +33,9 @@ state(_) -> degraded.
 %% --- no picture can be drawn
 
 down({no_holder, Expert}, Missing) ->
-    {Text, Advice} = missing(proplists:get_value(Expert, Missing, unknown)),
-    reason(io_lib:format("Nobody can be asked for expert ~b: ~ts.", [Expert, Text]), Advice);
+    Why = proplists:get_value(Expert, Missing, not_settled),
+    Text = ["Nobody can be asked for expert ", integer_to_list(Expert), ": "],
+    reason([Text, baguette_web_words:missing(Why), "."], advice(Why));
 down({not_ready, _}, _) ->
     reason(
         "This node has not read its model yet.",
@@ -41,25 +44,15 @@ down({not_ready, _}, _) ->
 down({Name, _}, _) when is_atom(Name) ->
     reason(["This node cannot draw: ", words(Name), "."], "Its log says why.").
 
-missing({loading, Nodes, unknown}) ->
-    {["it is loading on ", names(Nodes)], "Wait; pictures go on by themselves."};
-missing({loading, Nodes, Ms}) ->
-    Text = io_lib:format("it is loading on ~ts, about ~b s", [names(Nodes), max(1, Ms div 1000)]),
-    {Text, "Wait; pictures go on by themselves."};
-missing({unreachable, Nodes}) ->
-    {["held by ", names(Nodes), ", out of this node's reach"], "Check the link to that machine."};
-missing({planned, Nodes}) ->
-    {[names(Nodes), " is about to load it"], "Wait; pictures go on by themselves."};
-missing({failed, Nodes}) ->
-    {[names(Nodes), " could not load it"], "The log there says why."};
-missing(nobody_has_it_on_disk) ->
-    {"no disk has it whole", "Copy its file into a node's model directory."};
-missing(no_memory) ->
-    {"no node has the memory for it", "Let another machine join: make join."};
-missing(not_settled) ->
-    {"the nodes have not agreed yet who holds it", "Wait a few seconds."};
-missing(_) ->
-    {"the nodes are looking for somebody who holds it", "Wait a few seconds."}.
+%% What is under way needs nobody's help.
+advice({loading, _, _}) -> ?WAIT;
+advice({planned, _}) -> ?WAIT;
+advice(not_settled) -> ?WAIT;
+advice({unreachable, _}) -> "Look at the link to that machine: make doctor on both ends.";
+advice({failed, _}) -> "make events tells the node's story.";
+advice(nobody_has_it_on_disk) -> "python -m baguette check says what a directory lacks.";
+advice(no_memory) -> "make join on another machine brings it in.";
+advice(_) -> ?WAIT.
 
 %% --- pictures are drawn
 

@@ -23,7 +23,7 @@ at(near) ->
          || #{expert := E, component := C, holders := []} <- Experts
         ],
         load => baguette_web_jobs:load(),
-        calls => baguette_engine:calls()
+        calls => []
     };
 at(far) ->
     Asked = [N || #{node := N, link := up} <- baguette_cluster:nodes()],
@@ -34,8 +34,8 @@ at(sample) ->
     #{queued := Queued, running := Running} = baguette_web_jobs:load(),
     #{at => At, nodes => Nodes, sample => #{
         at => At,
-        images => counted(<<"images_total">>, baguette_engine:metrics()),
-        steps => buckets(<<"step_seconds">>, baguette_engine:metrics()),
+        images => counted(<<"images_total">>, []),
+        steps => buckets(<<"step_seconds">>, []),
         queue => Queued + Running,
         utilisation => maps:from_list([
             {baguette_web_snapshot:address(N), U}

@@ -3,14 +3,14 @@
 %% themselves (baguette_web_remote_v1).
 %%
 %% What comes from peers is taken in its own shape and range only: a number, or a short text.
-%% Nothing in it changes while nothing happens (times are absolute, trips rounded), so that an
-%% unchanged cluster is an equal value and need not be sent again.
+%% Times in it are absolute, so that a cluster where nothing happens is an equal value, and need not
+%% be sent again.
 -module(baguette_web_snapshot).
 
--export([build/1, since/3, address/1).
+-export([build/1, essence/1, since/3, address/1]).
 -export_type([view/0, since/0]).
 
--type since() :: #{{node(), binary()} => {State :: atom(), At :: number()}}.
+-type since() :: #{{node(), Component :: binary()} => {State :: atom(), At :: number()}}.
 -type view() :: #{
     node := node(),
     port := inet:port_number(),
@@ -42,6 +42,14 @@ build(#{node := Node, nodes := Nodes, experts := Experts} = View) ->
         links => [row(N, View) || #{node := N} <- Nodes],
         queue => maps:get(load, View)
     }.
+
+%% @doc What must be told at once when it changes: all but how far the nodes are from each other.
+-spec essence(map()) -> map().
+essence(#{links := Rows} = Snapshot) ->
+    Snapshot#{links := [
+        Row#{to := [maps:without([rtt_ms, mbit], Link) || Link <- Links]}
+     || #{to := Links} = Row <- Rows
+    ]}.
 
 %% @doc When each component's state was first seen to be what it is.
 -spec since([map()], since(), number()) -> since().
@@ -85,7 +93,10 @@ node_card(#{node := Node, report := Report} = Info, #{looks := Looks} = View) ->
         url => url(Node, maps:get(port, View)),
         experts => held(Info, View),
         calls => calls(address(Node), maps:get(calls, View)),
-        workers => [worker(W) || W <- list(maps:get(workers, Look, []))],
+        workers => [
+            #{kind => text(Kind), state => text(State), deaths => number(Deaths)}
+         || #{kind := Kind, state := State, deaths := Deaths} <- list(maps:get(workers, Look, []))
+        ],
         mismatch => mismatch(Info, View)
     }).
 
@@ -110,14 +121,14 @@ device_name(Names) ->
 
 %% What the device says of itself; until it does, what its experts take of the room for them.
 memory(#{memory_mib := Total, used_mib := Used}, _, _) when is_number(Total), is_number(Used) ->
-    #{used_mib => Used, total_mib => Total, of => device};
+    #{used_mib => Used, total_mib => Total, about => device};
 memory(_, _, #{memory_mib := Room, components := Items, states := States}) ->
     Used = [
         Mib
      || #{component := C, size_mib := Mib} <- Items,
         State <- [maps:get(C, States, idle)], State =/= idle, State =/= failed
     ],
-    #{used_mib => lists:sum(Used), total_mib => max(Room, lists:sum(Used)), of => experts}.
+    #{used_mib => lists:sum(Used), total_mib => max(Room, lists:sum(Used)), about => experts}.
 
 held(#{node := Node, report := #{states := States}}, #{experts := Experts, since := Since}) ->
     [
@@ -140,11 +151,6 @@ calls(Address, Calls) ->
 
 called(Node) when is_atom(Node) -> address(Node);
 called(Address) -> Address.
-
-worker(#{kind := Kind, state := State, deaths := Deaths}) ->
-    #{kind => text(Kind), state => text(State), deaths => number(Deaths)};
-worker(_) ->
-    #{kind => null, state => null, deaths => null}.
 
 %% Components that this node has in another version than most have.
 mismatch(#{report := #{components := Items}}, #{nodes := Nodes, experts := Experts}) ->
@@ -177,12 +183,12 @@ url(Node, Port) ->
 
 %% Whom each node can ask, as it says itself; of ourselves we know, of the silent nothing.
 row(Node, #{node := Node, nodes := Nodes}) ->
-    #{from => address(Node), to => [link(N) || #{self := false} = N <- Nodes]};
+    #{from => address(Node), to => [link_of(N) || #{self := false} = N <- Nodes]};
 row(Node, #{looks := Looks}) ->
     Links = list(maps:get(links, maps:get(Node, Looks, #{}), [])),
-    #{from => address(Node), to => [link(L) || #{node := N} = L <- Links, is_atom(N)]}.
+    #{from => address(Node), to => [link_of(L) || #{node := N} = L <- Links, is_atom(N)]}.
 
-link(#{node := Node} = Link) ->
+link_of(#{node := Node} = Link) ->
     #{
         node => address(Node),
         link => text(maps:get(link, Link, unknown)),

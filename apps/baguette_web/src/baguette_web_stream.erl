@@ -24,6 +24,8 @@
 -define(SOON_MS, 100).
 %% A batch at most this often, and a millisecond a watcher more.
 -define(BATCH_MS, 100).
+%% How far nodes are from each other changes all the time, and is told so often.
+-define(TRIPS_S, 10).
 -define(KEEP_ALIVE_MS, 5000).
 %% Batches that a watcher may leave unread.
 -define(MAX_UNREAD, 20).
@@ -39,7 +41,10 @@
     looking = #{} :: #{reference() => look()},
     looks = #{} :: #{node() => baguette_web_remote_v1:look()},
     since = #{} :: baguette_web_snapshot:since(),
+    %% As it was last shown, and when.
     snapshot = #{} :: map(),
+    essence = #{} :: map(),
+    shown_at = 0 :: number(),
     history = baguette_web_history:new() :: baguette_web_history:history(),
     %% Newest first, with what they are known by.
     events = [] :: [map()],
@@ -175,8 +180,14 @@ shape({{Name, _}, _Stack}) when is_atom(Name) -> Name;
 shape({Name, _Stack}) when is_atom(Name) -> Name;
 shape(_) -> unknown.
 
-shown(Snapshot, _At, #?MODULE{snapshot = Snapshot} = S) -> S;
-shown(Snapshot, At, S) -> event(snapshot, Snapshot#{at => At}, S#?MODULE{snapshot = Snapshot}).
+shown(Snapshot, At, #?MODULE{essence = Before, shown_at = ShownAt} = S) ->
+    case baguette_web_snapshot:essence(Snapshot) of
+        Before when At - ShownAt < ?TRIPS_S ->
+            S;
+        Essence ->
+            Shown = Snapshot#{at => At},
+            event(snapshot, Shown, S#?MODULE{snapshot = Shown, essence = Essence, shown_at = At})
+    end.
 
 %% Events are known by what they say: every look brings most of the last one's again.
 news(Told, #?MODULE{events = Known} = S) ->
@@ -203,7 +214,7 @@ greeting(#?MODULE{snapshot = Snapshot, history = History, events = Events}) ->
 event(_Name, _Value, #?MODULE{watchers = None} = S) when map_size(None) =:= 0 -> S;
 event(Name, Value, S) -> add(sse(Name, Value), S).
 
-sse(Name, Value) -> baguette_web_sse:event(none, Name, Value).
+sse(Name, Value) -> baguette_web_sse:event(none, atom_to_binary(Name), Value).
 
 add(Data, #?MODULE{batch = Batch, batching = true} = S) ->
     S#?MODULE{batch = [Batch, Data]};

@@ -6,7 +6,7 @@
 %% @doc GET /v1/tree?node=ADDRESS; without one, this node.
 -spec tree(baguette_web_exchange:exchange()) -> baguette_web_exchange:answer().
 tree(#{query := Query}) ->
-    case member(maps:tree(<<"node">>, Query, undefined)) of
+    case member(maps:get(<<"node">>, Query, undefined)) of
         {ok, Node} -> told(Node, baguette_web_remote_v1:tree(Node));
         error -> {problem, baguette_web_problem:new(404, unknown_node())}
     end.

@@ -19,8 +19,16 @@ function build(element, props, children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...present(children));
   return element;
+}
+
+const present = (children) =>
+  children.flat(Infinity).filter((child) => child !== null && child !== undefined);
+
+/** Takes what is in `element` out and puts these in; null ones are left out. */
+export function fill(element, ...children) {
+  element.replaceChildren(...present(children));
 }
 
 /** Sets text only where it differs: a live region speaks at every change. */

@@ -1,6 +1,6 @@
 // A card per node: what it is, how busy, what it holds, how fast it answers.
 
-import { bar, byId, gib, h, keyed, number, since } from "./dom.js";
+import { bar, byId, fill, gib, h, keyed, number, since } from "./dom.js";
 
 export function drawNodes({ nodes }) {
   keyed(
@@ -13,7 +13,7 @@ export function drawNodes({ nodes }) {
       if (element.dataset.text === text) return;
       element.dataset.text = text;
       element.dataset.link = node.self ? "up" : node.link;
-      element.replaceChildren(...parts(node));
+      fill(element, parts(node));
     },
   );
 }
@@ -45,9 +45,9 @@ function link(node) {
   return node.link === "suspect" ? "silent" : "down";
 }
 
-function memory({ used_mib, total_mib, of }) {
+function memory({ used_mib, total_mib, about }) {
   if (!total_mib) return null;
-  const what = of === "device" ? "Memory" : "Room for experts";
+  const what = about === "device" ? "Memory" : "Room for experts";
   return h(
     "div",
     { class: "memory" },

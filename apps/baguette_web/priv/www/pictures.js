@@ -1,7 +1,7 @@
 // Jobs: those being drawn, with what can be seen of them already, and those that are done.
 
 import { ask, json, node, picture, Problem, told } from "./api.js";
-import { byId, h, keyed, say } from "./dom.js";
+import { byId, fill, h, keyed, say } from "./dom.js";
 import { again } from "./draw.js";
 import { Timeline, usage } from "./timeline.js";
 
@@ -159,6 +159,7 @@ class Card {
   }
 
   update(job) {
+    this.element.dataset.status = job.status;
     say(this.prompt, job.request.prompt);
     say(this.state, doing(job));
     this.progress.value = (job.step ?? 0) / (job.steps || 1);
@@ -175,9 +176,14 @@ class Card {
 
 function doing(job) {
   const seconds = job.predicted_seconds ? `, about ${Math.max(1, Math.round(job.predicted_seconds))} s in all` : "";
-  if (job.status === "queued") return `waiting${job.position === null ? "" : `, ${job.position} before it`}${seconds}`;
+  if (job.status === "queued") return `waiting${place(job.position)}${seconds}`;
   const n = job.request.n > 1 ? `${job.request.n} pictures, ` : "";
   return `${n}step ${job.step ?? 0} of ${job.steps}${seconds}`;
+}
+
+function place(position) {
+  if (position === null) return "";
+  return position === 0 ? ", next in turn" : `, ${position} before it`;
 }
 
 function troubles(job) {
@@ -236,7 +242,7 @@ function about(id, i) {
   const timeline = new Timeline();
   timeline.update(job, experts, i);
   const routed = job.routing.filter(Boolean);
-  byId("about-body").replaceChildren(...[
+  fill(byId("about-body"),
     h("div", { class: "spread" },
       job.urls[i] ? h("img", { src: job.urls[i], alt: job.request.prompt, class: "large" }) : null,
       h("div", { class: "grow" }, h("dl", {}, facts(job, image).map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)])), buttons(job, i))),
@@ -245,8 +251,7 @@ function about(id, i) {
     routed.length ? timeline.element : null,
     routed.length ? h("h3", {}, "Expert usage") : null,
     routed.length ? usage(routed, experts) : null,
-    job.calls?.length ? h("details", {}, h("summary", {}, `Who answered (${job.calls.length} calls)`), calls(job.calls)) : null,
-  ].filter(Boolean));
+    job.calls?.length ? h("details", {}, h("summary", {}, `Who answered (${job.calls.length} calls)`), calls(job.calls)) : null);
   byId("about").showModal();
 }
 
