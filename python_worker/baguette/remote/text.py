@@ -1,0 +1,15 @@
+"""Words that came from elsewhere, as they may stand on a terminal. Called by whatever prints them.
+
+Prompts and reasons are others' words: an escape in them would move the cursor, a line end would
+make a second line of one.
+"""
+
+from __future__ import annotations
+
+LIMIT = 500
+
+
+def printable(text: object, limit: int = LIMIT) -> str:
+    """At most `limit` characters in one line, without anything that a terminal acts on."""
+    shown = "".join(c if c.isprintable() else " " for c in str(text)[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
