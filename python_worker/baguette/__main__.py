@@ -14,7 +14,17 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from baguette.commands import benchmark, check, generate, inspect, quantize, remote, weights
+from baguette.commands import (
+    benchmark,
+    check,
+    completion,
+    generate,
+    inspect,
+    quantize,
+    remote,
+    top,
+    weights,
+)
 from baguette.errors import (
     BadInput,
     BaguetteError,
@@ -44,14 +54,14 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """Every command and its options."""
-    top = Parser(
+    whole = Parser(
         prog="python -m baguette",
         description="Draws pictures in this one process, or asks a cluster, which draws the same "
         "ones. Checks what a node needs.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     generate.add_to(commands)
     check.add_to(commands)
     inspect.add_to(commands)
@@ -59,7 +69,9 @@ def parser() -> Parser:
     weights.add_to(commands)
     benchmark.add_to(commands)
     remote.add_to(commands)
-    return top
+    top.add_to(commands)
+    completion.add_to(commands, whole)
+    return whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -126,7 +126,7 @@ def summary(job: dict[str, Any]) -> dict[str, Any]:
 
 CLUSTER = {
     "node": "127.0.0.2",
-    "health": {"state": "degraded", "reasons": [{"text": "127.0.0.3 is silent.", "advice": "Wait"}]},
+    "health": {"state": "degraded", "reasons": [{"text": "127.0.0.3 is silent."}]},
     "nodes": [
         {
             "node": "127.0.0.2", "self": True, "link": "up", "leaving": False,

@@ -18,7 +18,7 @@ from baguette.remote import job as jobs
 from baguette.remote.job import Job
 from baguette.remote.node import Node
 from baguette.remote.sse import Event
-from baguette.remote.text import printable
+from baguette.text import printable
 
 Result = dict[str, Any]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from baguette.remote.node import Node
-from baguette.remote.text import printable
+from baguette.text import printable
 
 Map = Mapping[str, Any]
 PROMPT, ID, BAR = 40, 26, 12

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from baguette.errors import ClusterRefused
 from baguette.remote.node import BUSY, UNAVAILABLE, Node, NodeLost, NodeRefused, segment
 from baguette.remote.sse import Event
-from baguette.remote.text import printable
+from baguette.text import printable
 
 PATIENCE, PAUSE = 60.0, 1.0
 ENDS = ("completed", "failed", "cancelled")

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from baguette.errors import ClusterRefused
 from baguette.remote.place import Place, Token, check_way, usual_file
 from baguette.remote.sse import MAX_EVENT, BadStream, Event, events
-from baguette.remote.text import printable
+from baguette.text import printable
 
 SECONDS = 20.0
 SILENCE = 40.0  # a stream is kept alive every 15 s

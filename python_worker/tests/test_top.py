@@ -1,0 +1,187 @@
+"""`top`: what it shows, and that the terminal is what it was before, under a real one (a pty)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baguette.__main__ import main
+from baguette.commands.top_view import KEPT_JOBS, Seen, lines
+from baguette.text import cells
+from peer import CLUSTER, TOKEN, Peer
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ON, OFF = b"\x1b[?1049h", b"\x1b[?1049l"  # the other screen of an xterm
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with Peer() as started:
+        started.submitted({"prompt": "a \x1b[31mcat"})
+        yield started
+
+
+class Terminal:
+    """The command under a terminal of 100 columns and 30 rows."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.ours, theirs = pty.openpty()
+        self.resize(30, 100)
+        self.before = termios.tcgetattr(self.ours)
+        environment = {
+            "PYTHONPATH": str(PACKAGE), "TERM": "xterm-256color", "BAGUETTE_TOKEN": TOKEN
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "baguette", "top", "--node", peer.url],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, **environment, "LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+        self.shown = b""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def until(self, wanted: bytes, seconds: float = 20.0) -> None:
+        """Read until `wanted` was shown since the last time."""
+        deadline = time.monotonic() + seconds
+        while wanted not in self.shown:
+            ready, _, _ = select.select([self.ours], [], [], deadline - time.monotonic())
+            assert ready, self.shown
+            self.shown += os.read(self.ours, 65536)
+        self.shown = self.shown.partition(wanted)[2]
+
+    def key(self, key: bytes) -> None:
+        os.write(self.ours, key)
+
+    def close(self) -> int:
+        """The exit status, the terminal being as it was."""
+        self.until(OFF)
+        status = self.process.wait(20)
+        assert termios.tcgetattr(self.ours) == self.before
+        os.close(self.ours)
+        return status
+
+
+def test_a_terminal_shows_it_sorts_resizes_and_is_given_back(peer: Peer) -> None:
+    terminal = Terminal(peer)
+    terminal.until(ON)
+    terminal.until(b"DEGRADED")
+    terminal.until(b"E1 NOBODY")
+    terminal.until(b"job-0")
+    terminal.until(b"now by node")
+    terminal.key(b"s")
+    terminal.until(b"trip")
+    terminal.resize(12, 50)
+    terminal.until(b"DEGRADED")
+    terminal.key(b"q")
+    assert terminal.close() == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_a_signal_gives_the_terminal_back(peer: Peer, number: int, status: int) -> None:
+    terminal = Terminal(peer)
+    terminal.until(b"now by node")
+    terminal.process.send_signal(number)
+    assert terminal.close() == status
+
+
+def test_a_node_that_is_lost_is_said_to_be_and_found_again(peer: Peer) -> None:
+    terminal = Terminal(peer)
+    terminal.until(b"now by node")
+    peer.go_on.set()  # the stream ends
+    terminal.until(b"broke off its events")
+    peer.go_on.clear()
+    terminal.key(b"s")
+    terminal.until(b"trip")
+    terminal.key(b"q")
+    assert terminal.close() == 0
+
+
+def test_piped_it_is_printed_once(peer: Peer, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BAGUETTE_TOKEN", TOKEN)
+    assert main(["top", "--node", peer.url]) == 0
+    out = capfd.readouterr().out
+    assert "DEGRADED: 127.0.0.3 is silent" in out
+    assert "queued     ░░░░░░░░░░░░      0/4       - s tests        job-0" in out
+    assert "127.0.0.3        E1  [2Jlost" in out
+    assert "\x1b" not in out
+    monkeypatch.setenv("BAGUETTE_TOKEN", "wrong.token")
+    assert main(["top", "--node", peer.url]) == 1
+    assert "does not take the token of BAGUETTE_TOKEN" in capfd.readouterr().err
+
+
+def full() -> Seen:
+    seen = Seen("http://n:1")
+    seen.take("snapshot", CLUSTER)
+    for i in range(KEPT_JOBS + 40):
+        status = "running" if i < 2 else "completed"
+        request = {"prompt": "猫" * 70}
+        job = {"id": f"j{i}", "status": status, "step": i, "steps": 9, "request": request}
+        seen.take("job", job)
+    seen.take("log", {"events": [{"at": i, "text": f"event {i}"} for i in range(300)]})
+    return seen
+
+
+@pytest.mark.parametrize("size", [(100, 30), (20, 5), (375, 200), (1, 1), (80, 0)])
+def test_it_fits_whatever_there_is(size: tuple[int, int]) -> None:
+    shown = lines(full(), size)
+    assert len(shown) <= size[1]
+    assert all(cells(text) <= size[0] for text, _ in shown)
+
+
+def test_running_pictures_come_first_and_are_not_forgotten() -> None:
+    seen = full()
+    assert len(seen.jobs) == KEPT_JOBS
+    texts = [text for text, _ in lines(seen, (150, 60))]
+    at = texts.index("PICTURES") + 1
+    assert [line.split()[0] for line in texts[at : at + 3]] == ["running", "running", "completed"]
+    assert texts[-1].endswith("event 299")
+
+
+def test_nodes_are_sorted_by_what_is_known_of_them() -> None:
+    cards = [
+        {"node": "127.0.0.10", "utilisation": 0.9, "calls": [{"p50_ms": 1}]},
+        {"node": "127.0.0.9", "utilisation": None, "calls": [{"p50_ms": 7}]},
+        {"node": "127.0.0.2", "utilisation": 0.1, "calls": []},
+    ]
+    links = [{"from": "127.0.0.2", "to": [{"node": "127.0.0.10", "rtt_ms": 3}]}]
+    seen = Seen("http://n:1")
+    seen.take("snapshot", {"node": "127.0.0.2", "nodes": cards, "links": links})
+
+    def order(sort: str) -> list[str]:
+        texts = [text.split()[0] for text, _ in lines(seen, (150, 60), sort) if "127.0" in text]
+        return [name.rpartition(".")[2] for name in texts]
+
+    assert order("node") == ["2", "9", "10"]
+    assert order("trip")[0] == "10"
+    assert order("use") == ["10", "2", "9"]
+    assert order("ms") == ["9", "10", "2"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, [], 3, {"nodes": 3}, {"nodes": [{"calls": 3}, 4], "experts": [{}], "health": []}],
+)
+def test_values_of_another_kind_are_unknown(value: Any) -> None:
+    seen = Seen("http://n:1")
+    for name in ("snapshot", "job", "jobs", "log", "point"):
+        seen.take(name, value)
+    assert lines(seen, (100, 30))
