@@ -20,13 +20,13 @@ override $(1) := $$(value $(1))
 export $(1)
 endif
 endef
-OPTIONS := PROMPT N STEPS GUIDANCE TOPK SEED NODES OUT PORT MODEL ID
+OPTIONS := PROMPT N STEPS GUIDANCE TOPK SEED NODES OUT PORT MODEL ID NAME
 OPTIONS += NODE PEERS ADDRESS SECRET SECRET_FILE TAILSCALE FOREGROUND CHAOS EXPERTS REPO DIR
 $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 
 # The parts share build directories and addresses.
 .NOTPARALLEL:
-.PHONY: help setup build demo up status top events down shell doctor join leave invite \
+.PHONY: help setup build demo up status top events token down shell doctor join leave invite \
 	bench bench-cluster bench-reliability weights \
 	test test-erlang test-python test-cluster test-chaos check check-erlang check-style \
 	check-python check-shell dialyzer fmt train-mini clean
@@ -70,6 +70,9 @@ top: setup ## watch the cluster in the terminal (q quits); NODE=http://HOST:PORT
 
 events: build ## print what happened lately; ID=... tells the story of one generation
 	@$(PY) scripts/cluster.py events
+
+token: build ## print a token for the HTTP API, made for NAME=... (default)
+	@$(PY) scripts/cluster.py token
 
 shell: build ## an Erlang shell on a running node (q(). leaves it, the node goes on)
 	@$(PY) scripts/cluster.py shell

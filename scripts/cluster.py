@@ -10,6 +10,7 @@ and is on no command line:
     TOPK    experts per step, or full               SEED   seed of the first image
     ADDRESS  which joined node to speak with (status, events, shell), where there are several
     ID      of events: the generation whose story is told, or the first letters of its id
+    NAME    of token: who is to have it, 1 to 32 of a-z, 0-9 and - (default)
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ EXAMPLES = """examples:
   PROMPT="a red circle on a blue background" SEED=7 .venv/bin/python scripts/%(prog)s demo
   NODES=3 PORT=9200 .venv/bin/python scripts/%(prog)s up
   PORT=9200 .venv/bin/python scripts/%(prog)s status
+  NAME=phone .venv/bin/python scripts/%(prog)s token
   ID=1f0c .venv/bin/python scripts/%(prog)s events
 """
 

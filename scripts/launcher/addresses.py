@@ -47,5 +47,9 @@ def why_taken(host: str, port: int) -> str | None:
 
 
 def web_host(host: str) -> str:
-    """Where the node at `host` answers HTTP: loopback, since nothing there asks who calls."""
-    return host if is_loopback(host) else "127.0.0.1"
+    """Where the node at `host` answers HTTP: its own address where the way there is private.
+
+    A token travels in clear text, so on any other network only this machine is answered.
+    """
+    private = is_loopback(host) or ipaddress.IPv4Address(host) in TAILNET
+    return host if private else "127.0.0.1"

@@ -1,12 +1,13 @@
-"""The launcher's commands, one function each: demo, up, down, status, events, shell."""
+"""The launcher's commands, one function each: demo, up, down, status, events, shell, token."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from launcher import member
+from launcher import member, tokens
 from launcher.addresses import DEFAULT_PORT
 from launcher.control import Control
 from launcher.demo import STOP_PATIENCE, demo
@@ -50,8 +51,37 @@ def up(options: Options) -> int:
             raise
     port = "" if cluster.port == DEFAULT_PORT else f" PORT={cluster.port}"
     print(f"{nodes} nodes are running: make status{port}, make shell{port}, make down{port}")
-    print(f"their health over HTTP: http://{address(0)}:{cluster.web_port}/v1/cluster")
+    print(f"the dashboard: http://{address(0)}:{cluster.web_port}/ ({_way_in(cluster.run.parent)})")
     return 0
+
+
+def _way_in(run: Path) -> str:
+    """How a person gets a token."""
+    path = tokens.token_file(run)
+    return f"the token is in {path}" if path.exists() else "`make token` prints the token"
+
+
+def token(options: Options) -> int:
+    """Print the token of NAME when it is made; later say where it lies."""
+    name = tokens.check_name(options.name or tokens.DEFAULT_NAME)
+    run = Cluster(options.port or DEFAULT_PORT).run.parent
+    made, known = tokens.keep(run, name, tokens.read_key(_key_file(options, run)))
+    path = tokens.token_file(run, name)
+    if known:
+        print(f"the token of {name} is in {path}")
+    else:
+        print(made)
+        print(f"This is shown once; it stays in {path}. Use it as", file=sys.stderr)
+        print(f'  curl -H "Authorization: Bearer $(cat {path})" URL', file=sys.stderr)
+    return 0
+
+
+def _key_file(options: Options, run: Path) -> Path:
+    """The key of what runs here; of what `make up` would start where nothing does."""
+    joined = member.running(options.address)
+    if joined is not None and (options.port is None or options.port == joined.port):
+        return joined.run / "http.key"
+    return tokens.checkout_key(run)
 
 
 def down(options: Options) -> int:
@@ -134,5 +164,6 @@ COMMANDS: dict[str, Callable[[Options], int]] = {
     "status": status,
     "events": events,
     "shell": shell,
+    "token": token,
     "down": down,
 }

@@ -19,6 +19,7 @@ from launcher.erlang import Atom, Target, child_environment, write_config, write
 from launcher.options import ROOT
 from launcher.processes import Process, Refused, end_all
 from launcher.secret import Secret
+from launcher.tokens import write_member_key
 
 _RECORD = "member.json"
 
@@ -109,7 +110,8 @@ class Member:
         (self.run / _RECORD).unlink(missing_ok=True)
         for name in ("xdg", "tls"):
             shutil.rmtree(self.run / name, ignore_errors=True)
-        (self.run / ".erlang.cookie").unlink(missing_ok=True)
+        for name in (".erlang.cookie", "http.key"):
+            (self.run / name).unlink(missing_ok=True)
 
 
 def run_directory(host: str) -> Path:
@@ -148,11 +150,12 @@ def prepare(plan: Plan, secret: Secret) -> Member:
         from launcher.certificates import write_tls  # its library takes a while to import
 
         write_tls(secret, plan.host, member.run / "tls")
-    write_config(member.run / "node.config", _settings(plan, member))
+    key = write_member_key(secret, member.run)
+    write_config(member.run / "node.config", _settings(plan, key))
     return member
 
 
-def _settings(plan: Plan, member: Member) -> dict[str, dict[str, Any]]:
+def _settings(plan: Plan, key: Path) -> dict[str, dict[str, Any]]:
     """This node's own settings, read after config/sys.config."""
     if plan.peers is None:
         finder: dict[str, Any] = {
@@ -176,5 +179,6 @@ def _settings(plan: Plan, member: Member) -> dict[str, dict[str, Any]]:
         "baguette_web": {
             "address": web_host(plan.host),
             "port": plan.web_port or Atom("undefined"),
+            "token_key_file": str(key),
         },
     }

@@ -33,6 +33,7 @@ from launcher.erlang import (
 )
 from launcher.options import ROOT
 from launcher.processes import Process, Refused, end_all
+from launcher.tokens import checkout_key
 
 
 def address(index: int) -> str:
@@ -244,8 +245,15 @@ def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
             "out_dir": str(ROOT / "out"),
             "guard": Atom("none" if launch.guard is None else "stdin"),
         },
-        "baguette_web": {"port": launch.web_port or Atom("undefined")},
+        "baguette_web": _web(launch.web_port),
     }
+
+
+def _web(port: int | None) -> dict[str, Any]:
+    """Where a node answers HTTP, and by which key it knows a token."""
+    if port is None:
+        return {"port": Atom("undefined")}
+    return {"port": port, "token_key_file": str(checkout_key(RUN))}
 
 
 def check_alive(cluster: Cluster) -> None:

@@ -44,6 +44,7 @@ class Options:
     port: int | None
     address: str | None
     id: str | None
+    name: str | None
     model_dir: Path
     out: Path
 
@@ -68,6 +69,7 @@ class Options:
             port=read_whole("PORT", env["PORT"], 2024, 65535) if "PORT" in env else None,
             address=env.get("ADDRESS") or None,
             id=_text("ID", env["ID"]).strip().lower() or None if "ID" in env else None,
+            name=env.get("NAME") or None,
             model_dir=(ROOT / read_path("MODEL", env.get("MODEL", "weights/paris-mini"))).resolve(),
             out=(Path.cwd() / read_path("OUT", env.get("OUT", "out/demo.png"))).resolve(),
         )

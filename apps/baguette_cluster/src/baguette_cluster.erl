@@ -7,6 +7,7 @@
 -export([nodes/0, holders/1, holders/2, components/0, plan/0, expected_step_us/0]).
 -export([why_missing/1, beyond/1]).
 -export([unreached/0, overview/0, health/0]).
+-export([addresses/0, whois/1]).
 %% Looking without the application: for a doctor
 -export([tailnet/1]).
 %% Following
@@ -205,6 +206,22 @@ unreached() ->
         #{node => Node, why => Why, since_ms => max(0, Now - Since), name => name(Node, Names)}
      || {Node, Why, Since} <- baguette_cluster_connector:unreached()
     ].
+
+%% @doc Where this cluster's nodes are, those that were found and are dead now included.
+-spec addresses() -> [string()].
+addresses() ->
+    Members = [baguette_cluster_report:node(R) || {R, _} <- baguette_cluster_table:reports()],
+    Nodes = lists:usort(Members ++ baguette_cluster_discovery:known()),
+    [A || Node <- Nodes, {ok, A} <- [baguette_cluster_node_name:to_address(Node)]].
+
+%% @doc The login name of the tailnet user whose machine has this address; a tagged machine is
+%% nobody's.
+-spec whois(inet:ip4_address()) ->
+    {ok, binary()} | {error, nobody | baguette_cluster_discovery_tailscale:reason()}.
+whois(Address) ->
+    Env = application:get_all_env(baguette_cluster),
+    {ok, Settings} = baguette_cluster_settings:check(Env, node()),
+    baguette_cluster_discovery_tailscale:whois(inet:ntoa(Address), Settings).
 
 %% @doc The tailnet as this machine sees it, whether the application runs or not, with the addresses
 %% that discovery would name. Settings given here come before the defaults.

@@ -4,7 +4,7 @@
 
 -behaviour(baguette_cluster_discovery).
 
--export([find/1, status/1, selected/2]).
+-export([find/1, status/1, selected/2, whois/2]).
 
 -export_type([reason/0]).
 
@@ -41,10 +41,24 @@ selected(#{peers := Peers}, #{tailscale_tag := Tag, tailscale_host_prefix := Pre
 %% @doc The tailnet as this machine sees it.
 -spec status(baguette_cluster_settings:settings()) ->
     {ok, baguette_cluster_tailscale:status()} | {error, reason()}.
-status(#{tailscale := Cli, tailscale_ms := Ms}) ->
-    Bounds = #{ms => Ms, bytes => ?MAX_BYTES},
-    case baguette_cluster_command:run(Cli, ["status", "--json"], Bounds) of
-        {ok, {0, Output}} -> baguette_cluster_tailscale:parse(Output);
+status(Settings) ->
+    case run(["status", "--json"], Settings) of
+        {ok, Output} -> baguette_cluster_tailscale:parse(Output);
+        {error, _} = Error -> Error
+    end.
+
+%% @doc The login name of the user whose machine has this address.
+-spec whois(string(), baguette_cluster_settings:settings()) ->
+    {ok, binary()} | {error, nobody | reason()}.
+whois(Address, Settings) ->
+    case run(["whois", "--json", Address], Settings) of
+        {ok, Output} -> baguette_cluster_tailscale:user(Output, Address);
+        {error, _} = Error -> Error
+    end.
+
+run(Args, #{tailscale := Cli, tailscale_ms := Ms}) ->
+    case baguette_cluster_command:run(Cli, Args, #{ms => Ms, bytes => ?MAX_BYTES}) of
+        {ok, {0, Output}} -> {ok, Output};
         {ok, {Status, _}} -> {error, {tailscale_exit, Status}};
         {error, Why} -> {error, {tailscale_cli, Why}}
     end.

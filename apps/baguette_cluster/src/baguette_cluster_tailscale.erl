@@ -6,7 +6,7 @@
 %% control plane, not reachable from here; host names are self-asserted, tags are not.
 -module(baguette_cluster_tailscale).
 
--export([parse/1, select/2]).
+-export([parse/1, select/2, user/2]).
 
 -export_type([status/0, peer/0, reason/0]).
 
@@ -108,6 +108,26 @@ value(Key, Map, Default) ->
         #{Key := Value} when is_boolean(Value), is_boolean(Default) -> Value;
         _ -> Default
     end.
+
+%% @doc Whom `tailscale whois --json' names: the user of the machine that has this address. A tagged
+%% machine is no user's, whatever the profile beside it says.
+-spec user(binary(), Address :: string()) -> {ok, binary()} | {error, nobody | not_json}.
+user(Json, Address) ->
+    try jiffy:decode(Json, [return_maps]) of
+        #{<<"Node">> := #{} = Node, <<"UserProfile">> := #{} = Profile} ->
+            Tagged = value(<<"Tags">>, Node, []) =/= [],
+            Ours = lists:member(<<(list_to_binary(Address))/binary, "/32">>, addresses(Node)),
+            login(not Tagged andalso Ours, value(<<"LoginName">>, Profile, <<>>));
+        _ ->
+            {error, nobody}
+    catch
+        _:_ -> {error, not_json}
+    end.
+
+addresses(Node) -> value(<<"Addresses">>, Node, []).
+
+login(true, Login) when byte_size(Login) > 0, byte_size(Login) =< 255 -> {ok, Login};
+login(_, _) -> {error, nobody}.
 
 %% @doc The peers that may be ours, those the control plane sees first: all with the
 %% tag, which nobody can give himself; only where nobody has it, all whose host name begins so.

@@ -1,4 +1,5 @@
-%% @doc The listener, when a port is set; without one the room is empty.
+%% @doc The listener and what its connections ask, when a port is set; without one the room is
+%% empty. Owns the table of counts, so that they outlive the listener.
 -module(baguette_web_sup).
 -behaviour(supervisor).
 
@@ -12,6 +13,12 @@ start_link(Settings) ->
     {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(#{port := undefined}) ->
     {ok, {#{}, []}};
-init(Settings) ->
+init(#{port := Port} = Settings) ->
+    ok = baguette_web_counts:new(),
+    ok = baguette_web_page_h:load(),
+    Whois = #{id => whois, start => {baguette_web_whois, start_link, []}},
     Listener = #{id => listener, start => {baguette_web_http, start_link, [Settings]}},
-    {ok, {#{strategy => one_for_one, intensity => 5, period => 10}, [Listener]}}.
+    Tree = #{id => tree, start => {baguette_web_tree, start_link, []}},
+    Stream = #{id => stream, start => {baguette_web_stream, start_link, [Port]}},
+    Children = [Whois, Tree, Stream, Listener],
+    {ok, {#{strategy => one_for_one, intensity => 5, period => 10}, Children}}.

@@ -2,7 +2,7 @@
 %% Pure; called by baguette_web_http.
 -module(baguette_web_view).
 
--export([cluster/2, reasons/1]).
+-export([cluster/2, models/1, reasons/1]).
 
 %% @doc The cluster as this node sees it: members, components, and who can answer for each expert.
 -spec cluster(map(), [map()]) -> map().
@@ -14,6 +14,13 @@ cluster(#{members := Members, components := Components} = Overview, Experts) ->
         experts => [maps:with([expert, component, holders], Expert) || Expert <- Experts],
         degraded => reasons(maps:get(health, Overview))
     }.
+
+%% @doc The model as OpenAI lists models, with what is special to ours.
+-spec models({ok, map()} | {error, term()}) -> [map()].
+models({ok, #{name := Name} = Model}) ->
+    [Model#{id => Name, object => model, owned_by => <<"baguette">>, created => 0}];
+models({error, _}) ->
+    [].
 
 %% @doc A room's health as sentences' raw material: [] when all is well.
 -spec reasons(ok | {degraded, [term()]}) -> [map()].

@@ -1,0 +1,55 @@
+%% @doc One look at the doors of engine and cluster, for baguette_web_stream, each in a process of
+%% its own: what it asks may be slow.
+-module(baguette_web_look).
+
+-export([at/1]).
+
+-define(EVENTS, 100).
+
+%% @doc near: this node's tables. far: what every node says of itself. sample: a point's worth.
+-spec at(near | far | sample) -> map().
+at(near) ->
+    Experts = baguette_engine:experts(),
+    #{
+        at => now_seconds(),
+        node => node(),
+        nodes => baguette_cluster:nodes(),
+        experts => Experts,
+        model => baguette_engine:model(),
+        engine_health => baguette_engine:health(),
+        cluster_health => baguette_cluster:health(),
+        missing => [
+            {E, baguette_cluster:why_missing(C)}
+         || #{expert := E, component := C, holders := []} <- Experts
+        ],
+        load => baguette_web_jobs:load(),
+        calls => []
+    };
+at(far) ->
+    Asked = [N || #{node := N, link := up} <- baguette_cluster:nodes()],
+    baguette_web_remote_v1:looks(Asked, ?EVENTS);
+at(sample) ->
+    Nodes = baguette_cluster:nodes(),
+    At = now_seconds(),
+    #{queued := Queued, running := Running} = baguette_web_jobs:load(),
+    #{at => At, nodes => Nodes, sample => #{
+        at => At,
+        images => counted(<<"images_total">>, []),
+        steps => buckets(<<"step_seconds">>, []),
+        queue => Queued + Running,
+        utilisation => maps:from_list([
+            {baguette_web_snapshot:address(N), U}
+         || #{node := N, report := #{extra := #{device_now := #{utilisation := U}}}} <- Nodes,
+            is_number(U)
+        ])
+    }}.
+
+counted(Name, Metrics) ->
+    lists:sum([Value || #{name := N, samples := Samples} <- Metrics, N =:= Name,
+        {_, Value} <- Samples]).
+
+buckets(Name, Metrics) ->
+    lists:append([Buckets || #{name := N, samples := Samples} <- Metrics, N =:= Name,
+        {_, #{buckets := Buckets}} <- Samples]).
+
+now_seconds() -> erlang:system_time(millisecond) / 1000.

@@ -1,0 +1,153 @@
+%% @doc One HTTP/1.1 request off a socket, within limits and a deadline. Called by
+%% baguette_web_connection.
+%%
+%% Erlang's own parser reads line and headers ({packet, http_bin}: what it does not know stays a
+%% binary, so no atom comes from outside). A deadline holds for the whole of it, not for each part:
+%% a client that sends a byte a second is cut off like one that sends none. A body must say its
+%% length (no chunked requests): one way of framing is one that nobody disagrees about.
+-module(baguette_web_request).
+
+-export([read/3, header/2]).
+-export_type([request/0, limits/0]).
+
+-type request() :: #{
+    method := atom() | binary(),
+    target := binary(),                   % path and query as they were sent
+    version := {1, 0 | 1},
+    headers := [{Name :: binary(), Value :: binary()}],    % names in lower case
+    peer := inet:ip_address(),            % the socket's own, whatever a header says
+    body := binary()
+}.
+-type limits() :: #{max_body := pos_integer(), request_ms := pos_integer(), _ => _}.
+
+-define(MAX_LINE, 8192).
+-define(MAX_HEADERS, 64).
+
+%% @doc Reads a request whose first line comes within FirstMs; the rest has request_ms.
+-spec read(gen_tcp:socket(), FirstMs :: pos_integer(), limits()) ->
+    {ok, request()} | {refuse, Status :: 400..599, Detail :: string()} | gone.
+read(Socket, FirstMs, Limits) ->
+    try
+        First = line(Socket, FirstMs),
+        Deadline = now_ms() + maps:get(request_ms, Limits),
+        request(Socket, First, Deadline, Limits)
+    catch
+        throw:Refusal -> Refusal
+    end.
+
+request(Socket, {http_request, Method, {abs_path, Target}, {1, Minor}}, Deadline, Limits) ->
+    Headers = headers(Socket, Deadline, 0),
+    ok = only_one([<<"host">>, <<"content-length">>, <<"authorization">>], Headers),
+    Peer = peer(Socket),
+    #{max_body := Max} = Limits,
+    Body = body(Socket, body_length(Headers, Max), {1, Minor}, Headers, Deadline),
+    {ok, #{
+        method => Method,
+        target => Target,
+        version => {1, Minor},
+        headers => Headers,
+        peer => Peer,
+        body => Body
+    }};
+request(_, _, _, _) ->
+    bad_request().
+
+-spec bad_request() -> no_return().
+bad_request() ->
+    throw({refuse, 400, "this is no HTTP/1.1 request for a path on this node"}).
+
+line(Socket, Ms) ->
+    case setopts(Socket, [{packet, http_bin}, {packet_size, ?MAX_LINE}]) of
+        ok -> received(gen_tcp:recv(Socket, 0, Ms));
+        gone -> throw(gone)
+    end.
+
+%% Empty lines before a request are to be forgiven (RFC 9112, 2.2), but nobody sends them now.
+received({ok, {http_error, _}}) -> bad_request();
+received({ok, Packet}) -> Packet;
+received({error, emsgsize}) -> throw({refuse, 431, "a line of the request is over 8 KiB"});
+received({error, timeout}) -> throw({refuse, 408, "the request did not come in time"});
+received({error, _}) -> throw(gone).
+
+headers(_Socket, _Deadline, ?MAX_HEADERS) ->
+    throw({refuse, 431, "a request may have 64 headers"});
+headers(Socket, Deadline, Count) ->
+    case received(gen_tcp:recv(Socket, 0, left(Deadline))) of
+        http_eoh -> [];
+        {http_header, _, Name, _, Value} ->
+            [{lower(Name), Value} | headers(Socket, Deadline, Count + 1)];
+        _ -> bad_request()
+    end.
+
+lower(Name) when is_atom(Name) -> lower(atom_to_binary(Name));
+lower(Name) -> << <<(lower_byte(C))>> || <<C>> <= Name >>.
+
+lower_byte(C) when C >= $A, C =< $Z -> C + 32;
+lower_byte(C) -> C.
+
+%% Two of these would let two readers of one request disagree.
+only_one(Names, Headers) ->
+    case [Name || Name <- Names, length([1 || {N, _} <- Headers, N =:= Name]) > 1] of
+        [] -> ok;
+        [Name | _] -> throw({refuse, 400, ["send one ", Name, " header, not several"]})
+    end.
+
+peer(Socket) ->
+    case inet:peername(Socket) of
+        {ok, {Address, _Port}} -> Address;
+        {error, _} -> throw(gone)
+    end.
+
+body_length(Headers, Max) ->
+    case {header(<<"transfer-encoding">>, Headers), header(<<"content-length">>, Headers)} of
+        {undefined, undefined} -> 0;
+        {undefined, Length} -> bounded(Length, Max);
+        {_, _} -> throw({refuse, 411, "send the body with a Content-Length, not in chunks"})
+    end.
+
+bounded(Length, Max) ->
+    case is_number_text(Length) andalso binary_to_integer(Length) of
+        false -> throw({refuse, 400, "Content-Length must be a whole number"});
+        Bytes when Bytes =< Max -> Bytes;
+        _ -> throw({refuse, 413, io_lib:format("a body may have ~B bytes here", [Max])})
+    end.
+
+is_number_text(Text) ->
+    byte_size(Text) > 0 andalso byte_size(Text) =< 18 andalso
+        lists:all(fun(C) -> C >= $0 andalso C =< $9 end, binary_to_list(Text)).
+
+body(Socket, 0, _Version, _Headers, _Deadline) ->
+    ok = present(setopts(Socket, [{packet, raw}])),
+    <<>>;
+body(Socket, Length, Version, Headers, Deadline) ->
+    ok = present(setopts(Socket, [{packet, raw}])),
+    ok = go_on(Socket, Version, header(<<"expect">>, Headers)),
+    received(gen_tcp:recv(Socket, Length, left(Deadline))).
+
+go_on(Socket, {1, 1}, Expect) when Expect =/= undefined ->
+    present(gen_tcp:send(Socket, <<"HTTP/1.1 100 Continue\r\n\r\n">>));
+go_on(_, _, _) ->
+    ok.
+
+setopts(Socket, Options) ->
+    case inet:setopts(Socket, Options) of
+        ok -> ok;
+        {error, _} -> gone
+    end.
+
+present(ok) -> ok;
+present(_) -> throw(gone).
+
+left(Deadline) ->
+    max(0, Deadline - now_ms()).
+
+now_ms() ->
+    erlang:monotonic_time(millisecond).
+
+%% @doc A header's value, by its name in lower case.
+-spec header(binary(), [{binary(), binary()}]) -> binary() | undefined.
+header(Name, Headers) ->
+    case lists:keyfind(Name, 1, Headers) of
+        {_, Value} -> Value;
+        false -> undefined
+    end.
