@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -30,6 +31,16 @@ def png(colour: str, side: int = 12) -> bytes:
     return buffer.getvalue()
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing of a client that went away: that is what some tests do."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @dataclass
 class Peer:
     """What the node holds, and how it is to misbehave."""
@@ -42,7 +53,7 @@ class Peer:
     lose_answers: int = 0  # submissions taken whose answer never arrives
     forget_events: bool = False  # Last-Event-ID is unknown: resync
     fail: dict[str, Any] | None = None
-    prompt_shown: str | None = None
+    old: bool = False  # has no stream of the whole cluster
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
@@ -51,8 +62,7 @@ class Peer:
 
     def __enter__(self) -> Peer:
         handler = type("Handler", (Handler,), {"peer": self})
-        self.server = ThreadingHTTPServer((self.host, 0), handler)
-        self.server.daemon_threads = True
+        self.server = Server((self.host, 0), handler)
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self.thread.start()
         return self
@@ -124,7 +134,43 @@ def summary(job: dict[str, Any]) -> dict[str, Any]:
     return {**short, "failovers_count": len(job["failovers"])}
 
 
+# What /v1/cluster answers, and what /v1/stream calls a snapshot.
 CLUSTER = {
+    "node": "127.0.0.2",
+    "state": "degraded",
+    "reasons": [{"name": "suspects", "detail": "127.0.0.3 is silent."}],
+    "nodes": [
+        {
+            "node": "127.0.0.2", "self": True, "link": "up", "leaving": False, "rtt_ms": None,
+            "report": {
+                "components": [{"component": "m/0", "state": "ready"}],
+                "facts": {
+                    "device_now": {
+                        "name": "a \x1b]0;CPU", "memory_mib": 100, "used_mib": 10,
+                        "utilisation": 0.5,
+                    },
+                },
+            },
+        },
+        {
+            "node": "127.0.0.3", "self": False, "link": "suspect", "leaving": False, "rtt_ms": 0.4,
+            "report": {
+                "components": [
+                    {"component": "m/1", "state": "loading"}, {"component": "m/2", "state": "ready"}
+                ],
+                "facts": {"hardware": {"gpu": None, "cpu": "b CPU"}},
+            },
+        },
+    ],
+    "experts": [
+        {"expert": 0, "component": "m/0", "holders": ["127.0.0.2"]},
+        {"expert": 1, "component": "m/1", "holders": []},
+        {"expert": 2, "component": "m/2", "holders": ["127.0.0.3"]},
+    ],
+    "links": [],
+    "events": [{"at": 5.0, "level": "info", "node": "127.0.0.2", "text": "it began"}],
+}  # fmt: skip
+SNAPSHOT = {
     "node": "127.0.0.2",
     "health": {"state": "degraded", "reasons": [{"text": "127.0.0.3 is silent."}]},
     "nodes": [
@@ -166,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if path == "/v1/cluster":
             self._json(200, CLUSTER)
-        elif path == "/v1/stream":
+        elif path == "/v1/stream" and not self.peer.old:
             self._stream()
         elif path == "/v1/jobs":
             listed = [summary(job) for job in reversed(self.peer.jobs.values())]
@@ -231,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _stream(self) -> None:
         self._open_stream()
-        self._event("snapshot", {**CLUSTER, "at": 1.0})
+        self._event("snapshot", {**SNAPSHOT, "at": 1.0})
         events = [
             {"at": time.time(), "level": "warning", "node": "127.0.0.3", "text": "E1 \x1b[2Jlost"}
         ]

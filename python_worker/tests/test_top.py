@@ -20,8 +20,9 @@ import pytest
 
 from baguette.__main__ import main
 from baguette.commands.top_view import KEPT_JOBS, Seen, lines
+from baguette.remote import feed
 from baguette.text import cells
-from peer import CLUSTER, TOKEN, Peer
+from peer import CLUSTER, SNAPSHOT, TOKEN, Peer
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ON, OFF = b"\x1b[?1049h", b"\x1b[?1049l"  # the other screen of an xterm
@@ -128,9 +129,32 @@ def test_piped_it_is_printed_once(peer: Peer, capfd: Any, monkeypatch: pytest.Mo
     assert "does not take the token of BAGUETTE_TOKEN" in capfd.readouterr().err
 
 
+def test_a_node_without_the_stream_is_asked_again_and_again(
+    peer: Peer, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAGUETTE_TOKEN", TOKEN)
+    monkeypatch.setattr(feed, "POLL_SECONDS", 0.01)
+    peer.old = True
+    assert main(["top", "--node", peer.url]) == 0
+    out = capfd.readouterr().out
+    assert "DEGRADED: 127.0.0.3 is silent" in out
+    assert "127.0.0.2        it began" in out
+    assert "E1(loading) E2" in out
+
+
+def test_both_shapes_of_a_cluster_show_the_same_nodes() -> None:
+    shown = []
+    for name, value in (("snapshot", SNAPSHOT), ("cluster", {**CLUSTER, "events": []})):
+        seen = Seen("http://n:1")
+        seen.take(name, value)
+        shown.append([text for text, _ in lines(seen, (150, 60))])
+    both = [line for line in shown[0] if line in shown[1]]
+    assert len(both) == len(shown[0]) - 1  # but for the milliseconds of calls
+
+
 def full() -> Seen:
     seen = Seen("http://n:1")
-    seen.take("snapshot", CLUSTER)
+    seen.take("snapshot", SNAPSHOT)
     for i in range(KEPT_JOBS + 40):
         status = "running" if i < 2 else "completed"
         request = {"prompt": "猫" * 70}

@@ -50,11 +50,11 @@ def step_bar(job: Map, width: int = BAR) -> str:
 
 def cluster_lines(node: Node, cluster: Map) -> Iterator[str]:
     """Its health, a line per node, a line per expert."""
-    cluster = with_trips(cluster)
-    yield f"{health_line(cluster)}, as {node.url} sees it"
+    snapshot = snapshot_of(cluster)
+    yield f"{health_line(snapshot)}, as {node.url} sees it"
     yield ""
     yield NODES
-    yield from (node_line(card) for card in maps(cluster.get("nodes")))
+    yield from (node_line(card) for card in maps(snapshot.get("nodes")))
     yield ""
     for expert in maps(cluster.get("experts")):
         holders = ", ".join(word(name, 60) for name in items(expert.get("holders")))
@@ -106,16 +106,43 @@ def experts(card: Map) -> str:
     )
 
 
-def with_trips(cluster: Map) -> dict[str, Any]:
-    """The cluster with each node's round trip, from the row of the node that tells, in its card."""
-    own = next((row for row in maps(cluster.get("links")) if _own(row, cluster)), {})
-    trips = {one.get("node"): one.get("rtt_ms") for one in maps(own.get("to"))}
-    cards = maps(cluster.get("nodes"))
-    return {**cluster, "nodes": [{**card, "rtt_ms": trips.get(card.get("node"))} for card in cards]}
+def snapshot_of(cluster: Map) -> dict[str, Any]:
+    """/v1/cluster in the shape of the stream's `snapshot`, as far as it goes."""
+    experts = maps(cluster.get("experts"))
+    components = {str(one.get("component")): one.get("expert") for one in experts}
+    reasons = [{"text": one.get("detail")} for one in maps(cluster.get("reasons"))]
+    return {
+        **cluster,
+        "health": {"state": cluster.get("state"), "reasons": reasons},
+        "nodes": [_card(node, components) for node in maps(cluster.get("nodes"))],
+    }
 
 
-def _own(row: Map, cluster: Map) -> bool:
-    return row.get("from") == cluster.get("node")
+def _card(node: Map, components: Map) -> dict[str, Any]:
+    report = mapping(node.get("report"))
+    facts = mapping(report.get("facts"))
+    now, hardware = mapping(facts.get("device_now")), mapping(facts.get("hardware"))
+    held = [
+        {"expert": components[name], "state": one.get("state")}
+        for one in maps(report.get("components"))
+        if isinstance(name := one.get("component"), str) and name in components
+    ]
+    return {
+        **node,
+        "device": now.get("name") or hardware.get("gpu") or hardware.get("cpu"),
+        "memory": {"used_mib": now.get("used_mib"), "total_mib": now.get("memory_mib")},
+        "utilisation": now.get("utilisation"),
+        "experts": [one for one in held if one["state"] not in (None, "idle")],
+    }
+
+
+def with_trips(snapshot: Map) -> dict[str, Any]:
+    """The snapshot with each node's round trip, as the node that tells measured it, in its card."""
+    rows = [row for row in maps(snapshot.get("links")) if row.get("from") == snapshot.get("node")]
+    links = [link for row in rows for link in maps(row.get("to"))]
+    trips = {str(one.get("node")): one.get("rtt_ms") for one in links}
+    cards = maps(snapshot.get("nodes"))
+    return {**snapshot, "nodes": [{"rtt_ms": trips.get(str(c.get("node"))), **c} for c in cards]}
 
 
 def _largest(calls: Sequence[Map], name: str) -> str:

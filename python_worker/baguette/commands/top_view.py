@@ -21,6 +21,7 @@ from baguette.commands.remote_tables import (
     maps,
     node_line,
     number,
+    snapshot_of,
     step_bar,
     steps,
     with_trips,
@@ -46,21 +47,41 @@ class Seen:
 
     def take(self, name: str, value: Any) -> None:
         """One more event of the stream, or of the feed; what is not shown is passed over."""
-        if name == "node":
-            self.url, self.trouble = value, ""
-        elif name == "trouble":
-            self.trouble = value
-        elif name == "snapshot":
-            self.cluster = mapping(value)
-        elif name == "job":
-            self._job(mapping(value))
-        elif name == "jobs":
-            for job in reversed(maps(mapping(value).get("data"))):
-                self._job(job)
-        elif name == "log":
-            self.events.extend(maps(mapping(value).get("events")))
+        takers: dict[str, Callable[[Any], None]] = {
+            "node": self._node,
+            "trouble": self._trouble,
+            "snapshot": self._snapshot,
+            "cluster": self._cluster,
+            "job": self._job,
+            "jobs": self._jobs,
+            "log": self._log,
+        }
+        if name in takers:
+            takers[name](value)
 
-    def _job(self, job: Map) -> None:
+    def _node(self, url: str) -> None:
+        self.url, self.trouble = url, ""
+
+    def _trouble(self, why: str) -> None:
+        self.trouble = why
+
+    def _snapshot(self, value: Any) -> None:
+        self.cluster = mapping(value)
+
+    def _cluster(self, value: Any) -> None:
+        self._snapshot(snapshot_of(mapping(value)))
+        self.events.clear()
+        self._log(value)
+
+    def _log(self, value: Any) -> None:
+        self.events.extend(maps(mapping(value).get("events")))
+
+    def _jobs(self, page: Any) -> None:
+        for job in reversed(maps(mapping(page).get("data"))):
+            self._job(job)
+
+    def _job(self, value: Any) -> None:
+        job = mapping(value)
         if isinstance(job.get("id"), str):
             self.jobs[job["id"]] = job
         while len(self.jobs) > KEPT_JOBS:

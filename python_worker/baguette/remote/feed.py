@@ -53,7 +53,7 @@ class Feed(threading.Thread):
 
     def _tell(self, event: Told) -> None:
         if not self._closed.is_set():
-            if event[0] == "snapshot":
+            if event[0] in ("snapshot", "cluster"):
                 self._places = known(self._places, event[1])
             self.told.put(event)
             self._wake()
@@ -75,7 +75,7 @@ def look(node: Node, closed: threading.Event) -> Iterator[Told]:
 
 def _asked_again_and_again(node: Node, closed: threading.Event) -> Iterator[Told]:
     while not closed.wait(POLL_SECONDS):
-        yield "snapshot", node.ask("GET", "/v1/cluster")
+        yield "cluster", node.ask("GET", "/v1/cluster")
         yield "jobs", node.ask("GET", JOBS)
 
 
