@@ -7,7 +7,7 @@
 -export([nodes/0, holders/1, holders/2, components/0, plan/0, expected_step_us/0]).
 -export([why_missing/1, beyond/1]).
 -export([unreached/0, overview/0, health/0]).
--export([addresses/0, whois/1]).
+-export([addresses/0, links/0, whois/1]).
 %% Looking without the application: for a doctor
 -export([tailnet/1]).
 %% Following
@@ -213,6 +213,11 @@ addresses() ->
     Members = [baguette_cluster_report:node(R) || {R, _} <- baguette_cluster_table:reports()],
     Nodes = lists:usort(Members ++ baguette_cluster_discovery:known()),
     [A || Node <- Nodes, {ok, A} <- [baguette_cluster_node_name:to_address(Node)]].
+
+%% @doc Every node's links as that node sees them; asks all peers, within half a second.
+-spec links() -> [baguette_cluster_links:row()].
+links() ->
+    baguette_cluster_links:all().
 
 %% @doc The login name of the tailnet user whose machine has this address; a tagged machine is
 %% nobody's.

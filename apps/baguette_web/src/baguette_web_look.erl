@@ -9,25 +9,23 @@
 %% @doc near: this node's tables. far: what every node says of itself. sample: a point's worth.
 -spec at(near | far | sample) -> map().
 at(near) ->
-    Experts = baguette_engine:experts(),
     #{
         at => now_seconds(),
         node => node(),
         nodes => baguette_cluster:nodes(),
-        experts => Experts,
+        experts => baguette_engine:experts(),
         model => baguette_engine:model(),
-        engine_health => baguette_engine:health(),
-        cluster_health => baguette_cluster:health(),
-        missing => [
-            {E, baguette_cluster:why_missing(C)}
-         || #{expert := E, component := C, holders := []} <- Experts
-        ],
+        down => baguette_web_health_h:reasons(),
+        degraded => baguette_web_reason:cluster(baguette_cluster:health()),
         load => baguette_web_jobs:load(),
         calls => []
     };
 at(far) ->
     Asked = [N || #{node := N, link := up} <- baguette_cluster:nodes()],
-    baguette_web_remote_v1:looks(Asked, ?EVENTS);
+    #{
+        links => baguette_cluster:links(),
+        looks => baguette_web_remote_v1:looks(Asked, ?EVENTS)
+    };
 at(sample) ->
     Nodes = baguette_cluster:nodes(),
     At = now_seconds(),
@@ -38,7 +36,7 @@ at(sample) ->
         steps => buckets(<<"step_seconds">>, []),
         queue => Queued + Running,
         utilisation => maps:from_list([
-            {baguette_web_snapshot:address(N), U}
+            {baguette_web_json:address(N), U}
          || #{node := N, report := #{extra := #{device_now := #{utilisation := U}}}} <- Nodes,
             is_number(U)
         ])

@@ -11,11 +11,11 @@
 -define(LOOK_MS, 1500).
 -define(TREE_MS, 3000).
 
--type look() :: #{links := [map()], workers := [map()], events := [map()]}.
+-type look() :: #{workers := [map()], events := [map()]}.
 
 %% @doc What these nodes say of themselves, with their last `Events' events; who is silent, or has
 %% no such module yet, is left out.
--spec looks([node()], non_neg_integer()) -> #{node() => look()}.
+-spec looks([node()], pos_integer()) -> #{node() => look()}.
 looks(Nodes, Events) ->
     Answers = erpc:multicall(Nodes, ?MODULE, look, [Events], ?LOOK_MS),
     maps:from_list([{Node, Look} || {Node, {ok, #{} = Look}} <- lists:zip(Nodes, Answers)]).
@@ -32,15 +32,11 @@ tree(Node) ->
         exit:{exception, _} -> {error, no_answer}
     end.
 
--spec look(non_neg_integer()) -> look().
+-spec look(pos_integer()) -> look().
 look(Events) ->
     #{
-        links => [
-            maps:with([node, link, rtt_us, mbit, path], N)
-         || #{self := false} = N <- baguette_cluster:nodes()
-        ],
         workers => [maps:with([kind, state, deaths], W) || W <- baguette_engine:workers()],
-        events => baguette_web_stream:told(Events)
+        events => baguette_web_teller:recent(Events)
     }.
 
 -spec own_tree() -> map().

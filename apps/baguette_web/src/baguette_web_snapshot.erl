@@ -7,7 +7,7 @@
 %% be sent again.
 -module(baguette_web_snapshot).
 
--export([build/1, essence/1, since/3, address/1]).
+-export([build/1, essence/1, since/3]).
 -export_type([view/0, since/0]).
 
 -type since() :: #{{node(), Component :: binary()} => {State :: atom(), At :: number()}}.
@@ -17,9 +17,9 @@
     nodes := [map()],                % baguette_cluster:nodes/0
     experts := [map()],              % baguette_engine:experts/0
     model := {ok, map()} | {error, term()},
-    engine_health := ok | {degraded, [term()]},
-    cluster_health := ok | {degraded, [term()]},
-    missing := [{non_neg_integer(), term()}],
+    down := [baguette_web_reason:reason()],
+    degraded := [baguette_web_reason:reason()],
+    links := [map()],                % baguette_cluster:links/0
     load := map(),                   % queue: running, waiting and the like
     calls := [map()],                % baguette_engine:calls/0
     looks := #{node() => map()},     % what nodes told of themselves
@@ -31,12 +31,12 @@
 -spec build(view()) -> map().
 build(#{node := Node, nodes := Nodes, experts := Experts} = View) ->
     #{
-        node => address(Node),
+        node => baguette_web_json:address(Node),
         model => model(maps:get(model, View)),
         health => health(View),
         nodes => [node_card(N, View) || N <- Nodes],
         experts => [
-            #{expert => E, holders => [address(H) || H <- lists:sort(Holders)]}
+            #{expert => E, holders => [baguette_web_json:address(H) || H <- lists:sort(Holders)]}
          || #{expert := E, holders := Holders} <- Experts
         ],
         links => [row(N, View) || #{node := N} <- Nodes],
@@ -63,11 +63,6 @@ since(Nodes, Before, Now) ->
 kept(State, {State, At}, _Now) -> {State, At};
 kept(State, _, Now) -> {State, Now}.
 
-%% @doc A node by its address: what people and URLs call it.
--spec address(node()) -> binary().
-address(Node) ->
-    lists:last(binary:split(atom_to_binary(Node), <<"@">>)).
-
 %% --- the whole
 
 model({ok, #{name := Name} = Model}) ->
@@ -75,8 +70,8 @@ model({ok, #{name := Name} = Model}) ->
 model({error, _}) ->
     null.
 
-health(#{engine_health := Engine, cluster_health := Cluster, missing := Missing}) ->
-    baguette_web_health:tell(Engine, Cluster, Missing).
+health(#{down := Down, degraded := Degraded}) ->
+    #{state => baguette_web_view:state(Down, Degraded), reasons => Down ++ Degraded}.
 
 %% --- a node's card
 
@@ -84,7 +79,7 @@ node_card(#{node := Node, report := Report} = Info, #{looks := Looks} = View) ->
     Extra = maps:get(extra, Report, #{}),
     Look = maps:get(Node, Looks, #{}),
     maps:merge(device(Extra, Report), #{
-        node => address(Node),
+        node => baguette_web_json:address(Node),
         name => text(maps:get(name, Info, <<>>)),
         self => maps:get(self, Info, false),
         link => maps:get(link, Info, down),
@@ -92,7 +87,7 @@ node_card(#{node := Node, report := Report} = Info, #{looks := Looks} = View) ->
         path => maps:get(path, Info, unknown),
         url => url(Node, maps:get(port, View)),
         experts => held(Info, View),
-        calls => calls(address(Node), maps:get(calls, View)),
+        calls => calls(baguette_web_json:address(Node), maps:get(calls, View)),
         workers => [
             #{kind => text(Kind), state => text(State), deaths => number(Deaths)}
          || #{kind := Kind, state := State, deaths := Deaths} <- list(maps:get(workers, Look, []))
@@ -149,7 +144,7 @@ calls(Address, Calls) ->
         called(N) =:= Address
     ].
 
-called(Node) when is_atom(Node) -> address(Node);
+called(Node) when is_atom(Node) -> baguette_web_json:address(Node);
 called(Address) -> Address.
 
 %% Components that this node has in another version than most have.
@@ -177,24 +172,21 @@ most_common(Component, Nodes) ->
 
 %% All nodes of a cluster answer HTTP on the same port.
 url(Node, Port) ->
-    iolist_to_binary(["http://", address(Node), $:, integer_to_list(Port)]).
+    iolist_to_binary(["http://", baguette_web_json:address(Node), $:, integer_to_list(Port)]).
 
 %% --- links
 
-%% Whom each node can ask, as it says itself; of ourselves we know, of the silent nothing.
-row(Node, #{node := Node, nodes := Nodes}) ->
-    #{from => address(Node), to => [link_of(N) || #{self := false} = N <- Nodes]};
-row(Node, #{looks := Looks}) ->
-    Links = list(maps:get(links, maps:get(Node, Looks, #{}), [])),
-    #{from => address(Node), to => [link_of(L) || #{node := N} = L <- Links, is_atom(N)]}.
-
-link_of(#{node := Node} = Link) ->
+%% Whom each node can ask, as it says itself: nothing is known of the silent.
+row(Node, #{links := Links}) ->
     #{
-        node => address(Node),
-        link => text(maps:get(link, Link, unknown)),
-        path => text(maps:get(path, Link, unknown)),
-        rtt_ms => trip(maps:get(rtt_us, Link, 0)),
-        mbit => number(maps:get(mbit, Link, 0))
+        from => baguette_web_json:address(Node),
+        to => [link_of(Link) || #{from := From} = Link <- Links, From =:= Node]
+    }.
+
+link_of(#{to := To, state := State, path := Path, rtt_us := Us, mbit := Mbit}) ->
+    #{
+        node => baguette_web_json:address(To), link => text(State), path => text(Path),
+        rtt_ms => trip(Us), mbit => number(Mbit)
     }.
 
 %% Two digits: the third changes with every beat and says nothing.

@@ -12,7 +12,7 @@
 -module(baguette_web_stream).
 -behaviour(gen_server).
 
--export([start_link/1, watch/0, told/1]).
+-export([start_link/1, watch/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -39,6 +39,7 @@
     watchers = #{} :: #{pid() => reference()},
     %% The processes that look now.
     looking = #{} :: #{reference() => look()},
+    links = [] :: [map()],
     looks = #{} :: #{node() => baguette_web_remote_v1:look()},
     since = #{} :: baguette_web_snapshot:since(),
     %% As it was last shown, and when.
@@ -56,14 +57,6 @@
 -spec start_link(inet:port_number()) -> {ok, pid()} | {error, term()}.
 start_link(Port) ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, Port, []).
-
-%% @doc The last events of this node as the injected teller has them; without a teller, none.
--spec told(non_neg_integer()) -> [map()].
-told(Count) ->
-    case application:get_env(baguette_web, teller, undefined) of
-        undefined -> [];
-        Teller -> Teller:recent(Count)
-    end.
 
 %% @doc The caller gets {baguette_web_stream, Bytes} from now on, until it ends or leaves more than
 %% a few unread: then it is killed.
@@ -150,17 +143,17 @@ start(Look, #?MODULE{looking = Looking} = S) ->
             S#?MODULE{looking = Looking#{Ref => Look}}
     end.
 
-looked(near, {looked, View}, #?MODULE{since = Before, looks = Looks} = S) ->
+looked(near, {looked, View}, #?MODULE{port = Port, links = Links, looks = Looks} = S) ->
     #{nodes := Nodes, at := At} = View,
-    Since = baguette_web_snapshot:since(Nodes, Before, At),
-    Snapshot = baguette_web_snapshot:build(View#{port => S#?MODULE.port, since => Since, looks => Looks}),
-    shown(Snapshot, At, S#?MODULE{since = Since});
-looked(far, {looked, Looks}, S) ->
+    Since = baguette_web_snapshot:since(Nodes, S#?MODULE.since, At),
+    Told = #{port => Port, since => Since, links => Links, looks => Looks},
+    shown(baguette_web_snapshot:build(maps:merge(View, Told)), At, S#?MODULE{since = Since});
+looked(far, {looked, #{looks := Looks, links := Links}}, S) ->
     Told = [
-        Event#{node => baguette_web_snapshot:address(Node)}
+        Event#{node => baguette_web_json:address(Node)}
      || {Node, #{events := Events}} <- maps:to_list(Looks), #{at := _} = Event <- Events
     ],
-    news(Told, S#?MODULE{looks = Looks});
+    news(Told, S#?MODULE{looks = Looks, links = Links});
 looked(sample, {looked, Sample}, #?MODULE{history = Before, since = Since} = S) ->
     #{sample := Point, nodes := Nodes, at := At} = Sample,
     History = baguette_web_history:point(Point, Before),

@@ -12,7 +12,7 @@ tree(#{query := Query}) ->
     end.
 
 told(Node, {ok, Tree}) ->
-    {json, 200, [], Tree#{node => baguette_web_snapshot:address(Node)}};
+    {json, 200, [], Tree#{node => baguette_web_json:address(Node)}};
 told(_, {error, no_answer}) ->
     Detail = <<"that node does not answer in time; look again, or ask it directly">>,
     {problem, baguette_web_problem:new(504, Detail)}.
@@ -25,7 +25,7 @@ member(undefined) ->
     {ok, node()};
 member(Address) ->
     Known = [N || #{node := N} <- baguette_cluster:nodes()],
-    case [N || N <- Known, baguette_web_snapshot:address(N) =:= Address] of
+    case [N || N <- Known, baguette_web_json:address(N) =:= Address] of
         [Node | _] -> {ok, Node};
         [] -> error
     end.

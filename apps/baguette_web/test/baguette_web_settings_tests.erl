@@ -1,4 +1,4 @@
-%% What is taken and what is refused at start; and the views.
+%% What is taken and what is refused at start.
 -module(baguette_web_settings_tests).
 -include_lib("eunit/include/eunit.hrl").
 
@@ -39,13 +39,3 @@ refuses_other_addresses_and_ports_test_() ->
         ?_assertMatch({error, {bad_setting, Key, _, _}}, baguette_web_settings:check(Env, Node))
      || {Env, Node, Key} <- Refused
     ].
-
-health_becomes_reasons_test() ->
-    ?assertEqual([], baguette_web_view:reasons(ok)),
-    Degraded = [{no_holder, 3}, {links_down, ['b@127.0.0.3']}, {not_ready, #{why => starting}}],
-    Reasons = baguette_web_view:reasons({degraded, Degraded}),
-    ?assertMatch(
-        [#{name := no_holder, expert := 3}, #{about := ['b@127.0.0.3']}, #{name := not_ready}],
-        Reasons
-    ),
-    ?assert(is_binary(iolist_to_binary(jiffy:encode(Reasons)))).

@@ -42,7 +42,7 @@ function banner(state, reasons, snapshot) {
   say(byId("state"), state.toUpperCase());
   const lines =
     reasons.length > 0
-      ? reasons.map((r) => [r.text, r.advice])
+      ? reasons.map(({ detail }) => [sentence(detail), ""])
       : [[allWell(snapshot), "Say what you would like to see."]];
   const text = lines.flat().join(" ");
   if (byId("reasons").dataset.text === text) return;
@@ -51,6 +51,8 @@ function banner(state, reasons, snapshot) {
     ...lines.map(([what, advice]) => h("p", {}, what, " ", h("span", {}, advice))),
   );
 }
+
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 
 function allWell({ nodes, experts }) {
   const on = nodes.length === 1 ? "this one node" : `${nodes.length} nodes`;
@@ -78,15 +80,15 @@ function lost(url) {
   document.body.dataset.connected = "false";
   talking(`${host(url)} does not answer: looking for another node`, true);
   if (health === null) {
-    const advice = "It goes on by itself when the node, or another one, is there.";
-    banner("down", [{ text: "No node answers.", advice }], null);
+    const advice = "it goes on by itself when the node, or another one, is there.";
+    banner("down", [{ detail: `no node answers; ${advice}` }], null);
   }
 }
 
 /** Asks for a token; comes back when there is one to try. */
 function refused(problem) {
   talking(`${host(node.url)} wants a token`, true);
-  banner("down", [{ text: problem.message, advice: "" }], null);
+  banner("down", [{ detail: problem.message }], null);
   byId("state").textContent = "LOCKED";
   const form = byId("token-form");
   say(byId("token-error"), sessionStorage.length > 0 ? problem.message : "");

@@ -1,0 +1,53 @@
+%% @doc Why a node is not ready, or a cluster not whole, in sentences: what is, and what helps.
+%% Pure but for the teller's words; called by baguette_web_health_h and baguette_web_view.
+-module(baguette_web_reason).
+
+-export([engine/2, cluster/1]).
+-export_type([reason/0]).
+
+-type reason() :: #{name := atom(), detail := binary(), expert => non_neg_integer()}.
+
+%% @doc Why no picture could be drawn now. WhyMissing tells of an expert: a fact of
+%% baguette_cluster:why_missing/1.
+-spec engine(ok | {degraded, [term()]}, fun((Expert :: non_neg_integer()) -> term())) ->
+    [reason()].
+engine(ok, _) -> [];
+engine({degraded, Facts}, WhyMissing) -> [lacking(Fact, WhyMissing) || Fact <- Facts].
+
+lacking({no_holder, Expert}, WhyMissing) ->
+    Why = baguette_web_teller:missing(WhyMissing(Expert)),
+    (new(no_holder, "no node holds expert ~b: ~ts", [Expert, Why]))#{expert => Expert};
+lacking({Name, Facts}, _) ->
+    new(Name, "~ts", [baguette_web_teller:error({Name, Facts})]).
+
+%% @doc What is not as it should be among the nodes, though pictures may be drawn.
+-spec cluster(ok | {degraded, [{atom(), [term()]}]}) -> [reason()].
+cluster(ok) -> [];
+cluster({degraded, Facts}) -> [about(Name, Found) || {Name, Found} <- Facts].
+
+about(peers_never_met, Nodes) ->
+    new(peers_never_met, "never met: ~ts; is Baguette running there?", [names(Nodes)]);
+about(unreached, Peers) ->
+    Told = [[baguette_web_json:address(Node), " (", why(Why), ")"] || {Node, Why} <- Peers],
+    new(unreached, "no link could be made to ~ts", [lists:join(", ", Told)]);
+about(leaving, Nodes) ->
+    new(leaving, "~ts is about to leave and is asked no more", [names(Nodes)]);
+about(links_down, Nodes) ->
+    new(links_down, "the link to ~ts is down; `make status` there says more", [names(Nodes)]);
+about(suspects, Nodes) ->
+    new(suspects, "~ts is silent and is not asked until it is heard of again", [names(Nodes)]);
+about(components_without_holder, Components) ->
+    new(components_without_holder, "nobody has loaded ~ts", [lists:join(", ", Components)]);
+about(discovery, Errors) ->
+    new(discovery, "peers cannot be looked for (~0tP); those that are known stay", [Errors, 12]);
+about(Name, Found) ->
+    new(Name, "~ts: ~0tP", [Name, Found, 12]).
+
+names(Nodes) ->
+    lists:join(", ", [baguette_web_json:address(Node) || Node <- Nodes]).
+
+why(Why) when is_atom(Why) -> string:replace(atom_to_list(Why), "_", " ", all);
+why(Why) -> io_lib:format("~0tP", [Why, 8]).
+
+new(Name, Format, Args) ->
+    #{name => Name, detail => unicode:characters_to_binary(io_lib:format(Format, Args))}.
