@@ -183,8 +183,8 @@ def _check_free(host: str, port: int, instead: int) -> None:
 class Launch:
     """What all nodes of a cluster share. `guard` is the read end of a pipe: they end with it.
 
-    `web_port` None: no HTTP. `engine` are settings of baguette_engine over the usual ones. The
-    first `requesters` nodes have their pipeline worker from the start.
+    `web_port` None: no HTTP. `engine` and `web` are settings of those rooms over the usual ones.
+    The first `requesters` nodes have their pipeline worker from the start.
     """
 
     nodes: int
@@ -192,6 +192,7 @@ class Launch:
     guard: int | None = None
     web_port: int | None = None
     engine: dict[str, Any] = field(default_factory=dict)
+    web: dict[str, Any] = field(default_factory=dict)
     requesters: int = 1
 
 
@@ -245,7 +246,7 @@ def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
             "out_dir": str(ROOT / "out"),
             "guard": Atom("none" if launch.guard is None else "stdin"),
         },
-        "baguette_web": _web(launch.web_port),
+        "baguette_web": {**_web(launch.web_port), **launch.web},
     }
 
 
