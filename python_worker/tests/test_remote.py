@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 
 from baguette.__main__ import main
+from baguette.commands.preview import BadPicture, Colours, half_blocks
 from baguette.remote import job as jobs
-from peer import TOKEN, Peer
+from peer import TOKEN, Peer, png
+from terminal import Terminal
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -335,6 +337,41 @@ def test_an_interrupt_leaves_a_watched_job_alone(peer: Peer) -> None:
     assert process.returncode == -signal.SIGINT
     assert "job job-0 goes on: `python -m baguette remote cancel job-0` stops it\n" in err
     assert peer.jobs["job-0"]["status"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("colour", "painted"),
+    [({"COLORTERM": ""}, b"\x1b[38;5;21;48;5;21m"), ({"COLORTERM": "truecolor"}, b"38;2;0;0;255")],
+)
+def test_a_terminal_shows_a_bar_and_the_picture_as_it_comes(
+    peer: Peer, colour: dict[str, str], painted: bytes
+) -> None:
+    words = ["remote", "generate", "a cat", "--num_samples", "1", "--node", peer.url]
+    terminal = Terminal(words, **colour)
+    for shown in (b"asking E0 E2", painted, b"\x1b[16A\r\x1b[J", b"output_cluster.png: 1 image"):
+        terminal.until(shown)
+    assert terminal.close() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "environment"),
+    [(["--no-preview"], {}), ([], {"NO_COLOR": "1"}), ([], {"TERM": "vt100"})],
+)
+def test_no_picture_is_shown_where_none_is_wanted_or_possible(
+    peer: Peer, words: list[str], environment: dict[str, str]
+) -> None:
+    given = ["remote", "generate", "a cat", "--num_samples", "1", "--node", peer.url, *words]
+    terminal = Terminal(given, **environment)
+    shown = terminal.until(b"output_cluster.png: 1 image")
+    assert "▀".encode() not in shown
+    assert b"asking E0 E2" in shown
+    assert terminal.close() == 0
+
+
+@pytest.mark.parametrize("png_bytes", [b"", b"GIF89a", png("blue")[:-30], png("blue", 5000)])
+def test_a_preview_that_is_no_picture_is_refused(png_bytes: bytes) -> None:
+    with pytest.raises(BadPicture):
+        half_blocks(png_bytes, 8, Colours.TRUE)
 
 
 def test_nothing_of_torch_is_imported(peer: Peer) -> None:

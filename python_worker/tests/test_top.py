@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import select
 import signal
-import struct
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,9 +13,20 @@ from baguette.commands.top_view import KEPT_JOBS, Seen, lines
 from baguette.remote import feed
 from baguette.text import cells
 from peer import CLUSTER, SNAPSHOT, TOKEN, Peer
+from terminal import Terminal
 
-PACKAGE = Path(__file__).resolve().parents[1]
 ON, OFF = b"\x1b[?1049h", b"\x1b[?1049l"  # the other screen of an xterm
+
+
+def top(peer: Peer) -> Terminal:
+    """The command under a terminal of its own."""
+    return Terminal(["top", "--node", peer.url], BAGUETTE_TOKEN=TOKEN)
+
+
+def status_of(terminal: Terminal) -> int:
+    """The exit status, once the first screen is back."""
+    terminal.until(OFF)
+    return terminal.close()
 
 
 @pytest.fixture
@@ -35,54 +36,8 @@ def peer() -> Iterator[Peer]:
         yield started
 
 
-class Terminal:
-    """The command under a terminal of 100 columns and 30 rows."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.ours, theirs = pty.openpty()
-        self.resize(30, 100)
-        self.before = termios.tcgetattr(self.ours)
-        environment = {
-            "PYTHONPATH": str(PACKAGE), "TERM": "xterm-256color", "BAGUETTE_TOKEN": TOKEN
-        }  # fmt: skip
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "baguette", "top", "--node", peer.url],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**os.environ, **environment, "LC_ALL": "C.UTF-8"},
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(theirs)
-        self.shown = b""
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def until(self, wanted: bytes, seconds: float = 20.0) -> None:
-        """Read until `wanted` was shown since the last time."""
-        deadline = time.monotonic() + seconds
-        while wanted not in self.shown:
-            ready, _, _ = select.select([self.ours], [], [], deadline - time.monotonic())
-            assert ready, self.shown
-            self.shown += os.read(self.ours, 65536)
-        self.shown = self.shown.partition(wanted)[2]
-
-    def key(self, key: bytes) -> None:
-        os.write(self.ours, key)
-
-    def close(self) -> int:
-        """The exit status, the terminal being as it was."""
-        self.until(OFF)
-        status = self.process.wait(20)
-        assert termios.tcgetattr(self.ours) == self.before
-        os.close(self.ours)
-        return status
-
-
 def test_a_terminal_shows_it_sorts_resizes_and_is_given_back(peer: Peer) -> None:
-    terminal = Terminal(peer)
+    terminal = top(peer)
     terminal.until(ON)
     terminal.until(b"DEGRADED")
     terminal.until(b"E1 NOBODY")
@@ -93,19 +48,19 @@ def test_a_terminal_shows_it_sorts_resizes_and_is_given_back(peer: Peer) -> None
     terminal.resize(12, 50)
     terminal.until(b"DEGRADED")
     terminal.key(b"q")
-    assert terminal.close() == 0
+    assert status_of(terminal) == 0
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_a_signal_gives_the_terminal_back(peer: Peer, number: int, status: int) -> None:
-    terminal = Terminal(peer)
+    terminal = top(peer)
     terminal.until(b"now by node")
     terminal.process.send_signal(number)
-    assert terminal.close() == status
+    assert status_of(terminal) == status
 
 
 def test_a_node_that_is_lost_is_said_to_be_and_found_again(peer: Peer) -> None:
-    terminal = Terminal(peer)
+    terminal = top(peer)
     terminal.until(b"now by node")
     peer.go_on.set()  # the stream ends
     terminal.until(b"broke off its events")
@@ -113,7 +68,7 @@ def test_a_node_that_is_lost_is_said_to_be_and_found_again(peer: Peer) -> None:
     terminal.key(b"s")
     terminal.until(b"trip")
     terminal.key(b"q")
-    assert terminal.close() == 0
+    assert status_of(terminal) == 0
 
 
 def test_piped_it_is_printed_once(peer: Peer, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
