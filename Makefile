@@ -21,12 +21,12 @@ export $(1)
 endif
 endef
 OPTIONS := PROMPT N STEPS GUIDANCE TOPK SEED NODES OUT PORT MODEL ID NAME
-OPTIONS += PEERS ADDRESS SECRET SECRET_FILE TAILSCALE FOREGROUND CHAOS EXPERTS REPO DIR
+OPTIONS += NODE PEERS ADDRESS SECRET SECRET_FILE TAILSCALE FOREGROUND CHAOS EXPERTS REPO DIR
 $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 
 # The parts share build directories and addresses.
 .NOTPARALLEL:
-.PHONY: help setup build demo up status events token down shell doctor join leave invite \
+.PHONY: help setup build demo up status top events token down shell doctor join leave invite \
 	bench bench-cluster bench-reliability weights \
 	test test-erlang test-python test-cluster test-chaos check check-erlang check-style \
 	check-python check-shell dialyzer fmt train-mini clean
@@ -64,6 +64,9 @@ up: build ## start NODES nodes on this machine and leave them running
 
 status: build ## print the running cluster: nodes, experts, generations
 	@$(PY) scripts/cluster.py status
+
+top: setup ## watch the cluster in the terminal (q quits); NODE=http://HOST:PORT for another one
+	@$(PY) -m baguette top $${NODE:+--node "$$NODE"}
 
 events: build ## print what happened lately; ID=... tells the story of one generation
 	@$(PY) scripts/cluster.py events

@@ -14,15 +14,32 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from baguette.commands import benchmark, check, generate, inspect, quantize, weights
-from baguette.commands.on_cluster import ClusterRefused
-from baguette.errors import BadInput, BaguetteError, OutOfMemory, WeightsError, port_class
+from baguette.commands import (
+    benchmark,
+    check,
+    completion,
+    generate,
+    inspect,
+    quantize,
+    remote,
+    top,
+    weights,
+)
+from baguette.errors import (
+    BadInput,
+    BaguetteError,
+    ClusterRefused,
+    OutOfMemory,
+    WeightsError,
+    port_class,
+)
 
 EXAMPLES = """\
 examples:
   python -m baguette generate "a red circle on a blue background"
   python -m baguette generate "a green star on a white background" --num_samples 4
   python -m baguette check weights/paris-mini
+  python -m baguette remote generate "a red circle" --node http://127.0.0.2:8100
   python -m baguette generate --help
 """
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -37,21 +54,24 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """Every command and its options."""
-    top = Parser(
+    whole = Parser(
         prog="python -m baguette",
-        description="Draws pictures in this one process; the cluster draws the same ones. "
-        "Checks what a node needs.",
+        description="Draws pictures in this one process, or asks a cluster, which draws the same "
+        "ones. Checks what a node needs.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     generate.add_to(commands)
     check.add_to(commands)
     inspect.add_to(commands)
     quantize.add_to(commands)
     weights.add_to(commands)
     benchmark.add_to(commands)
-    return top
+    remote.add_to(commands)
+    top.add_to(commands)
+    completion.add_to(commands, whole)
+    return whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

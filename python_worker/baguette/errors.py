@@ -52,6 +52,10 @@ class DeviceLost(BaguetteError):
     name = "device_lost"
 
 
+class ClusterRefused(BaguetteError):
+    """A cluster cannot be reached or did not draw; the message says why and what to do."""
+
+
 # How allocations and mappings fail on a CPU: as plain RuntimeErrors.
 _NO_MEMORY = (
     "can't allocate memory",

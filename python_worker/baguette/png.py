@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 
 def encode(picture: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
@@ -20,3 +20,10 @@ def encode(picture: Image.Image, text: Mapping[str, str] | None = None) -> bytes
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()
+
+
+def with_texts(png: bytes, text: Mapping[str, str]) -> bytes:
+    """The same pixels with more texts."""
+    picture = PngImageFile(io.BytesIO(png))
+    picture.load()
+    return encode(picture, {**picture.text, **text})

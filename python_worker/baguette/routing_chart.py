@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+
+from baguette.text import cells
 
 Steps = Sequence[Sequence[int]]  # per step the experts asked, largest weight first
 
@@ -123,11 +124,7 @@ def _paint(text: str, expert: int, colour: bool) -> str:
 
 def _width(text: str) -> int:
     """Terminal columns of a line, colour codes not counted."""
-    return sum(
-        2 if unicodedata.east_asian_width(char) in "WF" else 1
-        for char in ESCAPES.sub("", text)
-        if not unicodedata.combining(char)
-    )
+    return cells(ESCAPES.sub("", text))
 
 
 def _box(title: str, rows: list[str], footer: str, inner: int) -> list[str]:

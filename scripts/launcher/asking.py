@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from baguette.commands.on_cluster import ClusterRefused
 from baguette.commands.progress import Progress
-from baguette.errors import BadInput
+from baguette.errors import BadInput, ClusterRefused
 from launcher import member, nodes
 from launcher.addresses import DEFAULT_PORT
 from launcher.control import Control

@@ -101,6 +101,8 @@ class Cluster:
         value = {
             "port": self.port,
             "mode": self.mode,
+            # Read by the client too (baguette.remote.place): only these nodes answer HTTP.
+            "web_port": self.web_port if self.mode == "up" else None,
             "nodes": [
                 {"node": node_name(i), "pid": p.pid, "started": p.started, "boot": p.boot}
                 for i, p in enumerate(self.nodes)
