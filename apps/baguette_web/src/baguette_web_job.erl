@@ -114,8 +114,14 @@ handle_continue(#{ends := cancelled}, S) ->
     ended(baguette_web_job_record:cancelled(now_s(), S#?MODULE.job), S);
 handle_continue(#{ends := {failed, Reason}}, S) ->
     failed(Reason, S);
-handle_continue(#{ends := no}, S) ->
-    {noreply, tell_all(S)}.
+handle_continue(#{ends := no}, #?MODULE{job = #{resumed := 0}} = S) ->
+    {noreply, tell_all(S)};
+handle_continue(#{ends := no}, #?MODULE{dir = Dir, id = Id, job = Job, kept = Kept} = S) ->
+    %% Before a first event is told: its number says how often the job was taken up.
+    case baguette_web_store:put_job(Dir, Id, Kept#{job => Job}) of
+        ok -> {noreply, tell_all(S)};
+        {error, Reason} -> failed(Reason, S)
+    end.
 
 -spec handle_call(get | cancel | suspend | {watch, pid(), term()}, gen_server:from(), #?MODULE{}) ->
     {reply, {ok, term()}, #?MODULE{}} | {noreply, #?MODULE{}} | {stop, normal, #?MODULE{}}

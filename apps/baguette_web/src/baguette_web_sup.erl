@@ -17,4 +17,11 @@ init(Settings) ->
     ok = baguette_web_counts:new(),
     Whois = #{id => whois, start => {baguette_web_whois, start_link, []}},
     Listener = #{id => listener, start => {baguette_web_http, start_link, [Settings]}},
-    {ok, {#{strategy => one_for_one, intensity => 5, period => 10}, [Whois, Listener]}}.
+    Children = [Whois] ++ jobs(Settings) ++ [Listener],
+    {ok, {#{strategy => one_for_one, intensity => 5, period => 10}, Children}}.
+
+jobs(#{jobs_dir := undefined}) ->
+    [];
+jobs(Settings) ->
+    Start = {baguette_web_jobs_sup, start_link, [Settings]},
+    [#{id => jobs, type => supervisor, start => Start}].
