@@ -313,7 +313,11 @@ def test_sigterm_announces_itself_writes_what_runs_and_exits_with_0(tmp_path: Pa
                 f"GET {job.headers['location']}/events HTTP/1.1\r\nHost: {server.host()}\r\n"
                 f"Authorization: {server.bearer()}\r\n\r\n".encode()
             )
-            assert events.recv(100).startswith(b"HTTP/1.1 200")
+            told = b""
+            while b"event: step" not in told:
+                chunk = events.recv(65536)
+                assert chunk, told
+                told += chunk
             start = time.monotonic()
             node.signal(signal.SIGTERM)
             read_all(events)
