@@ -93,6 +93,21 @@ def free_port(count: int) -> int:
     raise RuntimeError("no port is free on the loopback addresses")
 
 
+def free_web_port(count: int) -> int:
+    """A port for HTTP on those addresses; the kernel's choice, so never one of free_port's."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            port = 0
+            try:
+                for i in range(count):
+                    probe = stack.enter_context(socket.socket())
+                    probe.bind((address(i), port))
+                    port = probe.getsockname()[1]
+            except OSError:
+                continue
+            return port
+
+
 class Live:
     """A running cluster and the control node that speaks with its first node."""
 

@@ -15,6 +15,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from pathlib import Path
 from typing import IO, Any
 
 from launcher.addresses import WEB_PORT_BELOW, why_taken
@@ -181,8 +182,8 @@ def _check_free(host: str, port: int, instead: int) -> None:
 class Launch:
     """What all nodes of a cluster share. `guard` is the read end of a pipe: they end with it.
 
-    `web_port` None: no HTTP. `engine` are settings of baguette_engine over the usual ones. The
-    first `requesters` nodes have their pipeline worker from the start.
+    `web_port` None: no HTTP. `engine` and `web` are settings of those rooms over the usual ones.
+    The first `requesters` nodes have their pipeline worker from the start.
     """
 
     nodes: int
@@ -190,6 +191,7 @@ class Launch:
     guard: int | None = None
     web_port: int | None = None
     engine: dict[str, Any] = field(default_factory=dict)
+    web: dict[str, Any] = field(default_factory=dict)
     requesters: int = 1
 
 
@@ -206,7 +208,7 @@ def start(cluster: Cluster, launch: Launch) -> None:
 def start_one(cluster: Cluster, launch: Launch, index: int, again: bool = False) -> Process | None:
     """Start node number `index`; the caller enters it into the cluster."""
     config = cluster.run / f"node{index + 1}.config"
-    write_config(config, _settings(index, launch))
+    write_config(config, _settings(cluster, index, launch))
     # What a node said before it died is part of the story.
     with cluster.log(index).open("ab" if again else "wb") as log:
         popen = subprocess.Popen(
@@ -224,7 +226,7 @@ def start_one(cluster: Cluster, launch: Launch, index: int, again: bool = False)
     return Process.of(popen.pid)
 
 
-def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
+def _settings(cluster: Cluster, index: int, launch: Launch) -> dict[str, dict[str, Any]]:
     """One node's own settings, read after config/sys.config."""
     # One file for all clusters of this checkout: they share the machine's cores.
     cores = ("BAGUETTE_CORES", str(RUN / "cores"))
@@ -243,15 +245,15 @@ def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
             "out_dir": str(ROOT / "out"),
             "guard": Atom("none" if launch.guard is None else "stdin"),
         },
-        "baguette_web": _web(launch.web_port),
+        "baguette_web": {**_web(launch.web_port, cluster.run / "jobs" / address(index)), **launch.web},
     }
 
 
-def _web(port: int | None) -> dict[str, Any]:
-    """Where a node answers HTTP, and by which key it knows a token."""
+def _web(port: int | None, jobs: Path) -> dict[str, Any]:
+    """Where a node answers HTTP, by which key it knows a token, and where it keeps its jobs."""
     if port is None:
         return {"port": Atom("undefined")}
-    return {"port": port, "token_key_file": str(checkout_key(RUN))}
+    return {"port": port, "token_key_file": str(checkout_key(RUN)), "jobs_dir": str(jobs)}
 
 
 def check_alive(cluster: Cluster) -> None:

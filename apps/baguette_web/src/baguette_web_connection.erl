@@ -50,8 +50,9 @@ write(Socket, #{method := Method} = Request, Answer) ->
     Keep.
 
 whole(Socket, Method, Keep, {Status, Headers, Body}) ->
-    send(Socket, baguette_web_reply:head(Status, Headers, iolist_size(Body), Keep)),
-    send(Socket, [Body || Method =/= 'HEAD']).
+    Head = baguette_web_reply:head(Status, Headers, iolist_size(Body), Keep),
+    %% One write, one packet where it fits.
+    send(Socket, [Head | [Body || Method =/= 'HEAD']]).
 
 sender(Socket, true) ->
     fun(Data) ->

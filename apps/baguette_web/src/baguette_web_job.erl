@@ -1,0 +1,371 @@
+%% @doc One accepted job, from its acceptance to its end: waits for its turn, has the engine draw it,
+%% tells its watchers, and writes to disk what a restart must know.
+%%
+%% Started by baguette_web_jobs under baguette_web_job_sup. When it dies, baguette_web_jobs starts it
+%% again from its files. It writes checkpoints by itself, so that a slow disk delays no generation.
+%% A job has ended when its end is on the disk; watchers hear of it afterwards.
+-module(baguette_web_job).
+-behaviour(gen_server).
+
+-include_lib("kernel/include/logger.hrl").
+
+-export([start_link/1, begin_now/1, queued/2, get/1, watch/3, cancel/1, suspend/1]).
+-export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export([format_status/1]).
+-export_type([start/0, event/0]).
+
+-define(RING, 256).
+%% Events are numbered anew after each restart, far above those told before: what was told after the
+%% last checkpoint is not known any more.
+-define(NUMBERS_A_RUN, 1000000).
+%% The engine had no room, or was not ready: it is asked again so soon.
+-define(AGAIN_MS, 500).
+-define(LOG_META, #{domain => [baguette, web]}).
+
+-type event() :: baguette_web_ring:event().
+-type start() :: #{
+    dir := baguette_web_store:dir(),
+    job := baguette_web_job_record:job(),
+    options := baguette_web_image_request:options(),
+    kept := map(),                          % stands in the file beside the job
+    checkpoint := none | binary(),
+    checkpoint_ms := non_neg_integer(),
+    owner := none | pid(),                  % it is cancelled when this one is no more
+    %% What is known of its end before it has begun.
+    ends := no | cancelled | {failed, {atom(), map()}}
+}.
+
+-record(?MODULE, {
+    id :: binary(),
+    dir :: baguette_web_store:dir(),
+    job :: baguette_web_job_record:job(),
+    options :: baguette_web_image_request:options(),
+    kept :: map(),
+    checkpoint :: none | binary(),
+    checkpoint_ms :: non_neg_integer(),
+    written_ms :: integer(),
+    ring :: baguette_web_ring:ring(),
+    generation :: undefined | binary(),
+    awaiting :: undefined | pid(),
+    owner :: undefined | reference(),
+    watchers = #{} :: #{reference() => pid()},
+    %% Who wants to hear of the end.
+    cancelling = [] :: [gen_server:from()]
+}).
+
+-spec start_link(start()) -> {ok, pid()}.
+start_link(Start) ->
+    gen_server:start_link(?MODULE, Start, []).
+
+%% @doc It is this job's turn.
+-spec begin_now(pid()) -> ok.
+begin_now(Pid) ->
+    gen_server:cast(Pid, begin_now).
+
+%% @doc So many jobs are before it.
+-spec queued(pid(), non_neg_integer()) -> ok.
+queued(Pid, Position) ->
+    gen_server:cast(Pid, {queued, Position}).
+
+%% @doc The job as clients see it; `gone' when it has ended meanwhile.
+-spec get(pid()) -> {ok, baguette_web_job_record:job()} | gone.
+get(Pid) -> ask(Pid, get).
+
+%% @doc Send the job's events to `Watcher' as {baguette_web_job, Id, event()}; those after the one
+%% with this number come at once.
+-spec watch(pid(), pid(), Last :: none | non_neg_integer()) -> {ok, [event()]} | gone.
+watch(Pid, Watcher, Last) -> ask(Pid, {watch, Watcher, Last}).
+
+%% @doc End it. Back when the end is on the disk.
+-spec cancel(pid()) -> {ok, baguette_web_job_record:job()} | gone.
+cancel(Pid) -> ask(Pid, cancel).
+
+%% @doc The node is about to end: write how far it is, and stop. It is no end.
+-spec suspend(pid()) -> {ok, suspended} | gone.
+suspend(Pid) -> ask(Pid, suspend).
+
+ask(Pid, Question) ->
+    try
+        gen_server:call(Pid, Question, infinity)
+    catch
+        %% It ends by itself, and then it is asked no more.
+        exit:{_, _} -> gone
+    end.
+
+-spec init(start()) -> {ok, #?MODULE{}, {continue, start()}}.
+init(#{job := #{id := Id, resumed := Resumed} = Job} = Start) ->
+    _ = process_flag(trap_exit, true),
+    logger:set_process_metadata(#{job => Id, domain => [baguette, web]}),
+    #{dir := Dir, options := Options, kept := Kept, checkpoint := Checkpoint} = Start,
+    {ok, #?MODULE{
+        id = Id, dir = Dir, job = Job, options = Options, kept = Kept, checkpoint = Checkpoint,
+        checkpoint_ms = maps:get(checkpoint_ms, Start),
+        written_ms = erlang:monotonic_time(millisecond),
+        ring = baguette_web_ring:new(?RING, Resumed * ?NUMBERS_A_RUN),
+        owner = owner(maps:get(owner, Start))
+    }, {continue, Start}}.
+
+owner(none) -> undefined;
+owner(Pid) -> erlang:monitor(process, Pid).
+
+-spec handle_continue(start(), #?MODULE{}) ->
+    {noreply, #?MODULE{}} | {stop, normal, #?MODULE{}}.
+handle_continue(#{ends := cancelled}, S) ->
+    ended(baguette_web_job_record:cancelled(now_s(), S#?MODULE.job), S);
+handle_continue(#{ends := {failed, Reason}}, S) ->
+    failed(Reason, S);
+handle_continue(#{ends := no}, #?MODULE{job = #{resumed := 0}} = S) ->
+    {noreply, tell_all(S)};
+handle_continue(#{ends := no}, #?MODULE{dir = Dir, id = Id, job = Job, kept = Kept} = S) ->
+    %% Before a first event is told: its number says how often the job was taken up.
+    case baguette_web_store:put_job(Dir, Id, Kept#{job => Job}) of
+        ok -> {noreply, tell_all(S)};
+        {error, Reason} -> failed(Reason, S)
+    end.
+
+-spec handle_call(get | cancel | suspend | {watch, pid(), term()}, gen_server:from(), #?MODULE{}) ->
+    {reply, {ok, term()}, #?MODULE{}} | {noreply, #?MODULE{}} | {stop, normal, #?MODULE{}}
+    | {stop, normal, {ok, term()}, #?MODULE{}}.
+handle_call(get, _From, #?MODULE{job = Job} = S) ->
+    {reply, {ok, Job}, S};
+handle_call({watch, Watcher, Last}, _From, #?MODULE{watchers = Watchers} = S) ->
+    Monitor = erlang:monitor(process, Watcher),
+    {reply, {ok, missed(Last, S)}, S#?MODULE{watchers = Watchers#{Monitor => Watcher}}};
+handle_call(cancel, From, #?MODULE{cancelling = Before} = S) ->
+    cancelled(S#?MODULE{cancelling = [From | Before]});
+handle_call(suspend, _From, S0) ->
+    S = write_step(S0),
+    %% terminate/2 ends the generation.
+    {stop, normal, {ok, suspended}, S}.
+
+missed(none, S) -> missed(0, S);
+missed(Last, #?MODULE{ring = Ring, job = Job}) ->
+    case baguette_web_ring:since(Last, Ring) of
+        {ok, Events} -> Events;
+        resync -> [{baguette_web_ring:last(Ring), <<"resync">>, json(Job)}]
+    end.
+
+-spec handle_cast(begin_now | {queued, non_neg_integer()}, #?MODULE{}) ->
+    {noreply, #?MODULE{}} | {stop, normal, #?MODULE{}}.
+handle_cast(begin_now, S) ->
+    begun(S);
+handle_cast({queued, Position}, #?MODULE{job = #{position := Position}} = S) ->
+    {noreply, S};
+handle_cast({queued, Position}, #?MODULE{job = Job} = S) ->
+    {noreply, status(baguette_web_job_record:queued(Position, Job), S)}.
+
+-spec handle_info(term(), #?MODULE{}) -> {noreply, #?MODULE{}} | {stop, normal, #?MODULE{}}.
+handle_info(begin_now, S) ->
+    begun(S);
+handle_info({baguette_engine, Id, {Kind, _}}, #?MODULE{generation = Id} = S) when
+    Kind =:= done; Kind =:= failed; Kind =:= cancelled
+->
+    %% The same comes as the answer of await, which also comes when the generation has crashed.
+    {noreply, S};
+handle_info({baguette_engine, Id, Event}, #?MODULE{generation = Id, job = Job} = S) ->
+    {Moved, News} = baguette_web_job_record:event(Event, Job),
+    Told = lists:foldl(fun publish/2, S#?MODULE{job = Moved}, News),
+    {noreply, after_event(Event, Told)};
+handle_info({awaited, Pid, Outcome}, #?MODULE{awaiting = Pid} = S) ->
+    outcome(Outcome, S);
+handle_info({'DOWN', Owner, process, _, _}, #?MODULE{owner = Owner} = S) ->
+    cancelled(S);
+handle_info({'DOWN', Monitor, process, _, _}, #?MODULE{watchers = Watchers} = S) ->
+    {noreply, S#?MODULE{watchers = maps:remove(Monitor, Watchers)}};
+handle_info({'EXIT', Pid, Reason}, #?MODULE{awaiting = Pid} = S) when Reason =/= normal ->
+    {stop, Reason, S};
+handle_info(_LateOrUnknown, S) ->
+    {noreply, S}.
+
+%% @doc A generation that nobody waits for is not drawn on.
+-spec terminate(term(), #?MODULE{}) -> ok.
+terminate(_Reason, #?MODULE{generation = undefined}) ->
+    ok;
+terminate(_Reason, #?MODULE{generation = Generation}) ->
+    _ = baguette_engine:cancel(Generation),
+    ok.
+
+%% @doc Prompts, pictures and checkpoints are not printed.
+-spec format_status(gen_server:format_status()) -> gen_server:format_status().
+format_status(Status) ->
+    maps:map(
+        fun
+            (state, #?MODULE{id = Id, job = #{status := Is}}) -> #{id => Id, status => Is};
+            (Key, _) when Key =:= message; Key =:= log; Key =:= reason -> not_shown;
+            (_, Value) -> Value
+        end,
+        Status
+    ).
+
+%% Drawing --------------------------------------------------------------------------------------
+
+begun(#?MODULE{options = Options, checkpoint = Checkpoint, generation = undefined} = S) ->
+    Asked = maps:without([model], Options),
+    Resume = case Checkpoint of none -> #{}; _ -> #{resume => Checkpoint} end,
+    case baguette_engine:generate(maps:merge(Asked, Resume)) of
+        {ok, Generation} ->
+            {noreply, drawing(Generation, S)};
+        {error, {Busy, _}} when Busy =:= overloaded; Busy =:= not_ready; Busy =:= leaving ->
+            _ = erlang:send_after(?AGAIN_MS, self(), begin_now),
+            {noreply, S};
+        {error, Reason} when Checkpoint =/= none ->
+            %% Of another version of the model, say: what was drawn of it is drawn again.
+            ?LOG_WARNING(#{what => checkpoint_refused, reason => name(Reason)}, ?LOG_META),
+            begun(S#?MODULE{checkpoint = none});
+        {error, {bad_request, Field, _Got, Allowed}} ->
+            failed({bad_request, #{field => atom_to_binary(Field), allowed => Allowed}}, S);
+        {error, Reason} ->
+            failed(Reason, S)
+    end;
+begun(S) ->
+    {noreply, S}.
+
+name(Reason) -> element(1, Reason).
+
+drawing(Generation, #?MODULE{job = Job} = S) ->
+    Self = self(),
+    %% Whether its process lives is not seen by who watches a generation; await says it.
+    Awaiting = spawn_link(fun() ->
+        Self ! {awaited, self(), baguette_engine:await(Generation, infinity)}
+    end),
+    Begun = status(baguette_web_job_record:begun(now_s(), Job), S),
+    Watched = baguette_engine:watch(Generation, #{previews => true}),
+    %% One that has ended already is known by its await.
+    _ = Watched =:= ok orelse ?LOG_INFO(#{what => job_not_watched}, ?LOG_META),
+    Begun#?MODULE{generation = Generation, awaiting = Awaiting}.
+
+after_event({step, #{step := Step, steps := Steps, experts := Experts}}, #?MODULE{id = Id} = S) ->
+    %% Steps come often: a summary each would be mostly what is known.
+    News = #{job => Id, step => Step - 1, steps => Steps, experts => Experts},
+    ok = baguette_web_jobs:tell({step, News}),
+    #?MODULE{written_ms = Written, checkpoint_ms = Every} = S,
+    case erlang:monotonic_time(millisecond) - Written >= Every of
+        true -> write_step(S);
+        false -> S
+    end;
+after_event({preview, #{image := Image, step := Step, png := Png}}, #?MODULE{id = Id} = S) ->
+    Preview = #{job => Id, image => Image, step => Step, b64_png => base64:encode(Png)},
+    ok = baguette_web_jobs:tell({preview, Preview}),
+    S;
+after_event({failover, _}, S) ->
+    tell_all(S);
+after_event(_, S) ->
+    S.
+
+%% A job that cannot be written now goes on: it was accepted, and may come to its end before the
+%% node dies.
+write_step(#?MODULE{generation = undefined} = S) ->
+    S;
+write_step(#?MODULE{generation = Generation, id = Id, dir = Dir, job = Job, kept = Kept} = S) ->
+    case baguette_engine:checkpoint(Generation) of
+        {ok, #{step := Step, bytes := Bytes}} ->
+            File = Kept#{job => Job, step => Step},
+            case baguette_web_store:put_step(Dir, Id, File, Bytes) of
+                ok -> ok;
+                {error, Reason} ->
+                    ?LOG_WARNING(#{what => checkpoint_not_written, reason => Reason}, ?LOG_META)
+            end;
+        {error, _NothingDrawnYet} ->
+            ok
+    end,
+    S#?MODULE{written_ms = erlang:monotonic_time(millisecond)}.
+
+%% Ending ---------------------------------------------------------------------------------------
+
+outcome({ok, Result}, S) ->
+    completed(Result, S#?MODULE{generation = undefined});
+outcome({error, {cancelled, _}}, #?MODULE{job = Job} = S) ->
+    ended(baguette_web_job_record:cancelled(now_s(), Job), S#?MODULE{generation = undefined});
+outcome({error, Reason}, S) ->
+    failed(Reason, S#?MODULE{generation = undefined}).
+
+cancelled(#?MODULE{generation = undefined, job = Job} = S) ->
+    ended(baguette_web_job_record:cancelled(now_s(), Job), S);
+cancelled(#?MODULE{generation = Generation} = S) ->
+    _ = baguette_engine:cancel(Generation),
+    {noreply, S}.
+
+failed(Reason, #?MODULE{job = Job} = S) ->
+    ended(baguette_web_job_record:failed(Reason, now_s(), Job), S).
+
+completed(#{images := Images} = Result, #?MODULE{id = Id, dir = Dir, job = Job} = S) ->
+    Pngs = [Png || #{png := Png} <- Images],
+    case put_images(Dir, Id, Pngs) of
+        ok -> ended(baguette_web_job_record:completed(Result, now_s(), Job), sizes(Pngs), S);
+        {error, Reason} -> failed(Reason, S)
+    end.
+
+put_images(Dir, Id, Pngs) ->
+    lists:foldl(
+        fun
+            ({I, Png}, ok) -> baguette_web_store:put_image(Dir, Id, I, Png);
+            (_, Error) -> Error
+        end,
+        ok,
+        lists:zip(lists:seq(0, length(Pngs) - 1), Pngs)
+    ).
+
+sizes(Pngs) -> lists:sum([byte_size(Png) || Png <- Pngs]).
+
+ended(Job, S) ->
+    %% Pictures that were written before the disk was full are of no use.
+    #{request := #{n := N}} = Job,
+    ok = baguette_web_store:drop_images(S#?MODULE.dir, S#?MODULE.id, N),
+    ended(Job, 0, S).
+
+ended(#{status := Status} = Job, Bytes, #?MODULE{id = Id, dir = Dir, kept = Kept} = S) ->
+    {Event, Ring} = baguette_web_ring:add(other, {Status, json(Job)}, S#?MODULE.ring),
+    {Last, _, _} = Event,
+    ok = baguette_web_store:drop_step(Dir, Id),
+    File = Kept#{job => Job, last_event => Last, bytes => Bytes},
+    case baguette_web_store:put_job(Dir, Id, File) of
+        ok -> told(Event, S#?MODULE{job = Job, ring = Ring}, Bytes);
+        {error, Reason} -> lost(Reason, S)
+    end.
+
+%% No room even for that it has ended: the file's name says it.
+lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, ring = Ring0} = S) ->
+    ?LOG_ERROR(#{what => job_not_written, reason => Reason}, ?LOG_META),
+    #{request := #{n := N}} = Job,
+    ok = baguette_web_store:drop_images(Dir, Id, N),
+    case baguette_web_store:lose(Dir, Id) of
+        ok -> ok;
+        {error, Why} -> ?LOG_ERROR(#{what => job_not_renamed, reason => Why}, ?LOG_META)
+    end,
+    Failed = baguette_web_job_record:failed(Reason, now_s(), Job),
+    {Event, Ring} = baguette_web_ring:add(other, {<<"failed">>, json(Failed)}, Ring0),
+    told(Event, S#?MODULE{job = Failed, ring = Ring}, 0).
+
+told(Event, #?MODULE{id = Id, job = Job, cancelling = Cancelling} = S, Bytes) ->
+    #{status := Status, seconds := Seconds, request := #{n := N}, client := Client} = Job,
+    ?LOG_INFO(#{what => job_ended, how => Status, client => Client, seconds => Seconds}, ?LOG_META),
+    ok = baguette_web_jobs:ended(Id, #{
+        status => Status, bytes => Bytes, seconds => Seconds, images => N
+    }),
+    ok = send(Event, S),
+    _ = tell_all(S),
+    _ = [gen_server:reply(From, {ok, Job}) || From <- Cancelling],
+    {stop, normal, S}.
+
+%% Telling --------------------------------------------------------------------------------------
+
+status(Job, S) ->
+    Summary = baguette_web_job_record:summary(Job),
+    tell_all(publish({other, <<"status">>, Summary}, S#?MODULE{job = Job})).
+
+publish({Kind, Name, Value}, #?MODULE{ring = Ring0} = S) ->
+    {Event, Ring} = baguette_web_ring:add(Kind, {Name, json(Value)}, Ring0),
+    ok = send(Event, S),
+    S#?MODULE{ring = Ring}.
+
+send(Event, #?MODULE{id = Id, watchers = Watchers}) ->
+    lists:foreach(fun(Pid) -> Pid ! {baguette_web_job, Id, Event} end, maps:values(Watchers)).
+
+tell_all(#?MODULE{job = Job} = S) ->
+    ok = baguette_web_jobs:tell({job, baguette_web_job_record:summary(Job)}),
+    S.
+
+%% Made once for all watchers, who share these bytes; jiffy puts them into what it encodes.
+json(Value) -> {json, iolist_to_binary(jiffy:encode(Value))}.
+
+now_s() -> baguette_web_job_record:seconds().
