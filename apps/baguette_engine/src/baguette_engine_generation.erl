@@ -346,7 +346,7 @@ beyond(Component) ->
 
 finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
     ok = log_end(Outcome),
-    ok = baguette_engine_metrics:count(generations_total, element(1, Outcome)),
+    ok = baguette_engine_metrics:ended(Outcome),
     _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
     _ = baguette_engine_watchers:publish(Outcome, D#?MODULE.watchers),
     ok = baguette_engine_admission:finished(self()),

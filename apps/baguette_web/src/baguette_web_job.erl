@@ -234,11 +234,14 @@ drawing(Generation, #?MODULE{job = Job} = S) ->
     _ = Watched =:= ok orelse ?LOG_INFO(#{what => job_not_watched}, ?LOG_META),
     Begun#?MODULE{generation = Generation, awaiting = Awaiting}.
 
-after_event({step, _}, #?MODULE{written_ms = Written, checkpoint_ms = Every} = S) ->
-    Told = tell_all(S),
+after_event({step, #{step := Step, steps := Steps, experts := Experts}}, #?MODULE{id = Id} = S) ->
+    %% Steps come often: a summary each would be mostly what is known.
+    News = #{job => Id, step => Step - 1, steps => Steps, experts => Experts},
+    ok = baguette_web_jobs:tell({step, News}),
+    #?MODULE{written_ms = Written, checkpoint_ms = Every} = S,
     case erlang:monotonic_time(millisecond) - Written >= Every of
-        true -> write_step(Told);
-        false -> Told
+        true -> write_step(S);
+        false -> S
     end;
 after_event({preview, #{image := Image, step := Step, png := Png}}, #?MODULE{id = Id} = S) ->
     Preview = #{job => Id, image => Image, step => Step, b64_png => base64:encode(Png)},
@@ -336,7 +339,7 @@ lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, ring = Ring0} = S) ->
 told(Event, #?MODULE{id = Id, job = Job, cancelling = Cancelling} = S, Bytes) ->
     #{status := Status, seconds := Seconds, request := #{n := N}, client := Client} = Job,
     ?LOG_INFO(#{what => job_ended, how => Status, client => Client, seconds => Seconds}, ?LOG_META),
-    ok = baguette_web_jobs:ended(Id, #{
+    ok = baguette_web_job_admission:ended(Id, #{
         status => Status, bytes => Bytes, seconds => Seconds, images => N
     }),
     ok = send(Event, S),
