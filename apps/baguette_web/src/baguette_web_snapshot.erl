@@ -70,8 +70,13 @@ model({ok, #{name := Name} = Model}) ->
 model({error, _}) ->
     null.
 
+%% That an expert is missing is told once, with what is known of it.
 health(#{down := Down, degraded := Degraded}) ->
-    #{state => baguette_web_view:state(Down, Degraded), reasons => Down ++ Degraded}.
+    Others = [
+        Reason
+     || #{name := Name} = Reason <- Degraded, Down =:= [] orelse Name =/= components_without_holder
+    ],
+    #{state => baguette_web_view:state(Down, Degraded), reasons => Down ++ Others}.
 
 %% --- a node's card
 
