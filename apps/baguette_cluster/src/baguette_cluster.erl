@@ -5,7 +5,7 @@
 
 %% Looking
 -export([nodes/0, holders/1, holders/2, components/0, plan/0, expected_step_us/0]).
--export([why_missing/1, beyond/1]).
+-export([why_missing/1, beyond/1, member/1]).
 -export([unreached/0, overview/0, health/0]).
 -export([addresses/0, links/0, whois/1]).
 %% Looking without the application: for a doctor
@@ -161,6 +161,12 @@ beyond(Component) ->
     Reports = [R || {R, _} <- baguette_cluster_table:reports()],
     Links = baguette_cluster_table:links(),
     baguette_cluster_missing:ways(Component, #{self => node(), reports => Reports, links => Links}).
+
+%% @doc The node that a member of this name is, whether it is there or not. For names that come back
+%% from a file: the only way in which one becomes a node's.
+-spec member(Name :: binary()) -> {ok, node()} | {error, bad_address | atom_table_nearly_full}.
+member(Name) ->
+    baguette_cluster_node_name:from_name(Name).
 
 %% @doc The caller gets {baguette_cluster, Event} for every event() until it ends.
 -spec watch() -> ok.

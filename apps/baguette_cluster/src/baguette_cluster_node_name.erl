@@ -4,7 +4,7 @@
 %% Use it too to tell a member's name ('baguette@A.B.C.D') from any other node's.
 -module(baguette_cluster_node_name).
 
--export([from_address/1, to_address/1, is_address/1, is_member_name/1]).
+-export([from_address/1, from_name/1, to_address/1, is_address/1, is_member_name/1]).
 
 -define(PREFIX, "baguette@").
 -define(LONGEST, 15). % "255.255.255.255"
@@ -15,6 +15,11 @@ from_address(Address) ->
         {ok, Text} -> to_atom(list_to_binary([?PREFIX, Text]));
         error -> {error, bad_address}
     end.
+
+%% @doc The same for a whole name.
+-spec from_name(binary()) -> {ok, node()} | {error, bad_address | atom_table_nearly_full}.
+from_name(<<?PREFIX, Address/binary>>) -> from_address(Address);
+from_name(_) -> {error, bad_address}.
 
 -spec to_address(node()) -> {ok, string()} | {error, not_a_member_name}.
 to_address(Node) ->

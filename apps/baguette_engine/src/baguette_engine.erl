@@ -7,25 +7,85 @@
 -module(baguette_engine).
 
 %% Generations
--export([generate/1, await/2, result/1, watch/1, cancel/1, generations/0, close/0]).
+-export([generate/1, await/2, result/1, watch/1, watch/2, cancel/1, generations/0, close/0]).
+-export([checkpoint/1, predict/1, admission/0]).
 %% The node
 -export([model/0, experts/0, workers/0, capabilities/0, overview/0, health/0]).
+-export([metrics/0, calls/0]).
 %% A node with a simulated device
 -export([simulate/1]).
 
 %% @doc Check a request and take it in. Keys: prompt, negative_prompt, n, steps, guidance_scale,
 %% top_k (an integer or `full'), seed, deterministic, on_missing (wait, degrade or fail); what is
-%% omitted comes from the model.
+%% omitted comes from the model. With `resume', the bytes of a checkpoint of the same request, it
+%% goes on from there. Such a generation may fail with `bad_checkpoint' too, when this node's
+%% pipeline is not the one that began it: begin it anew without.
 -spec generate(map()) ->
     {ok, binary()}
-    | {error, baguette_engine_request:reason() | {overloaded | not_ready | leaving, map()}}.
+    | {error,
+        baguette_engine_request:reason()
+        | {overloaded | not_ready | leaving | bad_checkpoint, map()}}.
 generate(Options) ->
+    {Resume, Asked} = case maps:take(resume, Options) of
+        error -> {none, Options};
+        Taken -> Taken
+    end,
+    checked(baguette_engine_model:get(), Asked, Resume).
+
+checked({error, _} = Error, _Asked, _Resume) ->
+    Error;
+checked({ok, #{experts := Experts} = Model}, Asked, Resume) ->
+    case baguette_engine_request:new(Asked, Model) of
+        {ok, Request} ->
+            submit(Resume, #{request => Request, experts => Experts}, Model);
+        {error, _} = Error ->
+            Error
+    end.
+
+submit(none, Order, _Model) ->
+    baguette_engine_admission:submit(Order);
+submit(Bytes, #{request := Request} = Order, Model) ->
+    case baguette_engine_checkpoint:read(Bytes, Request, Model) of
+        {ok, From} -> baguette_engine_admission:submit(Order#{resume => From});
+        {error, _} = Error -> Error
+    end.
+
+%% @doc How long such a request would take from its begin if nothing else were drawn here.
+-spec predict(map()) ->
+    {ok, #{seconds := float()}}
+    | {error, baguette_engine_request:reason() | {not_ready | no_holder, map()}}.
+predict(Options) ->
     case baguette_engine_model:get() of
         {ok, #{experts := Experts} = Model} ->
             case baguette_engine_request:new(Options, Model) of
-                {ok, Request} -> baguette_engine_admission:submit(Request, Experts);
-                {error, _} = Error -> Error
+                {ok, Request} ->
+                    baguette_engine_prediction:seconds(Request, Experts, #{
+                        holders => fun baguette_cluster:holders/2,
+                        usual => fun baguette_engine_metrics:usual_us/1,
+                        typical => baguette_engine_pace:typical()
+                    });
+                {error, _} = Error ->
+                    Error
             end;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc How many generations work and wait here, and how many may.
+-spec admission() -> #{running | waiting | max_running | max_waiting := non_neg_integer()}.
+admission() ->
+    baguette_engine_admission:overview().
+
+%% @doc The state of a generation after its last whole step, to go on from with `resume'. Bytes are
+%% nobody's business but ours; keep them as safe as the pictures.
+-spec checkpoint(binary()) ->
+    {ok, #{step := non_neg_integer(), bytes := binary()}}
+    | {error, {unknown_generation | generation_lost | no_checkpoint, map()}}.
+checkpoint(Id) ->
+    case with(Id, fun baguette_engine_generation:checkpoint/1) of
+        {ok, {Fingerprint, #{step := Step} = State}} ->
+            Bytes = baguette_engine_checkpoint:to_bytes(Fingerprint, State),
+            {ok, #{step => Step, bytes => Bytes}};
         {error, _} = Error ->
             Error
     end.
@@ -44,7 +104,14 @@ result(Id) ->
 %% @doc Send this generation's events to the caller.
 -spec watch(binary()) -> ok | {error, {unknown_generation, map()}}.
 watch(Id) ->
-    with(Id, fun(Pid) -> baguette_engine_generation:watch(Pid, self()) end).
+    watch(Id, #{}).
+
+%% @doc The same; with `previews => true' also what the pictures look like so far, as small PNGs.
+-spec watch(binary(), baguette_engine_watchers:options()) ->
+    ok | {error, {unknown_generation, map()}}.
+watch(Id, Options) when is_map(Options) ->
+    Self = self(),
+    with(Id, fun(Pid) -> baguette_engine_generation:watch(Pid, Self, Options) end).
 
 %% @doc Stop a generation; nothing of it is delivered afterwards.
 -spec cancel(binary()) -> ok | {error, {unknown_generation, map()}}.
@@ -101,6 +168,17 @@ workers() ->
 -spec capabilities() -> #{atom() => map() | integer()}.
 capabilities() ->
     baguette_engine_probes:published().
+
+%% @doc What is counted and timed on this node since it started, in Prometheus' terms; names without
+%% a prefix. Buckets are cumulative.
+-spec metrics() -> [baguette_engine_metrics:metric()].
+metrics() ->
+    baguette_engine_metrics:all().
+
+%% @doc What expert calls took of late, in milliseconds, as this node's generations saw it.
+-spec calls() -> [map()].
+calls() ->
+    baguette_engine_metrics:calls().
 
 %% @doc The engine in one map.
 -spec overview() -> map().

@@ -7,7 +7,7 @@
 -module(baguette_engine_admission).
 -behaviour(gen_server).
 
--export([start_link/0, submit/2, close/0, finished/1, lookup/1, list/0, table/0]).
+-export([start_link/0, submit/1, close/0, overview/0, finished/1, lookup/1, list/0, table/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
 
 -define(KEPT, 64).
@@ -32,11 +32,11 @@ table() ->
     ok.
 
 %% @doc Take a checked request in, or refuse it because too many wait.
--spec submit(baguette_engine_request:request(), [binary()]) ->
+-spec submit(baguette_engine_generation:order()) ->
     {ok, binary()} | {error, {overloaded | not_ready | leaving, map()}}.
-submit(Request, Experts) ->
+submit(Order) ->
     try
-        gen_server:call(?MODULE, {submit, Request, Experts})
+        gen_server:call(?MODULE, {submit, Order})
     catch
         %% The exit's term holds the request, and with it the prompt: it goes no further.
         exit:{_, _} -> {error, {not_ready, #{reason => no_answer_at_the_door}}}
@@ -46,6 +46,22 @@ submit(Request, Experts) ->
 -spec close() -> ok.
 close() ->
     gen_server:call(?MODULE, close).
+
+%% @doc How many work and wait, and how many may; no call.
+-spec overview() ->
+    #{
+        running := non_neg_integer(),
+        waiting := non_neg_integer(),
+        max_running := pos_integer(),
+        max_waiting := non_neg_integer()
+    }.
+overview() ->
+    #{
+        running => baguette_engine_metrics:value(generations_running),
+        waiting => baguette_engine_metrics:value(generations_waiting),
+        max_running => baguette_engine_settings:get(max_running),
+        max_waiting => baguette_engine_settings:get(max_waiting)
+    }.
 
 %% @doc A generation tells that it works no more.
 -spec finished(pid()) -> ok.
@@ -73,23 +89,20 @@ init([]) ->
     Waiting = queue:from_list([Pid || {Pid, _} <- Known]),
     {ok, admit(#?MODULE{ids = maps:from_list(Known), waiting = Waiting})}.
 
--spec handle_call(
-    {submit, baguette_engine_request:request(), [binary()]} | close, term(), #?MODULE{}
-) ->
+-spec handle_call({submit, baguette_engine_generation:order()} | close, term(), #?MODULE{}) ->
     {reply, ok | {ok, binary()} | {error, {overloaded | not_ready | leaving, map()}}, #?MODULE{}}.
 handle_call(close, _From, S) ->
     {reply, ok, S#?MODULE{closed = true}};
-handle_call({submit, _, _}, _From, #?MODULE{closed = true} = S) ->
+handle_call({submit, _}, _From, #?MODULE{closed = true} = S) ->
     {reply, {error, {leaving, #{}}}, S};
-handle_call({submit, Request, Experts}, _From, #?MODULE{waiting = Waiting, ids = Ids} = S) ->
+handle_call({submit, Order}, _From, #?MODULE{waiting = Waiting, ids = Ids} = S) ->
     Full = map_size(S#?MODULE.running) >= baguette_engine_settings:get(max_running),
     case Full andalso queue:len(Waiting) >= baguette_engine_settings:get(max_waiting) of
         true ->
             {reply, {error, {overloaded, #{waiting => queue:len(Waiting)}}}, S};
         false ->
             Id = string:lowercase(binary:encode_hex(crypto:strong_rand_bytes(8))),
-            Args = [Id, Request, Experts],
-            case supervisor:start_child(baguette_engine_generation_sup, Args) of
+            case supervisor:start_child(baguette_engine_generation_sup, [Id, Order]) of
                 {ok, Pid} ->
                     _ = erlang:monitor(process, Pid),
                     true = ets:insert(?MODULE, {Id, Pid, erlang:monotonic_time(millisecond)}),
@@ -128,8 +141,14 @@ admit(#?MODULE{running = Running, waiting = Waiting} = S) ->
             ok = baguette_engine_generation:begin_now(Pid),
             admit(S#?MODULE{running = Running#{Pid => true}, waiting = Rest});
         _ ->
-            S
+            shown(S)
     end.
+
+%% Every change ends in admit/1.
+shown(#?MODULE{running = Running, waiting = Waiting} = S) ->
+    ok = baguette_engine_metrics:set(generations_running, map_size(Running)),
+    ok = baguette_engine_metrics:set(generations_waiting, queue:len(Waiting)),
+    S.
 
 without(Pid, #?MODULE{running = Running, waiting = Waiting, finished = Finished} = S) ->
     Other = fun(P) -> P =/= Pid end,

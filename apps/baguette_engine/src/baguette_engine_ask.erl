@@ -15,7 +15,7 @@
 %% What a failure means for the part is told in baguette_engine_part.
 -module(baguette_engine_ask).
 
--export([new/2, next_step/4, event/3, overdue/2, drop/3]).
+-export([new/2, resumed/3, next_step/4, event/3, overdue/2, drop/3]).
 -export([is_over/1, next_us/1, asked/1, missing/1, keys/1, record/1, note/2]).
 
 -export_type([asking/0, effect/0, event/0]).
@@ -66,6 +66,11 @@
 -spec new([binary()], FloorUs :: pos_integer()) -> asking().
 new(Components, FloorUs) ->
     #?MODULE{components = Components, patience = baguette_engine_patience:new(FloorUs)}.
+
+%% @doc The same for a picture that goes on: what happened so far, and the keys it was made with.
+-spec resumed(baguette_engine_record:record(), #{expert() => binary()}, asking()) -> asking().
+resumed(Record, Keys, S) ->
+    S#?MODULE{record = Record, keys = Keys}.
 
 %% @doc The round of a step: each expert with the images that chose it.
 -spec next_step(Step :: non_neg_integer(), [{expert(), [Image :: non_neg_integer()]}], view(),
@@ -178,17 +183,8 @@ candidates(Part, #{now_us := Now} = View, #?MODULE{patience = Patience} = S) ->
 
 holders(Part, View, S) -> baguette_engine_choice:holders(wanted(Part, S), View).
 
-%% The version that answered before is the picture's, or that of a call which may still be answered.
 wanted(Part, #?MODULE{components = Components, keys = Keys, parts = Others}) ->
-    E = baguette_engine_part:expert(Part),
-    Parts = [Part | Others],
-    Calls = [{baguette_engine_part:expert(P), C} || P <- Parts, C <- baguette_engine_part:calls(P)],
-    Asked = [Key || {Expert, #{key := Key}} <- Calls, Expert =:= E],
-    #{
-        component => lists:nth(E + 1, Components),
-        key => maps:get(E, Keys, hd(Asked ++ [any])),
-        own => [Node || {_, #{node := Node}} <- Calls]
-    }.
+    baguette_engine_choice:wanted(Part, Others, Components, Keys).
 
 ask_holder(#{node := Node, key := Key} = Holder, #{now_us := Now} = View, Part, S) ->
     #{hedge := Hedge, typical := Typical} = View,

@@ -3,7 +3,7 @@
 %% (baguette_engine_pace); here it is only who of them.
 -module(baguette_engine_choice).
 
--export([holders/2, candidates/3, is_offered/2, why/2]).
+-export([wanted/4, holders/2, candidates/3, is_offered/2, why/2]).
 
 -export_type([wanted/0, view/0]).
 
@@ -21,6 +21,22 @@
 }.
 %% A component, of one version where it is settled which, for one who has calls with these nodes.
 -type wanted() :: #{component := binary(), key := binary() | any, own := [node()]}.
+
+%% @doc What a part is asked for in: the version that answered before is the picture's, or that of a
+%% call which may still be answered. `Others' are the other parts of its round.
+-spec wanted(Part, Others :: [Part], Components :: [binary()], Keys) -> wanted() when
+    Part :: baguette_engine_part:part(),
+    Keys :: #{baguette_engine_image:expert() => binary()}.
+wanted(Part, Others, Components, Keys) ->
+    E = baguette_engine_part:expert(Part),
+    Parts = [Part | Others],
+    Calls = [{baguette_engine_part:expert(P), C} || P <- Parts, C <- baguette_engine_part:calls(P)],
+    Asked = [Key || {Expert, #{key := Key}} <- Calls, Expert =:= E],
+    #{
+        component => lists:nth(E + 1, Components),
+        key => maps:get(E, Keys, hd(Asked ++ [any])),
+        own => [Node || {_, #{node := Node}} <- Calls]
+    }.
 
 %% @doc Those who hold it, best first.
 -spec holders(wanted(), view()) -> [holder()].

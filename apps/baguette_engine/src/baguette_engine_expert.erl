@@ -134,6 +134,7 @@ worker_says({booted, warm, _}, S) ->
 worker_says(up, #?MODULE{wanted = Wanted} = S) ->
     lists:foldl(fun load/2, S#?MODULE{up = true}, Wanted);
 worker_says(down, #?MODULE{ready = Ready, jobs = Jobs} = S) ->
+    ok = baguette_engine_metrics:count(worker_deaths_total, expert),
     %% What it died while loading is told too: it may be what it died of.
     Loading = [C || {load, C} <- maps:values(Jobs)],
     ok = say(restarting, lists:usort(maps:keys(Ready) ++ Loading)),

@@ -8,12 +8,15 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/3, begin_now/1, await/2, result/1, watch/2, cancel/1, overview/1]).
+-export([start_link/2, begin_now/1, await/2, result/1, watch/3, cancel/1, overview/1]).
+-export([checkpoint/1]).
 -export([init/1, callback_mode/0, format_status/1]).
 %% States
 -export([
     waiting/3, encoding/3, routing/3, asking/3, advancing/3, decoding/3, finished/3
 ]).
+
+-export_type([order/0]).
 
 -type result() :: gen_statem:event_handler_result(atom()).
 
@@ -38,19 +41,23 @@
     deadline_ms = none :: none | integer(), % of the monotonic clock, once it has begun
     outcome :: undefined | {done, map()} | {failed, {atom(), map()}} | {cancelled, map()},
     awaiting = [] :: [gen_statem:from()],
-    watchers = #{} :: #{pid() => reference()},
-    %% The last state and step event, for who starts to watch now.
-    last = #{} :: #{atom() => term()},
-    %% Calls out there: the local pipeline worker's one, and asks by reference.
+    watchers :: baguette_engine_watchers:watchers(),
+    %% Calls out there: the local pipeline worker's one, and those to experts.
     call :: reference() | undefined,
-    asks = #{} :: #{reference() => {pos_integer(), baguette_engine_part:way()}},
-    monitors = #{} :: #{{Server :: atom(), node()} => reference()}
+    asks = baguette_engine_asks:new() :: baguette_engine_asks:asks()
 }).
 
+-type order() :: #{
+    request := baguette_engine_request:request(),
+    %% The component that is expert number 0, 1, ...
+    experts := [binary()],
+    resume => baguette_engine_checkpoint:state()
+}.
+
 %% @doc Start a generation that waits to be told to begin.
--spec start_link(binary(), baguette_engine_request:request(), [binary()]) -> {ok, pid()}.
-start_link(Id, Request, Experts) ->
-    gen_statem:start_link(?MODULE, {Id, Request, Experts}, []).
+-spec start_link(binary(), order()) -> {ok, pid()}.
+start_link(Id, Order) ->
+    gen_statem:start_link(?MODULE, {Id, Order}, []).
 
 %% @doc Admission's go.
 -spec begin_now(pid()) -> ok.
@@ -76,10 +83,21 @@ result(Pid) ->
         exit:{_, _} -> {error, {generation_lost, #{}}}
     end.
 
+%% @doc The state after its last whole step.
+-spec checkpoint(pid()) ->
+    {ok, {baguette_engine_checkpoint:fingerprint(), baguette_engine_checkpoint:state()}}
+    | {error, {no_checkpoint | generation_lost, map()}}.
+checkpoint(Pid) ->
+    try
+        gen_statem:call(Pid, checkpoint)
+    catch
+        exit:{_, _} -> {error, {generation_lost, #{}}}
+    end.
+
 %% @doc Send this generation's events to `To' from now on.
--spec watch(pid(), pid()) -> ok.
-watch(Pid, To) ->
-    gen_statem:cast(Pid, {watch, To}).
+-spec watch(pid(), pid(), baguette_engine_watchers:options()) -> ok.
+watch(Pid, To, Options) ->
+    gen_statem:cast(Pid, {watch, To, Options}).
 
 %% @doc Stop as soon as possible; nothing is delivered afterwards.
 -spec cancel(pid()) -> ok.
@@ -94,9 +112,8 @@ overview(Pid) ->
 -spec callback_mode() -> state_functions.
 callback_mode() -> state_functions.
 
--spec init({binary(), baguette_engine_request:request(), [binary()]}) ->
-    {ok, waiting, #?MODULE{}, [gen_statem:action()]}.
-init({Id, Request, Experts}) ->
+-spec init({binary(), order()}) -> {ok, waiting, #?MODULE{}, [gen_statem:action()]}.
+init({Id, #{request := Request, experts := Experts} = Order}) ->
     logger:set_process_metadata(#{generation => Id, domain => [baguette, engine]}),
     ok = baguette_cluster:watch(),
     Limits = #{
@@ -106,8 +123,12 @@ init({Id, Request, Experts}) ->
     {ok, waiting, #?MODULE{
         id = Id,
         usual_ms = usual_ms(Request, Experts),
-        step = baguette_engine_step:new(Id, Request, Experts, Limits)
+        step = from(Order, baguette_engine_step:new(Id, Request, Experts, Limits)),
+        watchers = baguette_engine_watchers:new(Id)
     }, []}.
+
+from(#{resume := From}, Step) -> baguette_engine_step:resumed(From, Step);
+from(#{}, Step) -> Step.
 
 %% So long as it would take if every call went to the slowest of those who may be asked.
 usual_ms(#{steps := Steps, n := Images}, Experts) ->
@@ -131,8 +152,10 @@ format_status(Status) ->
 
 -spec waiting(gen_statem:event_type(), term(), #?MODULE{}) -> result().
 waiting(cast, begin_now, D) ->
-    Begun = D#?MODULE{began_us = erlang:system_time(microsecond)},
-    step(begin_now, log(generation_began, #{}, deadline(Begun)));
+    Elapsed = baguette_engine_step:elapsed_us(D#?MODULE.step),
+    Begun = D#?MODULE{began_us = erlang:system_time(microsecond) - Elapsed},
+    ok = log(generation_began, #{}),
+    step(begin_now, deadline(Begun));
 waiting(Type, Content, D) ->
     common(Type, Content, D).
 
@@ -156,9 +179,9 @@ finished({call, From}, Question, #?MODULE{outcome = Outcome}) when
     Question =:= await; Question =:= result
 ->
     {keep_state_and_data, [{reply, From, reply(Outcome)}]};
-finished({call, _} = Type, overview, D) ->
-    common(Type, overview, D);
-finished(cast, {watch, To}, #?MODULE{id = Id, outcome = Outcome}) ->
+finished({call, _} = Type, Question, D) ->
+    common(Type, Question, D);
+finished(cast, {watch, To, _Options}, #?MODULE{id = Id, outcome = Outcome}) ->
     To ! {baguette_engine, Id, Outcome},
     keep_state_and_data;
 finished(cast, begin_now, _D) ->
@@ -178,9 +201,10 @@ common({call, From}, result, #?MODULE{step = Step}) ->
 common({call, From}, overview, #?MODULE{id = Id, step = Step, outcome = Outcome} = D) ->
     Overview = (baguette_engine_step:overview(Step))#{id => Id},
     {keep_state, D, [{reply, From, ended(Outcome, Overview)}]};
-common(cast, {watch, To}, #?MODULE{id = Id, watchers = Watchers, last = Last} = D) ->
-    maps:foreach(fun(Kind, Facts) -> To ! {baguette_engine, Id, {Kind, Facts}} end, Last),
-    {keep_state, D#?MODULE{watchers = Watchers#{To => erlang:monitor(process, To)}}};
+common({call, From}, checkpoint, #?MODULE{step = Step}) ->
+    {keep_state_and_data, [{reply, From, baguette_engine_step:checkpoint(Step)}]};
+common(cast, {watch, To, Options}, #?MODULE{watchers = Watchers} = D) ->
+    {keep_state, D#?MODULE{watchers = baguette_engine_watchers:add(To, Options, Watchers)}};
 common(cast, begin_now, _D) ->
     %% From an admission that was restarted: we are at it.
     keep_state_and_data;
@@ -198,10 +222,11 @@ common({timeout, deadline}, now, #?MODULE{step = Step} = D) ->
 common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{call = Ref} = D) ->
     _ = erlang:demonitor(Ref, [flush]),
     step({called, decoded(Answer)}, D#?MODULE{call = undefined});
-common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{asks = Asks} = D) ->
-    case maps:take(Ref, Asks) of
-        {{No, _Way}, Rest} -> step({answered, No, decoded(Answer)}, D#?MODULE{asks = Rest});
-        error -> keep_state_and_data
+common(info, {baguette_engine_worker, Ref, Packed}, #?MODULE{asks = Asks} = D) ->
+    Answer = decoded(Packed),
+    case baguette_engine_asks:answered(Ref, Answer, Asks) of
+        {No, Rest} -> step({answered, No, Answer}, D#?MODULE{asks = Rest});
+        stray -> keep_state_and_data
     end;
 common(info, {baguette_cluster, {holders, _, _}}, D) ->
     step(holders, D);
@@ -209,28 +234,21 @@ common(info, {baguette_cluster, {link, Node, suspect}}, D) ->
     step({suspect, Node}, D);
 common(info, {baguette_cluster, _}, _D) ->
     keep_state_and_data;
-common(info, {'DOWN', Ref, process, {Name, _} = Server, _}, D) when
+common(info, {'DOWN', Ref, process, {Name, _} = Server, _}, #?MODULE{asks = Asks} = D) when
     Name =:= baguette_engine_expert; Name =:= baguette_engine_relay
 ->
-    lost(Server, Ref, D);
+    case baguette_engine_asks:lost(Server, Ref, Asks) of
+        {Lost, Left} -> step({lost, Lost}, D#?MODULE{asks = Left});
+        stray -> keep_state_and_data
+    end;
 common(info, {'DOWN', Ref, process, _, _}, #?MODULE{call = Ref} = D) ->
     step({called, {error, {not_running, #{}}}}, D#?MODULE{call = undefined});
 common(info, {'DOWN', _, process, Pid, _}, #?MODULE{watchers = Watchers} = D) ->
-    {keep_state, D#?MODULE{watchers = maps:remove(Pid, Watchers)}};
+    {keep_state, D#?MODULE{watchers = baguette_engine_watchers:gone(Pid, Watchers)}};
 common(info, Unknown, _D) ->
     Shape = baguette_engine_private:shape(Unknown),
     ?LOG_WARNING(#{what => message_dropped, shape => Shape}, ?LOG_META),
     keep_state_and_data.
-
-lost({_, Node} = Server, Ref, #?MODULE{monitors = Monitors, asks = Asks} = D) ->
-    case Monitors of
-        #{Server := Ref} ->
-            Left = maps:filter(fun(_, {_, Way}) -> server(Way) =/= Server end, Asks),
-            Lost = case Server of {baguette_engine_relay, _} -> {via, Node}; _ -> Node end,
-            step({lost, Lost}, D#?MODULE{monitors = maps:remove(Server, Monitors), asks = Left});
-        _ ->
-            keep_state_and_data
-    end.
 
 decoded({ok, Payload}) ->
     case baguette_engine_msgpack:decode(Payload) of
@@ -245,7 +263,6 @@ decoded({error, _} = Error) ->
 step(Event, #?MODULE{step = Step0} = D0) ->
     {Step, Effects} = baguette_engine_step:event(Event, view(), Step0),
     D = lists:foldl(fun perform/2, D0#?MODULE{step = Step}, Effects),
-    ok = baguette_engine_in_flight:show([holder(Way) || {_, Way} <- maps:values(D#?MODULE.asks)]),
     case D#?MODULE.outcome of
         undefined -> next_look(D);
         Outcome -> finish(Outcome, D)
@@ -291,35 +308,29 @@ perform({call, Function, Payload}, D) ->
     Ref = erlang:monitor(process, baguette_engine_pipeline),
     ok = baguette_engine_pipeline:request(Ref, Function, baguette_engine_msgpack:encode(Payload)),
     D#?MODULE{call = Ref};
-perform({ask, No, Way, Component, Payload}, D0) ->
-    #?MODULE{asks = Asks} = D = monitored(Way, D0),
-    Ref = make_ref(),
+perform({ask, No, Way, Component, #{rows := Rows} = Payload}, #?MODULE{asks = Asks} = D) ->
     Bytes = baguette_engine_msgpack:encode(Payload),
+    ok = baguette_engine_metrics:count(calls_total, none),
+    ok = baguette_engine_metrics:observe(batch_rows, none, length(Rows)),
     ok = baguette_engine_usage:asked(Component),
     ok = baguette_engine_pace:asked(),
-    Asked = case Way of
-        {Holder, Via} -> baguette_engine_remote_v1:ask_via(Via, Ref, Holder, Component, Bytes);
-        Holder -> baguette_engine_remote_v1:ask(Holder, Ref, Component, Bytes)
-    end,
-    _ = Asked =:= ok orelse (self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}),
-    D#?MODULE{asks = Asks#{Ref => {No, Way}}};
+    D#?MODULE{asks = baguette_engine_asks:ask({No, Way}, {Component, Bytes}, Asks)};
 perform({forget, No, Way}, #?MODULE{asks = Asks} = D) ->
-    Gone = [Ref || {Ref, {N, _}} <- maps:to_list(Asks), N =:= No],
-    ok = lists:foreach(fun(Ref) -> forget(Way, Ref) end, Gone),
-    D#?MODULE{asks = maps:without(Gone, Asks)};
+    D#?MODULE{asks = baguette_engine_asks:forget(No, Way, Asks)};
 perform({paced, Node, Ratio, How}, D) ->
     ok = baguette_engine_pace:answered(Node, Ratio, How),
     D;
+perform({measured, Part, Us}, D) ->
+    ok = baguette_engine_metrics:took(Part, Us),
+    D;
 perform(hedged, D) ->
+    ok = baguette_engine_metrics:count(hedges_total, none),
     ok = baguette_engine_pace:hedged(),
     D;
-perform({publish, {Kind, Facts} = Event}, #?MODULE{last = Last} = D0) ->
-    D = log(Kind, loggable(Kind, Facts), D0),
-    ok = publish(Event, D),
-    case lists:member(Kind, [state, step, warning]) of
-        true -> D#?MODULE{last = Last#{Kind => Facts}};
-        false -> D
-    end;
+perform({publish, {Kind, Facts} = Event}, #?MODULE{watchers = Watchers} = D) ->
+    ok = log(Kind, loggable(Kind, Facts)),
+    _ = Kind =:= failover andalso baguette_engine_metrics:count(failovers_total, none),
+    D#?MODULE{watchers = baguette_engine_watchers:publish(Event, Watchers)};
 perform({done, Result}, #?MODULE{began_us = Began} = D) ->
     D#?MODULE{outcome = {done, Result#{began_us => Began}}};
 perform({failed, _} = Outcome, D) ->
@@ -333,40 +344,17 @@ beyond(Component) ->
         Via <- lists:sublist(Ways, ?MAX_WAYS)
     ].
 
-forget({_Holder, Via}, Ref) -> baguette_engine_remote_v1:forget_via(Via, Ref);
-forget(Holder, Ref) -> baguette_engine_remote_v1:forget(Holder, Ref).
-
-holder({Holder, _Via}) -> Holder;
-holder(Holder) -> Holder.
-
-%% Whoever a call goes to first, and with it our link there.
-monitored(Way, #?MODULE{monitors = Monitors} = D) ->
-    case server(Way) of
-        Server when is_map_key(Server, Monitors) -> D;
-        {baguette_engine_relay, Via} = Server ->
-            D#?MODULE{monitors = Monitors#{Server => baguette_engine_remote_v1:monitor_via(Via)}};
-        {baguette_engine_expert, Holder} = Server ->
-            D#?MODULE{monitors = Monitors#{Server => baguette_engine_remote_v1:monitor(Holder)}}
-    end.
-
-server({_Holder, Via}) -> {baguette_engine_relay, Via};
-server(Holder) -> {baguette_engine_expert, Holder}.
-
-publish(Event, #?MODULE{id = Id, watchers = Watchers}) ->
-    lists:foreach(fun(To) -> To ! {baguette_engine, Id, Event} end, maps:keys(Watchers)).
-
-finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D0) ->
-    D = log_end(Outcome, D0),
-    maps:foreach(fun(Ref, {_, Way}) -> forget(Way, Ref) end, Asks),
+finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
+    ok = log_end(Outcome),
+    ok = baguette_engine_metrics:ended(Outcome),
     _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
-    ok = publish(Outcome, D),
-    ok = baguette_engine_in_flight:show([]),
+    _ = baguette_engine_watchers:publish(Outcome, D#?MODULE.watchers),
     ok = baguette_engine_admission:finished(self()),
     Timers = [{{timeout, Name}, infinity, now} || Name <- [tick, deadline]],
     Replies = [{reply, From, reply(Outcome)} || From <- Awaiting],
-    _ = [erlang:demonitor(Ref, [flush]) || Ref <- maps:values(D#?MODULE.monitors)],
     Kept = D#?MODULE{
-        outcome = Outcome, asks = #{}, awaiting = [], watchers = #{}, monitors = #{},
+        outcome = Outcome, asks = baguette_engine_asks:leave(Asks), awaiting = [],
+        watchers = baguette_engine_watchers:new(D#?MODULE.id),
         step = baguette_engine_step:spare(D#?MODULE.step)
     },
     %% It is kept for whoever asks late, and holds no more than that needs.
@@ -377,20 +365,19 @@ loggable(warning, _Facts) -> #{};
 loggable(_Kind, Facts) -> Facts.
 
 %% What happens is logged once, here; the generation's id goes with it as metadata.
-log(What, Facts, D) ->
-    ?LOG(level(What), Facts#{what => What}, ?LOG_META),
-    D.
+log(What, Facts) ->
+    ?LOG(level(What), Facts#{what => What}, ?LOG_META).
 
 level(What) when What =:= failover; What =:= degraded; What =:= generation_failed -> warning;
 level(What) when What =:= state; What =:= step -> debug;
 level(_) -> info.
 
-log_end({done, #{who := Who, seconds := #{total := Seconds}, asked := Asked}}, D) ->
-    log(generation_done, #{who => Who, seconds => Seconds, asked => Asked}, D);
-log_end({failed, Reason}, D) ->
-    log(generation_failed, #{reason => Reason}, D);
-log_end({cancelled, Facts}, D) ->
-    log(generation_cancelled, Facts, D).
+log_end({done, #{who := Who, seconds := #{total := Seconds}, asked := Asked}}) ->
+    log(generation_done, #{who => Who, seconds => Seconds, asked => Asked});
+log_end({failed, Reason}) ->
+    log(generation_failed, #{reason => Reason});
+log_end({cancelled, Facts}) ->
+    log(generation_cancelled, Facts).
 
 reply({done, Result}) -> {ok, Result};
 reply({failed, Reason}) -> {error, Reason};

@@ -5,7 +5,8 @@
 
 -export([new/0, routed/2, experts/1, routing/1]).
 -export([row/2, give/4, without/2, answered/1]).
--export_type([image/0, expert/0]).
+-export([save/1, restore/2]).
+-export_type([image/0, expert/0, shape/0]).
 
 -type expert() :: non_neg_integer().
 
@@ -20,6 +21,15 @@
 }).
 
 -opaque image() :: #?MODULE{}.
+
+%% What a saved image must look like: of so many experts so many are asked in each of so many steps.
+-type shape() :: #{
+    experts := pos_integer(),
+    asked := pos_integer(),
+    steps := pos_integer(),
+    max_latent := pos_integer(),
+    atom() => term()
+}.
 
 %% @doc An image that has not been routed.
 -spec new() -> image().
@@ -95,3 +105,46 @@ answered(#?MODULE{velocities = Velocities} = Image) ->
         weights => Image#?MODULE.weights,
         velocities => [[E, V] || {E, V} <- lists:sort(maps:to_list(Velocities))]
     }.
+
+%% @doc An image that was routed and has no answer yet, for baguette_engine_checkpoint.
+-spec save(image()) -> map().
+save(#?MODULE{latent = Latent, routing = Routing}) ->
+    #{latent => Latent, routing => Routing}.
+
+%% @doc The same image back; throws what baguette_engine_checkpoint:read/3 catches.
+-spec restore(map(), shape()) -> image().
+restore(#{<<"latent">> := Latent, <<"routing">> := Lines}, #{max_latent := Most} = Shape) when
+    is_binary(Latent), byte_size(Latent) =< Most
+->
+    restored(Latent, [line(Line, Shape) || Line <- Lines], Shape);
+restore(_, _) ->
+    baguette_engine_checkpoint:bad(another_shape).
+
+restored(Latent, [#{experts := Experts, weights := Weights} | _] = Routing, Shape) when
+    length(Experts) =:= map_get(asked, Shape), length(Routing) =:= map_get(steps, Shape)
+->
+    #?MODULE{
+        latent = Latent,
+        experts = Experts,
+        weights = Weights,
+        chosen = maps:from_list(lists:zip(Experts, Weights)),
+        routing = Routing
+    };
+restored(_, _, _) ->
+    baguette_engine_checkpoint:bad(another_shape).
+
+line(#{<<"experts">> := Es, <<"weights">> := Ws, <<"margin">> := Margin} = Line, Shape) when
+    is_list(Es), is_list(Ws), length(Es) =:= length(Ws)
+->
+    Number = fun(E) -> baguette_engine_checkpoint:integer(E, 0, maps:get(experts, Shape) - 1) end,
+    Weight = fun baguette_engine_checkpoint:number/1,
+    Lost = [
+        {lost, baguette_engine_checkpoint:list(Number, L)} || #{<<"lost">> := L} <- [Line]
+    ],
+    (maps:from_list(Lost))#{
+        experts => lists:map(Number, Es),
+        weights => baguette_engine_checkpoint:list(Weight, Ws),
+        margin => Weight(Margin)
+    };
+line(_, _) ->
+    baguette_engine_checkpoint:bad(another_shape).

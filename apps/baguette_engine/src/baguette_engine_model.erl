@@ -18,6 +18,8 @@
     experts := [binary()],
     defaults := #{atom() => number()},
     example_prompt := binary(),
+    %% Width and height of a picture; unknown where no decoder lies on this disk.
+    image_size := {pos_integer(), pos_integer()} | unknown,
     on_disk := [component()],
     refused := [refused()],
     %% Free where components lie, when the worker was started.
@@ -33,6 +35,7 @@ from_inventory(#{
     <<"experts">> := Experts,
     <<"defaults">> := Defaults,
     <<"example_prompt">> := Example,
+    <<"side">> := Side,
     <<"components">> := Components,
     <<"refused">> := Refused
 }, #{<<"memory_mib">> := MemoryMib}) ->
@@ -47,6 +50,7 @@ from_inventory(#{
             seed => maps:get(<<"seed">>, Defaults)
         },
         example_prompt => Example,
+        image_size => case Side of nil -> unknown; _ -> {Side, Side} end,
         on_disk => [
             #{component => C, size_mib => Size, key => Key}
          || #{<<"name">> := C, <<"size_mib">> := Size, <<"key">> := Key} <- Components
@@ -85,4 +89,4 @@ component(Expert, #{experts := Experts}) ->
 %% @doc What a person may see of the model.
 -spec to_map(model()) -> map().
 to_map(#{experts := Experts} = Model) ->
-    (maps:with([name, defaults, example_prompt], Model))#{num_experts => length(Experts)}.
+    (maps:with([name, defaults, example_prompt, image_size], Model))#{num_experts => length(Experts)}.

@@ -82,10 +82,9 @@ handle_info({baguette_engine_worker, _, {booted, load, _}}, S) ->
     {noreply, S};
 handle_info({baguette_engine_worker, _, up}, S) ->
     {noreply, S#?MODULE{state = ready}};
-handle_info({baguette_engine_worker, _, down}, #?MODULE{state = {failed, _}} = S) ->
-    {noreply, S};
-handle_info({baguette_engine_worker, _, down}, S) ->
-    {noreply, S#?MODULE{state = starting}};
+handle_info({baguette_engine_worker, _, down}, #?MODULE{state = State} = S) ->
+    ok = baguette_engine_metrics:count(worker_deaths_total, pipeline),
+    {noreply, S#?MODULE{state = case State of {failed, _} -> State; _ -> starting end}};
 handle_info({baguette_engine_worker, _, {failed, Reason}}, S) ->
     What = #{what => pipeline_worker_failed, reason => Reason},
     ?LOG_ERROR(What, #{domain => [baguette, engine]}),

@@ -152,6 +152,7 @@ inventory(#{model := Model} = Settings) ->
         experts => [{text, C} || C <- Components],
         defaults => #{n => 1, steps => Steps, guidance_scale => 1.0, top_k => TopK, seed => 0},
         example_prompt => {text, <<"anything: this device is simulated">>},
+        side => ?SIDE,
         components => [
             #{name => {text, C}, number => E, size_mib => Size, key => {text, key(C, Settings)}}
          || {E, C} <- lists:zip(lists:seq(0, length(Components) - 1), Components)

@@ -9,7 +9,8 @@
 %% know. Nothing that dies elsewhere takes anything along: latents, contexts and choices stand here.
 -module(baguette_engine_step).
 
--export([new/4, event/3, phase/1, next_us/1, overview/1, spare/1]).
+-export([new/4, resumed/2, event/3, phase/1, next_us/1, overview/1, spare/1]).
+-export([elapsed_us/1, checkpoint/1]).
 
 -export_type([state/0, event/0, effect/0, view/0, phase/0]).
 
@@ -35,6 +36,8 @@
     %% for baguette_engine_pace
     | {paced, node(), float(), exact | at_least}
     | hedged
+    %% for baguette_engine_metrics
+    | {measured, baguette_engine_metrics:part(), Us :: non_neg_integer()}
     | {publish, term()}
     | {done, map()}
     | {failed, {atom(), map()}}.
@@ -66,7 +69,10 @@
     asking_us = 0 :: integer(),
     %% Microseconds spent in each part.
     spent = #{} :: #{atom() => non_neg_integer()},
-    started_us = 0 :: integer()
+    started_us = 0 :: integer(),
+    %% What it goes on from, until it does; and the state after the last whole step.
+    from = none :: none | baguette_engine_checkpoint:state(),
+    whole = none :: none | baguette_engine_checkpoint:state()
 }).
 
 -opaque state() :: #?MODULE{}.
@@ -78,6 +84,29 @@ new(Id, Request, Experts, #{ask_floor_ms := Floor} = Limits) ->
         id = Id, request = Request, experts = Experts, limits = Limits,
         asking = baguette_engine_ask:new(Experts, Floor * 1000)
     }.
+
+%% @doc The same, to go on from there instead of from noise.
+-spec resumed(baguette_engine_checkpoint:state(), state()) -> state().
+resumed(#{record := Record, keys := Keys, spent := Spent, step := Step} = From, S) ->
+    Known = baguette_engine_record:resumed(Step, Record),
+    S#?MODULE{
+        from = From, whole = From, step = Step, spent = Spent,
+        asking = baguette_engine_ask:resumed(Known, Keys, S#?MODULE.asking)
+    }.
+
+%% @doc How long it was drawn before it went on from somewhere.
+-spec elapsed_us(state()) -> non_neg_integer().
+elapsed_us(#?MODULE{from = none}) -> 0;
+elapsed_us(#?MODULE{from = #{elapsed_us := Us}}) -> Us.
+
+%% @doc The state after the last whole step, and of which request.
+-spec checkpoint(state()) ->
+    {ok, {baguette_engine_checkpoint:fingerprint(), baguette_engine_checkpoint:state()}}
+    | {error, {no_checkpoint, map()}}.
+checkpoint(#?MODULE{whole = none, phase = Phase}) ->
+    {error, {no_checkpoint, #{state => Phase}}};
+checkpoint(#?MODULE{whole = Whole, request = Request, experts = Experts}) ->
+    {ok, {baguette_engine_checkpoint:fingerprint(Request, Experts), Whole}}.
 
 %% @doc The phase, which is also the generation process' state.
 -spec phase(state()) -> phase().
@@ -103,15 +132,16 @@ overview(#?MODULE{request = Request, phase = Phase, step = Step, asking = Asking
 
 %% @doc What is over needs no latents, contexts and answers any more.
 -spec spare(state()) -> state().
-spare(S) -> S#?MODULE{call = undefined, encoded = #{}, images = []}.
+spare(S) -> S#?MODULE{call = undefined, encoded = #{}, images = [], from = none, whole = none}.
 
 %% @doc Take one event.
 -spec event(event(), view(), state()) -> {state(), [effect()]}.
 event(begin_now, #{now_us := Now} = View, #?MODULE{request = Request, asking = Asking} = S) ->
     Payload = baguette_engine_payload:encode(Request),
-    Begin = fun(R) -> {ok, baguette_engine_record:begin_at(Now, R)} end,
+    Start = Now - elapsed_us(S),
+    Begin = fun(R) -> {ok, baguette_engine_record:begin_at(Start, R)} end,
     {ok, Begun} = baguette_engine_ask:note(Begin, Asking),
-    call(encode, Payload, encoding, View, S#?MODULE{started_us = Now, asking = Begun});
+    call(encode, Payload, encoding, View, S#?MODULE{started_us = Start, asking = Begun});
 event({called, _}, _View, #?MODULE{call = undefined} = S) ->
     {S, []};
 event({called, {ok, Answer}}, View, S) ->
@@ -184,40 +214,60 @@ call_again(View, #?MODULE{call = {Function, Payload}, phase = Phase} = S0) ->
 called(Function, Answer, View, S) ->
     answered(Function, Answer, View, S#?MODULE{pipeline_deaths = 0}).
 
-answered(encode, Answer, View, #?MODULE{request = Request} = S0) ->
-    S = spent(encode, S0, View, S0#?MODULE{encoded = Answer}),
-    Payload = baguette_engine_payload:start(Request),
-    {S1, Effects} = call(start, Payload, routing, View, S),
+answered(encode, Answer, View, S0) ->
+    {S1, Effects} = begun(View, spent(encode, S0, View, S0#?MODULE{encoded = Answer})),
     Warnings = [{publish, {warning, #{text => W}}} || W <- maps:get(<<"warnings">>, Answer)],
-    {S1, Warnings ++ Effects};
+    {S1, [{measured, encode, took(View, S0)} | Warnings ++ Effects]};
 answered(start, Answer, View, S) ->
     Images = [baguette_engine_image:new() || _ <- maps:get(<<"images">>, Answer)],
     routed(Answer, View, S#?MODULE{images = Images});
 answered(advance, #{<<"advance_micros">> := Micros} = Answer, View, S0) ->
     S = add_micros(advance, Micros, S0#?MODULE{step = S0#?MODULE.step + 1}),
-    case S of
+    {S1, Effects} = case S of
         #?MODULE{step = Steps, request = #{steps := Steps}} -> decode(Answer, View, S);
         _ -> routed(Answer, View, S)
-    end;
+    end,
+    #{now_us := Now} = View,
+    Step = {measured, step, Now - S0#?MODULE.asking_us},
+    {S1, [Step, {measured, advance, took(View, S0)} | Effects]};
 answered(decode, #{<<"images">> := Images}, View, S0) ->
     S1 = spent(decode, S0, View, S0#?MODULE{phase = finished}),
     #{now_us := Now} = View,
     S = add_micros(total, Now - S1#?MODULE.started_us, S1),
-    {S, [{done, result(Images, S)}]}.
+    One = took(View, S0) div length(Images),
+    {S, [{measured, decode, One}, {done, result(Images, S)}]}.
 
 decode(#{<<"images">> := Moved}, View, #?MODULE{request = Request} = S) ->
     Payload = baguette_engine_payload:decode(Moved, Request, record(S)),
     call(decode, Payload, decoding, View, S).
 
+begun(View, #?MODULE{from = none, request = Request} = S) ->
+    call(start, baguette_engine_payload:start(Request), routing, View, S);
+begun(View, #?MODULE{from = #{made_with := Before, t := T, images := Images}} = S) ->
+    case baguette_engine_checkpoint:made_with(S#?MODULE.encoded) of
+        Before -> ask_all(View, S#?MODULE{t = T, images = Images});
+        _ -> failed({bad_checkpoint, #{why => another_pipeline}}, S)
+    end.
+
 routed(#{<<"images">> := Routed, <<"route_micros">> := Micros} = Answer, View, S0) ->
-    #{now_us := Now} = View,
     Images = lists:zipwith(fun baguette_engine_image:routed/2, Routed, S0#?MODULE.images),
     S = add_micros(route, Micros, S0#?MODULE{
-        phase = asking,
         images = Images,
-        t = maps:with([<<"t">>, <<"network_t">>], Answer),
-        asking_us = Now
+        t = maps:with([<<"t">>, <<"network_t">>], Answer)
     }),
+    ask_all(View, S#?MODULE{whole = whole(View, S)}).
+
+%% Nothing of it is copied. How long it took counts on from there when it is gone on with.
+whole(#{now_us := Now}, #?MODULE{step = Step, t = T, images = Images, asking = Asking} = S) ->
+    #{
+        step => Step, t => T, images => Images, record => record(S),
+        keys => baguette_engine_ask:keys(Asking), spent => S#?MODULE.spent,
+        elapsed_us => Now - S#?MODULE.started_us,
+        made_with => baguette_engine_checkpoint:made_with(S#?MODULE.encoded)
+    }.
+
+ask_all(#{now_us := Now} = View, #?MODULE{images = Images} = S0) ->
+    S = S0#?MODULE{phase = asking, asking_us = Now},
     Asked = baguette_engine_ask:next_step(S#?MODULE.step, choices(Images), View, S#?MODULE.asking),
     {S1, Effects} = asking(Asked, View, S),
     {S1, [{publish, step_event(S1)} | Effects]}.
@@ -233,10 +283,12 @@ choices(Images) ->
 numbered(Images) -> lists:zip(lists:seq(0, length(Images) - 1), Images).
 
 step_event(#?MODULE{step = Step, request = #{steps := Steps}, images = Images} = S) ->
+    Routing = [baguette_engine_image:experts(I) || I <- Images],
     {step, #{
         step => Step + 1,
         steps => Steps,
-        experts => [baguette_engine_image:experts(I) || I <- Images],
+        experts => Routing,
+        routing => Routing,
         asked => baguette_engine_ask:asked(S#?MODULE.asking)
     }}.
 
@@ -296,8 +348,9 @@ on_missing(View, #?MODULE{phase = asking, request = #{on_missing := Policy}} = S
             {Failed, Ended} = failed({no_holder, #{expert => Expert, why => Why}}, S),
             {Failed, Effects ++ Ended};
         Overdue ->
-            {S1, More} = lists:foldl(fun do_without/2, {S, []}, Overdue),
-            over_if(More, Effects ++ More, View, S1)
+            #?MODULE{images = Images, asking = Asking} = S,
+            {Less, Dropped, More} = baguette_engine_degrade:without(Overdue, Images, Asking),
+            over_if(More, Effects ++ More, View, S#?MODULE{images = Less, asking = Dropped})
     end;
 on_missing(_View, S, Effects) ->
     {S, Effects}.
@@ -306,29 +359,6 @@ over_if([], Effects, _View, S) ->
     {S, Effects};
 over_if(_, Effects, View, #?MODULE{asking = Asking} = S) ->
     over(baguette_engine_ask:is_over(Asking), Effects, View, S).
-
-%% Never without all of an image's experts: the last one is waited for.
-do_without({Expert, Numbers, _Why}, {S0, Effects}) ->
-    lists:foldl(
-        fun(Number, {#?MODULE{images = Images} = S, Sofar}) ->
-            {Before, [Image | After]} = lists:split(Number, Images),
-            case baguette_engine_image:without(Expert, Image) of
-                last -> {S, Sofar};
-                {Mass, Less} ->
-                    Moved = S#?MODULE{images = Before ++ [Less | After]},
-                    {Next, More} = degraded(Expert, Number, Mass, Moved),
-                    {Next, Sofar ++ More}
-            end
-        end,
-        {S0, Effects},
-        Numbers
-    ).
-
-degraded(Expert, Number, Mass, #?MODULE{asking = Asking} = S) ->
-    {Dropped, Forgets} = baguette_engine_ask:drop(Expert, [Number], Asking),
-    Write = fun(R) -> baguette_engine_record:degraded(Number, Expert, Mass, R) end,
-    {Entry, Noted} = baguette_engine_ask:note(Write, Dropped),
-    {S#?MODULE{asking = Noted}, [{publish, {degraded, Entry}} | Forgets]}.
 
 %% Small things
 
@@ -339,8 +369,10 @@ record(#?MODULE{asking = Asking}) -> baguette_engine_ask:record(Asking).
 failed(Reason, S) ->
     {S#?MODULE{phase = finished, call = undefined}, [{failed, Reason}]}.
 
-spent(Part, #?MODULE{called_us = Called}, #{now_us := Now}, S) ->
-    add_micros(Part, Now - Called, S).
+spent(Part, Called, View, S) ->
+    add_micros(Part, took(View, Called), S).
+
+took(#{now_us := Now}, #?MODULE{called_us = Called}) -> Now - Called.
 
 add_micros(Part, Micros, #?MODULE{spent = Spent} = S) ->
     S#?MODULE{spent = Spent#{Part => maps:get(Part, Spent, 0) + Micros}}.

@@ -12,6 +12,8 @@
     options_are_refused_by_name/1,
     a_killed_worker_changes_no_pixel/1,
     a_crashed_process_of_ours_changes_no_pixel/1,
+    a_generation_resumed_from_its_checkpoint_changes_no_pixel/1,
+    a_checkpoint_of_anything_else_is_refused_by_name/1,
     a_result_is_there_when_it_is_finished/1,
     nobodys_status_shows_the_prompt/1,
     a_cancelled_generation_delivers_nothing_more/1,
@@ -31,6 +33,8 @@ all() ->
         options_are_refused_by_name,
         a_killed_worker_changes_no_pixel,
         a_crashed_process_of_ours_changes_no_pixel,
+        a_generation_resumed_from_its_checkpoint_changes_no_pixel,
+        a_checkpoint_of_anything_else_is_refused_by_name,
         a_result_is_there_when_it_is_finished,
         nobodys_status_shows_the_prompt,
         a_cancelled_generation_delivers_nothing_more,
@@ -94,6 +98,33 @@ a_crashed_process_of_ours_changes_no_pixel(_Config) ->
      || Name <- [baguette_engine_expert, baguette_engine_admission] ++
             lists:duplicate(5, baguette_engine_pipeline)
     ].
+
+%% From the middle, and of what was resumed once more; nothing of the first is left running.
+a_generation_resumed_from_its_checkpoint_changes_no_pixel(_Config) ->
+    Request = #{seed => 3, n => 2, top_k => 2, negative_prompt => <<"other words">>},
+    {ok, Undisturbed} = draw(Request),
+    {First, Bytes} = left_at(10, Request),
+    [] = os:cmd("kill -KILL " ++ integer_to_list(pipeline_pid())),
+    {Second, Later} = left_at(25, Request#{resume => Bytes}),
+    {ok, Resumed} = draw(Request#{resume => Later}),
+    ?assertEqual(pixels({ok, Undisturbed}), pixels({ok, Resumed})),
+    ?assertEqual(maps:get(routing, Undisturbed), maps:get(routing, Resumed)),
+    ?assertEqual(maps:get(keys, Undisturbed), maps:get(keys, Resumed)),
+    ?assertEqual([First, Second], maps:get(resumed, Resumed)),
+    Steps = fun(#{calls := Calls}) -> [{S, E} || #{step := S, expert := E} <- Calls] end,
+    ?assertEqual(lists:sort(Steps(Undisturbed)), lists:sort(Steps(Resumed))).
+
+a_checkpoint_of_anything_else_is_refused_by_name(_Config) ->
+    {_, Bytes} = left_at(1, #{seed => 4}),
+    Refused = fun(Options) ->
+        {error, {bad_checkpoint, #{why := Why}}} = submit(Options),
+        Why
+    end,
+    ?assertEqual(another_request, Refused(#{seed => 5, resume => Bytes})),
+    ?assertEqual(another_request, Refused(#{prompt => <<"x">>, seed => 4, resume => Bytes})),
+    ?assertEqual(not_a_checkpoint, Refused(#{seed => 4, resume => <<"a file of something">>})),
+    ?assertEqual(not_bytes, Refused(#{seed => 4, resume => 17})),
+    ?assertMatch({error, {unknown_generation, _}}, baguette_engine:checkpoint(<<"nobody">>)).
 
 a_result_is_there_when_it_is_finished(_Config) ->
     {ok, Id} = begun(#{steps => 250}),
@@ -174,6 +205,27 @@ begun(Options) ->
     ok = baguette_engine:watch(Id),
     {step, _} = event(Id, [step]),
     {ok, Id}.
+
+%% Its checkpoint after this step or a later one, and then it is cancelled.
+left_at(Step, Options) ->
+    {ok, Id} = submit(Options),
+    ok = baguette_engine:watch(Id),
+    ok = until_step(Step + 1, Id),
+    {ok, #{step := Taken, bytes := Bytes}} = baguette_engine:checkpoint(Id),
+    ok = baguette_engine:cancel(Id),
+    {error, {cancelled, _}} = baguette_engine:await(Id, infinity),
+    ?assert(Taken >= Step andalso Taken < ?STEPS),
+    {Taken, Bytes}.
+
+until_step(Step, Id) ->
+    case event(Id, [step]) of
+        {step, #{step := At}} when At >= Step -> ok;
+        {step, _} -> until_step(Step, Id)
+    end.
+
+pipeline_pid() ->
+    [Os] = [Os || #{kind := pipeline, os_pid := Os} <- baguette_engine:workers()],
+    Os.
 
 event(Id, Kinds) ->
     receive

@@ -9,6 +9,7 @@ model() ->
         experts => [<<"tiny/expert-0">>, <<"tiny/expert-1">>, <<"tiny/expert-2">>],
         defaults => #{n => 1, steps => 30, guidance_scale => 2.5, top_k => 2, seed => 999},
         example_prompt => <<"a tiny test">>,
+        image_size => {16, 16},
         on_disk => []
     }.
 

@@ -10,7 +10,8 @@
     a_picture_takes_what_its_calls_take/1,
     a_slow_device_slows_its_next_picture/1,
     a_dead_simulated_worker_changes_no_pixel/1,
-    a_poisoned_call_fails_its_generation_and_no_other/1
+    a_poisoned_call_fails_its_generation_and_no_other/1,
+    what_is_drawn_is_counted_and_foretold/1
 ]).
 
 -define(STEPS, 6).
@@ -25,7 +26,8 @@ all() ->
         a_picture_takes_what_its_calls_take,
         a_slow_device_slows_its_next_picture,
         a_dead_simulated_worker_changes_no_pixel,
-        a_poisoned_call_fails_its_generation_and_no_other
+        a_poisoned_call_fails_its_generation_and_no_other,
+        what_is_drawn_is_counted_and_foretold
     ].
 
 init_per_suite(Config) ->
@@ -100,6 +102,30 @@ a_poisoned_call_fails_its_generation_and_no_other(_Config) ->
     ok = baguette_engine:simulate(#{fail => none}),
     ?assertMatch(#{simulated := true}, draw(#{})).
 
+%% How well it is foretold depends on the machine; that it is of the size of the calls does not.
+what_is_drawn_is_counted_and_foretold(_Config) ->
+    Before = [counted(Name) || Name <- [calls_total, step_seconds, generations_total]],
+    #{seconds := #{total := Total}} = draw(#{}),
+    ?assertEqual(
+        [{calls_total, 2 * ?STEPS}, {step_seconds, ?STEPS}, {generations_total, 1}],
+        [{Name, counted(Name) - Was} || {Name, Was} <- lists:zip([
+            calls_total, step_seconds, generations_total
+        ], Before)]
+    ),
+    [#{p50_ms := Median, p95_ms := High, node := Node} | _] = baguette_engine:calls(),
+    ?assert(node() =:= Node andalso Median >= ?CALL_US / 1000 - 1 andalso High >= Median),
+    ?assertEqual(
+        #{running => 0, waiting => 0, max_running => 4, max_waiting => 64},
+        baguette_engine:admission()
+    ),
+    {ok, #{seconds := Foretold}} = baguette_engine:predict(#{prompt => <<"a">>}),
+    Least = ?STEPS * 2 * ?CALL_US / 1.0e6,
+    ?assert(Foretold > Least / 4 andalso Foretold < 3 * Total, {Foretold, Least, Total}),
+    {ok, #{seconds := Twice}} = baguette_engine:predict(#{prompt => <<"a">>, steps => 2 * ?STEPS}),
+    ?assert(Twice > 1.9 * Foretold),
+    ?assertMatch({error, {bad_request, steps, _, _}},
+        baguette_engine:predict(#{prompt => <<"a">>, steps => 0})).
+
 %% Helpers --------------------------------------------------------------------------------------
 
 submit(Options) ->
@@ -113,6 +139,13 @@ draw(Options) ->
 pictures(#{images := Images}) -> [pixels(Image) || Image <- Images].
 
 pixels(#{pixels_sha256 := Hash}) -> Hash.
+
+counted(Name) ->
+    [Samples] = [
+        S
+     || #{name := N, samples := S} <- baguette_engine:metrics(), N =:= atom_to_binary(Name)
+    ],
+    lists:sum([case Value of #{count := N} -> N; N -> N end || {_, Value} <- Samples]).
 
 %% What this beam started; a port of its own is no OS process.
 os_processes() ->

@@ -44,6 +44,15 @@ a_request_becomes_pictures_test() ->
     ),
     ?assertEqual([], [Key || Key <- maps:keys(Result), Key =:= prompt]).
 
+each_part_is_measured_as_it_ends_test() ->
+    Measured = fun(#{effects := Effects}) -> [{Part, Us} || {measured, Part, Us} <- Effects] end,
+    W0 = on({called, {ok, encoded()}}, after_us(30, on(begin_now, world(#{n => 2, steps => 1})))),
+    ?assertEqual([{encode, 30}], Measured(W0)),
+    W1 = answer_all(after_us(400, on({called, {ok, routed([[0], [0]])}}, W0))),
+    W2 = on({called, {ok, moved([<<"x0">>, <<"x1">>])}}, after_us(5, W1)),
+    ?assertEqual([{step, 405}, {advance, 5}], Measured(W2)),
+    ?assertEqual([{decode, 30}], Measured(on({called, {ok, decoded(2)}}, after_us(60, W2)))).
+
 warnings_are_told_test() ->
     Encoded = (encoded())#{<<"warnings">> => [<<"odd word">>]},
     W = on({called, {ok, Encoded}}, on(begin_now, world())),
@@ -621,10 +630,15 @@ way(Node) -> #{node => Node}.
 
 fail_next_of([{No, _, _, _} | _], Error, W) -> on({answered, No, {error, Error}}, W).
 
-effects(#{effects := Effects}) -> [E || E <- Effects, not is_paced(E)].
+%% What is measured on the way is looked at apart.
+effects(#{effects := Effects}) ->
+    [E || E <- Effects, not is_paced(E), not is_measured(E)].
 
 is_paced({paced, _, _, _}) -> true;
 is_paced(_) -> false.
+
+is_measured({measured, _, _}) -> true;
+is_measured(_) -> false.
 
 paced(#{effects := Effects}) -> lists:filter(fun is_paced/1, Effects).
 

@@ -16,6 +16,7 @@
     query := #{binary() => binary()},
     header := fun((Name :: string()) -> undefined | string()),
     client := binary(),                    % a token's name, peer:ADDRESS or tailnet:USER
+    gone := fun(() -> boolean()),          % the client has closed the connection meanwhile
     body := binary()
 }.
 -type answer() ::
@@ -119,9 +120,11 @@ unrouted(Other, #{method := Method} = Request, Settings) ->
 allow(Methods) ->
     lists:join(<<", ">>, [atom_to_binary(Method) || Method <- Methods]).
 
-exchange(#{method := Method, headers := Headers, body := Body}, Segments, Query, Client) ->
+exchange(Request, Segments, Query, Client) ->
+    #{method := Method, headers := Headers, gone := Gone, body := Body} = Request,
     #{
         method => Method,
+        gone => Gone,
         segments => Segments,
         query => Query,
         header => fun(Name) -> header(Name, Headers) end,

@@ -50,7 +50,7 @@
     name := binary(),
     defaults := #{atom() => number()},
     num_experts := pos_integer(),
-    image_size := {Width :: pos_integer(), Height :: pos_integer()},
+    image_size := {Width :: pos_integer(), Height :: pos_integer()} | unknown,
     atom() => term()
 }.
 -type refused() :: #{field := binary(), detail := binary()}.
@@ -117,7 +117,7 @@ restored(#{<<"model">> := Name} = Request) when is_binary(Name) ->
         pixels => 1 bsl 62
     },
     Model = #{
-        name => Name, defaults => #{}, num_experts => 1 bsl 16, image_size => {1, 1}
+        name => Name, defaults => #{}, num_experts => 1 bsl 16, image_size => unknown
     },
     new(Request, Model, Limits);
 restored(_) ->
@@ -141,6 +141,8 @@ value(Name, Body) ->
         _ -> absent
     end.
 
+checked([], _Body, _Base, {#{image_size := unknown}, _}, Options) ->
+    {ok, maps:remove(size, Options)};
 checked([], _Body, _Base, {#{image_size := {Width, Height}}, #{pixels := Most}}, Options) ->
     #{n := N} = Options,
     case N * Width * Height =< Most of
@@ -188,11 +190,15 @@ field(model, _, {#{name := Name}, _}) ->
     [Name, ", the model this cluster draws with"];
 field(n, Value, {_, #{n := Most}}) ->
     integer(Value, 1, Most);
+field(size, <<"auto">>, _) ->
+    {ok, <<"auto">>};
+field(size, _, {#{image_size := unknown}, _}) ->
+    "auto: this node does not know its model's size";
 field(size, Value, {#{image_size := {Width, Height}}, _}) ->
     Own = iolist_to_binary(io_lib:format("~bx~b", [Width, Height])),
-    case Value =:= <<"auto">> orelse Value =:= Own of
-        true -> {ok, Value};
-        false -> ["auto or ", Own, ", the size this model draws"]
+    case Value of
+        Own -> {ok, Value};
+        _ -> ["auto or ", Own, ", the size this model draws"]
     end;
 field(steps, Value, {_, #{steps := Most}}) ->
     integer(Value, 1, Most);

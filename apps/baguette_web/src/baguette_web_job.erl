@@ -114,8 +114,14 @@ handle_continue(#{ends := cancelled}, S) ->
     ended(baguette_web_job_record:cancelled(now_s(), S#?MODULE.job), S);
 handle_continue(#{ends := {failed, Reason}}, S) ->
     failed(Reason, S);
-handle_continue(#{ends := no}, S) ->
-    {noreply, tell_all(S)}.
+handle_continue(#{ends := no}, #?MODULE{job = #{resumed := 0}} = S) ->
+    {noreply, tell_all(S)};
+handle_continue(#{ends := no}, #?MODULE{dir = Dir, id = Id, job = Job, kept = Kept} = S) ->
+    %% Before a first event is told: its number says how often the job was taken up.
+    case baguette_web_store:put_job(Dir, Id, Kept#{job => Job}) of
+        ok -> {noreply, tell_all(S)};
+        {error, Reason} -> failed(Reason, S)
+    end.
 
 -spec handle_call(get | cancel | suspend | {watch, pid(), term()}, gen_server:from(), #?MODULE{}) ->
     {reply, {ok, term()}, #?MODULE{}} | {noreply, #?MODULE{}} | {stop, normal, #?MODULE{}}
@@ -228,11 +234,14 @@ drawing(Generation, #?MODULE{job = Job} = S) ->
     _ = Watched =:= ok orelse ?LOG_INFO(#{what => job_not_watched}, ?LOG_META),
     Begun#?MODULE{generation = Generation, awaiting = Awaiting}.
 
-after_event({step, _}, #?MODULE{written_ms = Written, checkpoint_ms = Every} = S) ->
-    Told = tell_all(S),
+after_event({step, #{step := Step, steps := Steps, experts := Experts}}, #?MODULE{id = Id} = S) ->
+    %% Steps come often: a summary each would be mostly what is known.
+    News = #{job => Id, step => Step - 1, steps => Steps, experts => Experts},
+    ok = baguette_web_jobs:tell({step, News}),
+    #?MODULE{written_ms = Written, checkpoint_ms = Every} = S,
     case erlang:monotonic_time(millisecond) - Written >= Every of
-        true -> write_step(Told);
-        false -> Told
+        true -> write_step(S);
+        false -> S
     end;
 after_event({preview, #{image := Image, step := Step, png := Png}}, #?MODULE{id = Id} = S) ->
     Preview = #{job => Id, image => Image, step => Step, b64_png => base64:encode(Png)},

@@ -4,7 +4,7 @@
 %% files. Keys are atoms here and binaries in what was read back; jiffy writes both alike.
 -module(baguette_web_job_record).
 
--export([new/1, restored/3, again/2, queued/2, begun/2, step_done/2]).
+-export([new_id/1, new/1, restored/3, again/2, queued/2, begun/2]).
 -export([event/2, completed/3, failed/3, cancelled/2, lost/3, summary/1, seconds/0]).
 -export_type([job/0, news/0]).
 
@@ -20,6 +20,13 @@
 -define(NOT_IN_SUMMARY, [routing, calls, hedges, failovers]).
 %% Of what happens all the time a job keeps the first so many.
 -define(MAX_HAPPENED, 500).
+
+%% @doc A name for a job: names sort by time, and none can be guessed from another.
+-spec new_id(Last :: integer()) -> {binary(), Time :: integer()}.
+new_id(Last) ->
+    Time = max(Last + 1, erlang:system_time(microsecond)),
+    Random = binary:decode_unsigned(crypto:strong_rand_bytes(3)),
+    {iolist_to_binary(io_lib:format("~14.16.0b~6.16.0b", [Time, Random])), Time}.
 
 %% @doc A job that waits.
 -spec new(#{
@@ -73,10 +80,6 @@ begun(Now, #{started := Started} = Job) ->
         status := <<"running">>, position := null,
         started := case Started of null -> Now; _ -> Started end
     }.
-
-%% @doc So many steps are whole.
--spec step_done(non_neg_integer(), job()) -> job().
-step_done(Step, Job) -> Job#{step := Step}.
 
 %% @doc What a watcher of a generation hears (baguette_engine:watch/2).
 -spec event({atom(), map()}, job()) -> {job(), [news()]}.
@@ -164,16 +167,18 @@ lost(Reason, Id, Read) ->
         prompt => <<>>, negative_prompt => <<>>, model => <<>>, n => 1, steps => 1, seed => 0,
         guidance_scale => 1.0, top_k => 1, deterministic => false, on_missing => wait
     },
+    <<Time:14/binary, _/binary>> = Id,
+    Created = binary_to_integer(Time, 16) / 1.0e6,
     Job = restored(Id, Read, Options),
-    failed(Reason, created(Job), Job).
-
-created(#{created := Created}) when is_number(Created) -> Created;
-created(_) -> 0.0.
+    failed(Reason, Created, Job#{created := Created, started := null}).
 
 %% @doc What lists and the status event show.
--spec summary(job()) -> job().
+-spec summary(job() | map()) -> map().
 summary(#{failovers := Failovers} = Job) ->
-    (maps:without(?NOT_IN_SUMMARY, Job))#{failovers_count => length(Failovers)}.
+    (maps:without(?NOT_IN_SUMMARY, Job))#{failovers_count => length(Failovers)};
+summary(#{<<"failovers">> := Failovers} = Read) ->
+    Left = maps:without([atom_to_binary(Key) || Key <- ?NOT_IN_SUMMARY], Read),
+    Left#{failovers_count => length(Failovers)}.
 
 %% @doc Now, as it stands in jobs: since 1970.
 -spec seconds() -> float().

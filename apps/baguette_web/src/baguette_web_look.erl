@@ -17,8 +17,8 @@ at(near) ->
         model => baguette_engine:model(),
         down => baguette_web_health_h:reasons(),
         degraded => baguette_web_reason:cluster(baguette_cluster:health()),
-        load => baguette_web_jobs:load(),
-        calls => []
+        load => load(),
+        calls => baguette_engine:calls()
     };
 at(far) ->
     Asked = [N || #{node := N, link := up} <- baguette_cluster:nodes()],
@@ -29,18 +29,27 @@ at(far) ->
 at(sample) ->
     Nodes = baguette_cluster:nodes(),
     At = now_seconds(),
-    #{queued := Queued, running := Running} = baguette_web_jobs:load(),
+    Metrics = baguette_engine:metrics(),
     #{at => At, nodes => Nodes, sample => #{
         at => At,
-        images => counted(<<"images_total">>, []),
-        steps => buckets(<<"step_seconds">>, []),
-        queue => Queued + Running,
+        images => counted(<<"images_total">>, Metrics),
+        steps => buckets(<<"step_seconds">>, Metrics),
+        queue => length_of(load()),
         utilisation => maps:from_list([
             {baguette_web_json:address(N), U}
          || #{node := N, report := #{extra := #{device_now := #{utilisation := U}}}} <- Nodes,
             is_number(U)
         ])
     }}.
+
+load() ->
+    case baguette_web_jobs:load() of
+        {ok, Load} -> Load;
+        {error, {no_jobs_dir, _}} -> null
+    end.
+
+length_of(#{queued := Queued, running := Running}) -> Queued + Running;
+length_of(null) -> 0.
 
 counted(Name, Metrics) ->
     lists:sum([Value || #{name := N, samples := Samples} <- Metrics, N =:= Name,

@@ -16,12 +16,18 @@
     version := {1, 0 | 1},
     headers := [{Name :: binary(), Value :: binary()}],    % names in lower case
     peer := inet:ip_address(),            % the socket's own, whatever a header says
+    gone := fun(() -> boolean()),         % whether the client has closed its side meanwhile
     body := binary()
 }.
 -type limits() :: #{max_body := pos_integer(), request_ms := pos_integer(), _ => _}.
 
 -define(MAX_LINE, 8192).
 -define(MAX_HEADERS, 64).
+
+%% linux/tcp.h: the state is the first byte of TCP_INFO.
+-define(IPPROTO_TCP, 6).
+-define(TCP_INFO, 11).
+-define(TCP_ESTABLISHED, 1).
 
 %% @doc Reads a request whose first line comes within FirstMs; the rest has request_ms.
 -spec read(gen_tcp:socket(), FirstMs :: pos_integer(), limits()) ->
@@ -47,6 +53,7 @@ request(Socket, {http_request, Method, {abs_path, Target}, {1, Minor}}, Deadline
         version => {1, Minor},
         headers => Headers,
         peer => Peer,
+        gone => fun() -> is_closed(Socket) end,
         body => Body
     }};
 request(_, _, _, _) ->
@@ -150,4 +157,13 @@ header(Name, Headers) ->
     case lists:keyfind(Name, 1, Headers) of
         {_, Value} -> Value;
         false -> undefined
+    end.
+
+%% Asked of the kernel, because reading would take away what the client may have sent already. Where
+%% the kernel does not say, the client counts as there.
+is_closed(Socket) ->
+    case inet:getopts(Socket, [{raw, ?IPPROTO_TCP, ?TCP_INFO, 1}]) of
+        {ok, [{raw, ?IPPROTO_TCP, ?TCP_INFO, <<State>>}]} -> State =/= ?TCP_ESTABLISHED;
+        {ok, _} -> false;
+        {error, _} -> true
     end.

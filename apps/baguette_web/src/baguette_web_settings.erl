@@ -19,6 +19,17 @@
     key => <<_:256>>,                % what lies in it, once it was read
     whois := boolean(),              % a peer's user on the tailnet stands in for a token
     teller := module() | undefined,  % tells the event log: recent(N) -> [map()]
+    jobs_dir := file:filename() | undefined,    % undefined: no pictures are drawn over HTTP
+    max_jobs := pos_integer(),       % that wait, and of one client
+    max_client_jobs := pos_integer(),
+    checkpoint_ms := non_neg_integer(),    % a running job is written at most so often
+    keep_s := pos_integer(),         % jobs that have ended: seconds, bytes of pictures, how many
+    keep_bytes := pos_integer(),
+    keep_jobs := pos_integer(),
+    max_prompt := pos_integer(),     % bytes
+    max_steps := pos_integer(),
+    max_n := pos_integer(),          % images of a request
+    max_pixels := pos_integer(),     % of all of them together
     max_connections := pos_integer(),
     max_body := pos_integer(),       % bytes
     request_ms := pos_integer(),     % in which a request must have come
@@ -49,6 +60,17 @@ defaults() ->
         token_key_file => undefined,
         whois => false,
         teller => undefined,
+        jobs_dir => undefined,
+        max_jobs => 64,
+        max_client_jobs => 32,
+        checkpoint_ms => 1000,
+        keep_s => 7 * 24 * 3600,
+        keep_bytes => 2 bsl 30,
+        keep_jobs => 2000,
+        max_prompt => 8000,
+        max_steps => 250,
+        max_n => 16,
+        max_pixels => 16 bsl 20,
         max_connections => 2048,
         max_body => 65536,
         request_ms => 10000,
@@ -81,11 +103,13 @@ setting(token_key_file, undefined, _) -> ok;
 setting(whois, Whois, _) when is_boolean(Whois) -> ok;
 setting(whois, Whois, _) -> bad(whois, Whois, "must be true or false");
 setting(teller, Teller, _) when is_atom(Teller) -> ok;
-setting(token_key_file, File, _) ->
-    case io_lib:printable_unicode_list(File) andalso File =/= "" of
+setting(jobs_dir, undefined, _) -> ok;
+setting(Key, Path, _) when Key =:= token_key_file; Key =:= jobs_dir ->
+    case io_lib:printable_unicode_list(Path) andalso Path =/= "" of
         true -> ok;
-        false -> bad(token_key_file, File, "must be a file's path")
+        false -> bad(Key, Path, "must be a path")
     end;
+setting(checkpoint_ms, 0, _) -> ok;
 setting(max_connections, Max, _) when is_integer(Max), Max >= 16 -> ok;
 setting(max_connections, Max, _) -> bad(max_connections, Max, "must be a whole number from 16 up");
 setting(_, Value, _) when is_integer(Value), Value > 0 -> ok;

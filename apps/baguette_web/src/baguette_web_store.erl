@@ -12,12 +12,15 @@
 -module(baguette_web_store).
 
 -export([prepare/1, scan/1, put_job/3, put_step/4, put_image/4]).
--export([job/2, step/2, image/3, drop_step/2, lose/2, delete/3]).
--export_type([dir/0, id/0, reason/0]).
+-export([job/2, step/2, image/3, drop_step/2, drop_images/3, lose/2, delete/3]).
+-export_type([dir/0, id/0, found/0, reason/0]).
 
 -type dir() :: file:filename().
 -type id() :: binary().
 -type reason() :: {store_failed, #{why := file:posix() | badarg | terminated | system_limit}}.
+
+%% lost: it has ended, and its end could not be written; as it was before.
+-type found() :: {ok, map()} | {lost, map()} | {error, damaged}.
 
 %% A job of the largest size has a checkpoint of some megabytes; what is larger is not ours.
 -define(MAX_BYTES, (256 bsl 20)).
@@ -34,7 +37,7 @@ prepare(Dir) ->
 
 %% @doc Every job here, oldest name first. What a crash left half done is removed: files that were
 %% not yet renamed, and what belongs to no job.
--spec scan(dir()) -> {ok, [{id(), {ok, map()} | {error, damaged | lost}}]} | {error, reason()}.
+-spec scan(dir()) -> {ok, [id()]} | {error, reason()}.
 scan(Dir) ->
     case file:list_dir(Dir) of
         {ok, Names} ->
@@ -44,7 +47,7 @@ scan(Dir) ->
                 fun({Id, Kind}) -> _ = file:delete(path(Dir, Id, Kind)) end,
                 [Part || {Id, Kind} = Part <- Parts, is_stray(Kind, lists:member(Id, Jobs))]
             ),
-            {ok, [{list_to_binary(Id), found(Dir, Id)} || Id <- Jobs]};
+            {ok, [list_to_binary(Id) || Id <- Jobs]};
         {error, Why} ->
             {error, {store_failed, #{why => Why}}}
     end.
@@ -55,12 +58,6 @@ is_id(Text) -> length(Text) =:= ?ID_LENGTH andalso lists:all(fun is_hex/1, Text)
 is_hex(C) -> (C >= $0 andalso C =< $9) orelse (C >= $a andalso C =< $f).
 
 is_stray(Kind, IsJobs) -> not IsJobs orelse lists:suffix(?NEW, Kind).
-
-found(Dir, Id) ->
-    case filelib:is_regular(path(Dir, Id, "lost")) of
-        true -> {error, lost};
-        false -> job(Dir, Id)
-    end.
 
 %% @doc Write a job: it is on the disk when this returns.
 -spec put_job(dir(), id(), jiffy:json_value()) -> ok | {error, reason()}.
@@ -77,11 +74,12 @@ put_image(Dir, Id, I, Png) ->
     write(Dir, path(Dir, Id, png(I)), Png).
 
 %% @doc A job as it was written last.
--spec job(dir(), id() | string()) -> {ok, map()} | {error, damaged}.
+-spec job(dir(), id()) -> found().
 job(Dir, Id) ->
-    case read(path(Dir, Id, "job")) of
-        {ok, Object, _} -> {ok, Object};
-        {error, _} -> {error, damaged}
+    case {read(path(Dir, Id, "lost")), read(path(Dir, Id, "job"))} of
+        {{ok, Object, _}, _} -> {lost, Object};
+        {_, {ok, Object, _}} -> {ok, Object};
+        _ -> {error, damaged}
     end.
 
 %% @doc How far a job was, and the checkpoint to go on from; `none' means: from the beginning.
@@ -104,6 +102,10 @@ drop_step(Dir, Id) ->
     _ = file:delete(path(Dir, Id, "step")),
     ok.
 
+-spec drop_images(dir(), id(), Images :: non_neg_integer()) -> ok.
+drop_images(Dir, Id, Images) ->
+    remove(Dir, Id, [png(I) || I <- lists:seq(0, Images - 1)]).
+
 %% @doc A job has ended and that cannot be written: the disk is full. A rename needs no room.
 -spec lose(dir(), id()) -> ok | {error, reason()}.
 lose(Dir, Id) ->
@@ -116,10 +118,14 @@ lose(Dir, Id) ->
 %% are nobody's.
 -spec delete(dir(), id(), Images :: non_neg_integer()) -> ok.
 delete(Dir, Id, Images) ->
-    Kinds = ["job", "lost", "step" | [png(I) || I <- lists:seq(0, Images - 1)]],
-    ok = lists:foreach(fun(Kind) -> _ = file:delete(path(Dir, Id, Kind)) end, Kinds),
+    ok = remove(Dir, Id, ["job", "lost", "step"]),
+    ok = drop_images(Dir, Id, Images),
     _ = sync_directory(Dir),
     ok.
+
+%% What is not there need not be removed; what cannot be is found by the next scan.
+remove(Dir, Id, Kinds) ->
+    lists:foreach(fun(Kind) -> _ = file:delete(path(Dir, Id, Kind)) end, Kinds).
 
 path(Dir, Id, Kind) when is_binary(Id) -> path(Dir, binary_to_list(Id), Kind);
 path(Dir, Id, Kind) -> filename:join(Dir, Id ++ "." ++ Kind).

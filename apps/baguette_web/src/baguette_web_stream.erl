@@ -69,9 +69,16 @@ watch() ->
 -spec init(inet:port_number()) -> {ok, #?MODULE{}}.
 init(Port) ->
     ok = baguette_cluster:watch(),
-    ok = baguette_web_jobs:subscribe_all(),
+    ok = follow_jobs(),
     lists:foreach(fun(Message) -> self() ! Message end, [look, far, point, keep_alive]),
     {ok, #?MODULE{port = Port}}.
+
+%% A node without a directory for jobs takes none.
+follow_jobs() ->
+    case baguette_web_jobs:subscribe_all() of
+        ok -> ok;
+        {error, {no_jobs_dir, _}} -> ok
+    end.
 
 -spec handle_call(watch, gen_server:from(), #?MODULE{}) -> {reply, ok, #?MODULE{}}.
 handle_call(watch, {Pid, _}, #?MODULE{watchers = Watchers} = S) ->

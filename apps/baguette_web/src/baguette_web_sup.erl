@@ -20,5 +20,12 @@ init(#{port := Port} = Settings) ->
     Listener = #{id => listener, start => {baguette_web_http, start_link, [Settings]}},
     Tree = #{id => tree, start => {baguette_web_tree, start_link, []}},
     Stream = #{id => stream, start => {baguette_web_stream, start_link, [Port]}},
-    Children = [Whois, Tree, Stream, Listener],
+    %% The stream hears of every job.
+    Children = [Whois] ++ jobs(Settings) ++ [Tree, Stream, Listener],
     {ok, {#{strategy => one_for_one, intensity => 5, period => 10}, Children}}.
+
+jobs(#{jobs_dir := undefined}) ->
+    [];
+jobs(Settings) ->
+    Start = {baguette_web_jobs_sup, start_link, [Settings]},
+    [#{id => jobs, type => supervisor, start => Start}].

@@ -6,7 +6,7 @@
 -module(baguette_web_tree).
 -behaviour(gen_server).
 
--export([start_link/0, own/0]).
+-export([start_link/0, restarts/0, own/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -33,11 +33,16 @@
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
+%% @doc How often which child was started again, since when (seconds since 1970).
+-spec restarts() -> {integer(), #{key() => pos_integer()}}.
+restarts() ->
+    gen_server:call(?MODULE, restarts).
+
 %% @doc The tree of this node, for JSON. A worker's OS process that died was started again by its
 %% owner, not by a supervisor, and is counted with it.
 -spec own() -> map().
 own() ->
-    {Since, Restarts} = gen_server:call(?MODULE, restarts),
+    {Since, Restarts} = restarts(),
     Deaths = maps:from_list([{K, D} || #{kind := K, deaths := D} <- baguette_engine:workers()]),
     #{
         counted_since => Since,

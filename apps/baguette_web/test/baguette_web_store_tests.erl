@@ -27,7 +27,8 @@ what_is_written_is_read(Dir) ->
     ok = put_job(Dir, ?ID, ?JOB),
     ok = put_step(Dir, ?ID, #{step => 3}, ?CHECKPOINT),
     ok = put_image(Dir, ?ID, 0, <<"png">>),
-    ?assertEqual({ok, [{?ID, {ok, ?JOB}}]}, scan(Dir)),
+    ?assertEqual({ok, [?ID]}, scan(Dir)),
+    ?assertEqual({ok, ?JOB}, job(Dir, ?ID)),
     ?assertEqual({ok, #{<<"step">> => 3}, ?CHECKPOINT}, step(Dir, ?ID)),
     ?assertEqual({ok, <<"png">>}, image(Dir, ?ID, 0)),
     ?assertMatch({error, {store_failed, #{why := enoent}}}, image(Dir, ?ID, 1)).
@@ -55,7 +56,7 @@ a_torn_file_is_said_to_be(Dir) ->
             ?assertEqual(Expected, Read())
         end
      || {File, Read, Expected} <- [
-            {Job, fun() -> scan(Dir) end, {ok, [{?ID, {error, damaged}}]}},
+            {Job, fun() -> job(Dir, ?ID) end, {error, damaged}},
             {Step, fun() -> step(Dir, ?ID) end, none}
         ]
     ].
@@ -79,7 +80,7 @@ a_start_tidies_up(Dir) ->
     Left = [binary_to_list(?ID) ++ ".job.new", Other ++ ".step", Other ++ ".0.png"],
     Foreign = ["README", "x.job", "..job"],
     [ok = file:write_file(filename:join(Dir, Name), "x") || Name <- Left ++ Foreign],
-    ?assertEqual({ok, [{?ID, {ok, ?JOB}}]}, scan(Dir)),
+    ?assertEqual({ok, [?ID]}, scan(Dir)),
     {ok, Names} = file:list_dir(Dir),
     ?assertEqual(lists:sort([binary_to_list(?ID) ++ ".job" | Foreign]), lists:sort(Names)).
 
@@ -88,7 +89,8 @@ nothing_is_left_of_a_deleted_job(Dir) ->
     ok = put_step(Dir, ?ID, #{}, <<>>),
     [ok = put_image(Dir, ?ID, I, <<"png">>) || I <- [0, 1]],
     ok = baguette_web_store:lose(Dir, ?ID),
-    ?assertEqual({ok, [{?ID, {error, lost}}]}, scan(Dir)),
+    ?assertEqual({ok, [?ID]}, scan(Dir)),
+    ?assertEqual({lost, ?JOB}, job(Dir, ?ID)),
     ok = baguette_web_store:delete(Dir, ?ID, 2),
     ?assertEqual({ok, []}, file:list_dir(Dir)).
 

@@ -65,14 +65,15 @@ def machine(payload: bytes) -> bytes:
 
 
 def inventory(payload: bytes) -> bytes:
-    """{model_dir} -> {name, experts, defaults, example_prompt, components, refused}.
+    """{model_dir} -> {name, experts, defaults, example_prompt, side, components, refused}.
 
-    `experts` names the component of expert number 0, 1, ...; `components` are those on this disk,
+    `experts` names the component of expert number 0, 1, ...; `side` is a picture's width and
+    height in pixels, nil where no decoder lies on this disk; `components` are those on this disk,
     {name, number, size_mib, key}; `refused` those whose files differ from the manifest,
     {name, file, why}.
     """
     from baguette.families.paris.config import ModelConfig
-    from baguette.families.paris.files import component_name, survey
+    from baguette.families.paris.files import component_name, picture_side, survey
 
     model_dir = Path(take(unpack(payload), "model_dir", str))
     config = ModelConfig.read(model_dir)
@@ -83,6 +84,7 @@ def inventory(payload: bytes) -> bytes:
             "experts": [component_name(config, number) for number in range(config.num_experts)],
             "defaults": config.defaults.to_json(),
             "example_prompt": config.example_prompt,
+            "side": picture_side(model_dir, config),
             "components": [vars(file) for file in found],
             "refused": [vars(one) for one in refused],
         }

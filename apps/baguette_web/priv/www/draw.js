@@ -75,6 +75,7 @@ export function useModel(model) {
 }
 
 export function tellQueue(queue) {
+  if (queue === null) return say(byId("queue"), "This node keeps no jobs: draw at another one.");
   const before = queue.queued + queue.running;
   const wait = queue.predicted_seconds ?? queue.retry_after_seconds;
   if (before === 0) return say(byId("queue"), "Nothing is waiting: a picture begins at once.");

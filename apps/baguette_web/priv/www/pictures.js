@@ -43,14 +43,16 @@ export function jobChanged(summary) {
   job.routing = summary.routing ?? before.routing;
   jobs.set(job.id, job);
   if (job.routing.filter(Boolean).length < job.step || (over(job) && !job.calls)) whole(job);
+  else if (job.failovers_count > (job.failovers ?? []).length) whole(job);
   if (job.status === "completed" && !job.fetched) fetchPictures(job);
   forget();
   draw();
 }
 
 async function whole(job) {
-  if (job.asked === job.status) return;
-  job.asked = job.status;
+  const wanted = `${job.status} ${job.failovers_count}`;
+  if (job.asked === wanted) return;
+  job.asked = wanted;
   try {
     const full = await json(`/v1/jobs/${job.id}`, { url: job.base });
     const now = jobs.get(job.id);
@@ -78,7 +80,7 @@ async function fetchPictures(job) {
 }
 
 /** One more step of the routing. */
-export function stepped({ id, step, steps, experts: chosen }) {
+export function stepped({ job: id, step, steps, experts: chosen }) {
   const job = jobs.get(id);
   if (!job) return;
   job.routing[step] = { step, experts: chosen };
@@ -86,7 +88,7 @@ export function stepped({ id, step, steps, experts: chosen }) {
   draw();
 }
 
-export function preview({ id, image, b64_png }) {
+export function preview({ job: id, image, b64_png }) {
   const job = jobs.get(id);
   if (!job || over(job)) return;
   const bytes = Uint8Array.from(atob(b64_png), (c) => c.charCodeAt(0));

@@ -38,6 +38,7 @@ _FLAT = re.compile(r"expert_\d+|router")
 _MIB = 1 << 20
 _TOKENS, _MAX_TOKENS = 77, 1024
 _NUMBER_BYTES = 4  # a cluster's workers keep and compute in fp32
+_MAX_DECODER_BLOCKS = 16
 _MAX_HEADER = 100_000_000  # safetensors' own bound
 
 
@@ -140,6 +141,19 @@ def part_folder(model_dir: Path, part: str) -> Path:
         f"{model_dir} holds no {', '.join(lacking)} and {beside} has none for it: put these "
         "folders of the published model into either (`make weights` fetches them)"
     )
+
+
+def picture_side(model_dir: Path, config: ModelConfig) -> int | None:
+    """A picture's width and height in pixels; None where no decoder lies in this directory."""
+    try:
+        path = part_folder(model_dir, "vae") / "config.json"
+    except WeightsError:
+        return None
+    blocks = read_json(path).get("block_out_channels")
+    if not isinstance(blocks, list) or not 0 < len(blocks) <= _MAX_DECODER_BLOCKS:
+        raise WeightsError(f"{path}: block_out_channels is not a list of sizes")
+    # Every block but the last doubles width and height.
+    return config.image_size << (len(blocks) - 1)
 
 
 def _flat_model(model_dir: Path) -> bool:

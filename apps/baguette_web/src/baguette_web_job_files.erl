@@ -1,0 +1,135 @@
+%% @doc What a job's files say: whether it has ended, or from what to begin it again. Reads only;
+%% called by baguette_web_job_admission at its start and by baguette_web_jobs for jobs that ended.
+%%
+%% Nothing in a file is taken on trust: what cannot be made sense of is a job that failed because
+%% its file was damaged.
+-module(baguette_web_job_files).
+
+-export([kept/1, start/3, ended/2, too_many/3]).
+
+-define(ENDS, [<<"completed">>, <<"failed">>, <<"cancelled">>]).
+
+-type entry() :: baguette_web_job_index:entry().
+
+%% @doc What stands in a job's file beside the job.
+-spec kept(#{
+    client := binary(), key := binary() | null, hash := binary(), attended := boolean()
+}) -> map().
+kept(#{client := Client, key := Key, hash := Hash, attended := Attended}) ->
+    #{client => Client, key => Key, hash => Hash, attended => Attended}.
+
+%% @doc How a job that was found on the disk goes on, if it does. `Ends' is how it ends if it has
+%% not; one that somebody waited for, whose connection went with the node, has been cancelled by
+%% that, unless he can ask for it again by its key.
+-spec start(binary(), no | {failed, {atom(), map()}}, baguette_web_job_admission:settings()) ->
+    {ended, entry()} | {unended, entry(), baguette_web_job:start()}.
+start(Id, Ends, #{jobs_dir := Dir} = Settings) ->
+    case baguette_web_store:job(Dir, Id) of
+        {ok, #{<<"job">> := #{<<"status">> := Status}} = File} ->
+            case {lists:member(Status, ?ENDS), entry(File)} of
+                {_, damaged} -> {ended, damaged()};
+                {true, Entry} -> {ended, Entry};
+                {false, Entry} -> unended(Id, File, Entry, Ends, Settings)
+            end;
+        {lost, File} ->
+            {ended, entry_or_damaged(File)};
+        _ ->
+            {ended, damaged()}
+    end.
+
+unended(Id, #{<<"job">> := First} = File, Entry, Ends, #{jobs_dir := Dir} = Settings) ->
+    {Last, Step, Checkpoint} = last_step(Dir, Id, First),
+    case baguette_web_image_request:restored(maps:get(<<"request">>, First)) of
+        {ok, Options} ->
+            %% Its own file is written at every start: it knows best how often there was one.
+            Job = (baguette_web_job_record:restored(Id, Last, Options))#{
+                resumed := maps:get(<<"resumed">>, First, 0)
+            },
+            {unended, Entry, #{
+                dir => Dir,
+                job => baguette_web_job_record:again(Step, Job),
+                options => Options,
+                kept => maps:with([<<"client">>, <<"key">>, <<"hash">>, <<"attended">>], File),
+                checkpoint => Checkpoint,
+                checkpoint_ms => maps:get(checkpoint_ms, Settings),
+                owner => none,
+                ends => ends(Ends, File)
+            }};
+        {error, _} ->
+            {ended, damaged()}
+    end.
+
+last_step(Dir, Id, First) ->
+    case baguette_web_store:step(Dir, Id) of
+        {ok, #{<<"job">> := #{} = Last, <<"step">> := Step}, Checkpoint} when is_integer(Step) ->
+            {Last, Step, Checkpoint};
+        _ ->
+            {First, 0, none}
+    end.
+
+ends(no, #{<<"attended">> := true, <<"key">> := null}) -> cancelled;
+ends(Ends, _) -> Ends.
+
+entry(#{<<"client">> := Client, <<"key">> := Key, <<"hash">> := Hash, <<"job">> := Job} = File) when
+    is_binary(Client), is_binary(Key) orelse Key =:= null, is_binary(Hash)
+->
+    case {Job, maps:get(<<"bytes">>, File, 0)} of
+        {#{<<"request">> := #{<<"n">> := N}} = Job, Bytes} when
+            is_integer(N), N > 0, is_integer(Bytes)
+        ->
+            #{
+                pid => none, client => Client, key => Key, hash => Hash, images => N,
+                bytes => Bytes, finished => number(maps:get(<<"finished">>, Job, 0.0))
+            };
+        _ ->
+            damaged
+    end;
+entry(_) ->
+    damaged.
+
+entry_or_damaged(File) ->
+    case entry(File) of
+        damaged -> damaged();
+        Entry -> Entry
+    end.
+
+%% Deleted among the first.
+damaged() ->
+    #{
+        pid => none, client => <<>>, key => null, hash => <<>>, images => 1, bytes => 0,
+        finished => 0.0
+    }.
+
+number(Value) when is_number(Value) -> Value;
+number(_) -> 0.0.
+
+%% @doc A job that has ended, with the number of its last event.
+-spec ended(baguette_web_store:dir(), binary()) -> {map(), Last :: non_neg_integer()}.
+ended(Dir, Id) ->
+    case baguette_web_store:job(Dir, Id) of
+        {ok, #{<<"job">> := #{<<"status">> := _, <<"failovers">> := _} = Job} = File} ->
+            {Job, maps:get(<<"last_event">>, File, 0)};
+        {lost, #{<<"job">> := #{} = Job}} ->
+            {baguette_web_job_record:lost({store_failed, #{why => enospc}}, Id, Job), 0};
+        _ ->
+            {baguette_web_job_record:lost({damaged, #{}}, Id, #{}), 0}
+    end.
+
+%% @doc Of those that have ended, oldest first, the ones that are to be deleted: older than they may
+%% be, or more than there may be, in number or in bytes.
+-spec too_many([{binary(), entry()}], float(), #{
+    keep_s := pos_integer(), keep_bytes := pos_integer(), keep_jobs := pos_integer(), atom() => _
+}) -> [{binary(), entry()}].
+too_many(Ended, Now, #{keep_s := Age, keep_bytes := Bytes, keep_jobs := Jobs}) ->
+    {Gone, _, _} = lists:foldl(
+        fun({_, #{bytes := Size, finished := Finished}} = Job, {Before, Count, Sum}) ->
+            IsKept = Count < Jobs andalso Sum + Size =< Bytes andalso Now - Finished =< Age,
+            case IsKept of
+                true -> {Before, Count + 1, Sum + Size};
+                false -> {[Job | Before], Count, Sum}
+            end
+        end,
+        {[], 0, 0},
+        lists:reverse(Ended)
+    ),
+    Gone.

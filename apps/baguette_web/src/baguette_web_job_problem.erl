@@ -1,0 +1,55 @@
+%% @doc Why a job was not taken, or is not there, as a problem document. Pure; called by the handlers
+%% of jobs and images.
+-module(baguette_web_job_problem).
+
+-export([new/1, unusable/1]).
+
+%% @doc For an error of baguette_web_jobs.
+-spec new({atom(), map()}) -> {problem, baguette_web_problem:problem()}.
+new({overloaded, #{whose := Whose, retry_after := Seconds}}) ->
+    Detail = case Whose of
+        own -> "you have as many jobs waiting as one client may";
+        everybody -> "as many jobs wait as this node takes"
+    end,
+    later(429, overloaded, Seconds, [Detail, "; ask again later, or another node"]);
+new({expert_missing, #{expert := Expert, why := Why, retry_after := Seconds}}) ->
+    later(503, expert_missing, Seconds, [
+        "expert ", integer_to_list(Expert), " cannot be asked now: ",
+        baguette_web_words:missing(Why), "; ask again later"
+    ]);
+new({not_ready, Facts}) ->
+    Seconds = maps:get(retry_after, Facts, 1),
+    later(503, not_ready, Seconds, "this node is not ready to draw yet; ask again in a moment");
+new({leaving, _}) ->
+    later(503, leaving, 1, "this node is being stopped; ask another");
+new({no_jobs_dir, _}) ->
+    problem(503, no_jobs_dir, "this node has no place for jobs; set jobs_dir, or ask another node");
+new({key_used, _}) ->
+    problem(422, key_used, [
+        "this Idempotency-Key was used for another request, which has ended; choose a new key"
+    ]);
+new({key_in_progress, _}) ->
+    problem(409, key_in_progress, [
+        "another request with this Idempotency-Key is being drawn; choose a new key, or cancel it"
+    ]);
+new({store_failed, #{why := Why}}) ->
+    problem(507, store_failed, [
+        "the job could not be written to this node's disk (", file:format_error(Why),
+        "); make room there, or ask another node"
+    ]);
+new({unknown_job, _}) ->
+    problem(404, unknown_job, "there is no such job on this node; GET /v1/jobs lists them");
+new({no_image, _}) ->
+    problem(404, no_image, "there is no such picture; a job has its pictures when it is completed").
+
+%% @doc For a field of a request's body.
+-spec unusable(baguette_web_image_request:refused()) -> {problem, baguette_web_problem:problem()}.
+unusable(#{field := Field, detail := Detail}) ->
+    {problem, baguette_web_problem:new(422, Detail, #{field => Field})}.
+
+later(Status, Name, Seconds, Detail) ->
+    Headers = [{<<"retry-after">>, integer_to_binary(Seconds)}],
+    {problem, baguette_web_problem:new(Status, Detail, #{name => Name, headers => Headers})}.
+
+problem(Status, Name, Detail) ->
+    {problem, baguette_web_problem:new(Status, Detail, #{name => Name})}.

@@ -1,0 +1,214 @@
+%% @doc The door of jobs: what the handlers call, and nobody beyond this room. A job is taken in,
+%% looked at, followed and cancelled here; baguette_web_job_admission decides whose turn it is, and
+%% one baguette_web_job each draws.
+-module(baguette_web_jobs).
+
+-compile({no_auto_import, [get/1]}).
+
+-export([submit/1, get/1, list/1, cancel/1, image/2, events/2, subscribe_all/0, load/0]).
+-export([limits/0, drain/1, tell/1]).
+-export_type([ask/0, problem/0]).
+
+-type job() :: map().
+-type ask() :: #{
+    client := binary(),
+    request := baguette_web_image_request:options(),
+    body_hash := binary(),                  % in hexadecimal
+    key => binary() | undefined,
+    owner => pid()                          % the job is cancelled when this process is no more
+}.
+-type problem() :: {error, {Name :: atom(), Facts :: map()}}.
+
+%% @doc Take a job in. When this returns `new' it is on the disk, and outlives this node's restart.
+-spec submit(ask()) -> {ok, new | known, job()} | problem().
+submit(#{client := Client, request := #{n := N}, body_hash := Hash} = Ask) ->
+    Key = case maps:get(key, Ask, undefined) of undefined -> null; Given -> Given end,
+    Reserve = #{client => Client, key => Key, hash => Hash, images => N, trouble => trouble()},
+    with_settings(fun(Settings) ->
+        case baguette_web_job_admission:reserve(Reserve) of
+            {new, Id} -> written(Id, Ask, Key, Settings);
+            {known, Id} -> known(Id);
+            {error, _} = Error -> Error
+        end
+    end).
+
+%% It may have been deleted since.
+known(Id) ->
+    case get(Id) of
+        {ok, Job} -> {ok, known, Job};
+        {error, _} = Error -> Error
+    end.
+
+written(Id, #{client := Client, request := Options, body_hash := Hash} = Ask, Key, Settings) ->
+    #{jobs_dir := Dir, checkpoint_ms := CheckpointMs} = Settings,
+    Owner = maps:get(owner, Ask, none),
+    Job = baguette_web_job_record:new(#{
+        id => Id, client => Client, options => Options, predicted_seconds => predicted(Options),
+        created => baguette_web_job_record:seconds()
+    }),
+    Kept = #{client => Client, key => Key, hash => Hash, attended => Owner =/= none},
+    case baguette_web_store:put_job(Dir, Id, Kept#{job => Job}) of
+        ok ->
+            ok = baguette_web_job_admission:accepted(Id, #{
+                dir => Dir, job => Job, options => Options, kept => Kept, checkpoint => none,
+                checkpoint_ms => CheckpointMs, owner => Owner, ends => no
+            }),
+            {ok, Now} = get(Id),
+            {ok, new, Now};
+        {error, _} = Error ->
+            ok = baguette_web_job_admission:abandoned(Id),
+            Error
+    end.
+
+predicted(Options) ->
+    case baguette_engine:predict(maps:without([model], Options)) of
+        {ok, #{seconds := Seconds}} -> Seconds;
+        {error, _} -> null
+    end.
+
+%% Why nothing could be drawn now. Asked before a place is taken, told only to who would get one.
+trouble() ->
+    case baguette_engine:health() of
+        ok ->
+            none;
+        {degraded, Reasons} ->
+            case [Expert || {no_holder, Expert} <- Reasons] of
+                [Expert | _] -> {expert_missing, #{expert => Expert, why => why(Expert)}};
+                [] -> {not_ready, #{}}
+            end
+    end.
+
+why(Expert) ->
+    Components = [C || #{expert := E, component := C} <- baguette_engine:experts(), E =:= Expert],
+    case Components of
+        [Component] -> baguette_cluster:why_missing(Component);
+        [] -> not_settled
+    end.
+
+%% @doc A job as it is now.
+-spec get(binary()) -> {ok, job()} | problem().
+get(Id) ->
+    with_job(Id, fun(#{pid := Pid}, Dir) ->
+        case Pid =/= none andalso baguette_web_job:get(Pid) of
+            {ok, Job} -> {ok, Job};
+            _ -> {ok, element(1, baguette_web_job_files:ended(Dir, Id))}
+        end
+    end).
+
+%% @doc Summaries, newest first: at most so many of those that came before `after'.
+-spec list(#{limit := pos_integer(), 'after' => binary()}) ->
+    {ok, [job()], HasMore :: boolean()} | problem().
+list(#{limit := Limit} = Page) ->
+    with_settings(fun(_) ->
+        {Ids, HasMore} = baguette_web_job_index:newest(Limit, maps:get('after', Page, none)),
+        Jobs = [baguette_web_job_record:summary(Job) || Id <- Ids, {ok, Job} <- [get(Id)]],
+        {ok, Jobs, HasMore}
+    end).
+
+%% @doc End a job; one that has ended stays as it is. Its work stops within one step.
+-spec cancel(binary()) -> {ok, job()} | problem().
+cancel(Id) ->
+    with_job(Id, fun(#{pid := Pid}, _) ->
+        case Pid =/= none andalso baguette_web_job:cancel(Pid) of
+            {ok, Job} -> {ok, Job};
+            _ -> get(Id)
+        end
+    end).
+
+%% @doc A picture of a job that is completed.
+-spec image(binary(), non_neg_integer()) -> {ok, binary()} | problem().
+image(Id, I) ->
+    with_job(Id, fun
+        (#{pid := none, images := N}, Dir) when I < N ->
+            case baguette_web_store:image(Dir, Id, I) of
+                {ok, _} = Ok -> Ok;
+                {error, {store_failed, #{why := enoent}}} -> {error, {no_image, #{}}};
+                {error, _} = Error -> Error
+            end;
+        (_, _) ->
+            {error, {no_image, #{}}}
+    end).
+
+%% @doc Follow a job: its events as {baguette_web_job, Id, Event}, after those that come at once,
+%% until the one that tells its end. While it lives, a monitor of its process is there as well: when
+%% that ends without such an event the node is about to stop, and the job goes on after its start.
+-spec events(binary(), Last :: none | non_neg_integer()) ->
+    {live, reference(), [baguette_web_job:event()]}
+    | {ended, [baguette_web_job:event()]}
+    | problem().
+events(Id, Last) ->
+    with_job(Id, fun(#{pid := Pid}, Dir) ->
+        case Pid =/= none andalso live(Pid, Last) of
+            {live, _, _} = Live -> Live;
+            _ -> {ended, last_event(Last, baguette_web_job_files:ended(Dir, Id))}
+        end
+    end).
+
+live(Pid, Last) ->
+    Monitor = erlang:monitor(process, Pid),
+    case baguette_web_job:watch(Pid, self(), Last) of
+        {ok, Events} ->
+            {live, Monitor, Events};
+        gone ->
+            true = erlang:demonitor(Monitor, [flush]),
+            gone
+    end.
+
+last_event(Last, {_, Last}) -> [];
+last_event(_, {#{status := Status} = Job, N}) -> [{N, Status, Job}];
+last_event(_, {#{<<"status">> := Status} = Job, N}) -> [{N, Status, Job}].
+
+%% @doc Hear of every job: {baguette_web_jobs, {job, Summary} | {step, Step} | {preview, Preview}}.
+-spec subscribe_all() -> ok | problem().
+subscribe_all() ->
+    with_settings(fun(_) -> baguette_web_job_admission:follow() end).
+
+%% @doc Tell those who hear of every job.
+-spec tell({job | step | preview, map()}) -> ok.
+tell(News) ->
+    lists:foreach(fun(Pid) -> Pid ! {?MODULE, News} end, baguette_web_job_index:followers()).
+
+-spec load() -> {ok, baguette_web_job_admission:load()} | problem().
+load() ->
+    with_settings(fun(_) -> baguette_web_job_admission:load() end).
+
+%% @doc What a request may ask for.
+-spec limits() -> {ok, baguette_web_image_request:limits()} | problem().
+limits() ->
+    with_settings(fun(#{max_prompt := Prompt, max_steps := Steps, max_n := N, max_pixels := P}) ->
+        {ok, #{prompt_bytes => Prompt, steps => Steps, n => N, pixels => P}}
+    end).
+
+%% @doc The node is about to stop: take no more, and write how far every running job is. Back when
+%% that is done, or after so many milliseconds; the jobs go on when the node is started again.
+-spec drain(pos_integer()) -> ok | problem().
+drain(Ms) ->
+    with_settings(fun(_) ->
+        Asked = [
+            element(2, spawn_monitor(fun() -> baguette_web_job:suspend(Pid) end))
+         || Pid <- baguette_web_job_admission:close()
+        ],
+        Until = erlang:monotonic_time(millisecond) + Ms,
+        lists:foreach(fun(Monitor) -> suspended(Monitor, Until) end, Asked)
+    end).
+
+suspended(Monitor, Until) ->
+    receive
+        {'DOWN', Monitor, process, _, _} -> ok
+    after max(0, Until - erlang:monotonic_time(millisecond)) -> ok
+    end.
+
+with_job(Id, Fun) ->
+    with_settings(fun(#{jobs_dir := Dir}) ->
+        case baguette_web_job_index:find(Id) of
+            {ok, Entry} -> Fun(Entry, Dir);
+            unknown -> {error, {unknown_job, #{}}}
+        end
+    end).
+
+%% Without a directory for them this node takes no jobs.
+with_settings(Fun) ->
+    case baguette_web_jobs_sup:settings() of
+        {ok, Settings} -> Fun(Settings);
+        none -> {error, {no_jobs_dir, #{}}}
+    end.
