@@ -27,6 +27,7 @@ from baguette.remote.node import Node
 from baguette.remote.place import Place, Token
 from launcher import command_line, tokens
 from launcher.addresses import DEFAULT_PORT
+from launcher.erlang import RUN
 from launcher.http_load import (
     CONNECTIONS,
     Target,
@@ -37,7 +38,6 @@ from launcher.http_load import (
     watchers,
     wrk,
 )
-from launcher.erlang import RUN
 from launcher.nodes import Cluster, Launch, address
 from launcher.options import ROOT, Options
 from launcher.picture import write_record
@@ -127,7 +127,7 @@ def node(port: int, launch: Launch, progress: Progress) -> Iterator[Target]:
     """The first node of a cluster, with a queue that takes whatever comes."""
     cluster = Cluster(port, mode="bench")
     many = 10**6
-    web = {"jobs_dir": str(cluster.run / "jobs"), "max_jobs": many, "max_client_jobs": many}
+    web = {"max_jobs": many, "max_client_jobs": many}
     launch = Launch(
         launch.nodes, launch.model_dir, web_port=port + 1, engine=launch.engine, web=web
     )
