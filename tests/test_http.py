@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -16,6 +19,7 @@ from launcher.nodes import address
 
 REQUEST_MS = 1000
 MAX_BODY = 4096
+STOP_SECONDS = 8.0
 PRIVATE = ["/v1/cluster", "/v1/models", "/metrics", "/v1/jobs", "/v1/stream", "/v1/tree"]
 
 
@@ -293,3 +297,41 @@ def test_whois_stands_in_for_a_token_and_a_forged_header_does_not(
         assert server.ask("/v1/models", headers={"Authorization": "Bearer x.y"}).status == 401
     asked = (tmp_path / "asked").read_text().split("\n")[:-1]
     assert sorted(asked) == [f"whois --json {own}", "whois --json 127.0.0.77"]
+
+
+def test_sigterm_announces_itself_writes_what_runs_and_exits_with_0(tmp_path: Path) -> None:
+    with serving(tmp_path / "run", 1) as server:
+        body = json.dumps({"prompt": "a", "steps": 250, "n": 4}).encode()
+        job = server.ask(
+            "/v1/jobs", "POST", headers={"Content-Type": "application/json"}, body=body
+        )
+        assert job.status == 202
+        (node,) = server.fleet.cluster.nodes
+        # A stream that stays open until the node closes it.
+        with server.connect() as events:
+            events.sendall(
+                f"GET {job.headers['location']}/events HTTP/1.1\r\nHost: {server.host()}\r\n"
+                f"Authorization: {server.bearer()}\r\n\r\n".encode()
+            )
+            told = b""
+            while b"event: step" not in told:
+                chunk = events.recv(65536)
+                assert chunk, told
+                told += chunk
+            start = time.monotonic()
+            node.signal(signal.SIGTERM)
+            read_all(events)
+        ended = os.waitid(os.P_PID, node.pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
+        assert time.monotonic() - start < STOP_SECONDS
+        # how far it was, for the node's next start
+        kept = [path.suffix for path in (tmp_path / "run").rglob(f"{job.json()['id']}.*")]
+        assert sorted(kept) == [".job", ".step"]
+
+
+def read_all(sock: socket.socket) -> None:
+    """Until the other side closes."""
+    with contextlib.suppress(ConnectionResetError):
+        while sock.recv(65536):
+            pass

@@ -20,7 +20,9 @@ def mode(path: Path) -> int:
 
 def test_a_token_is_what_the_nodes_expect() -> None:
     # apps/baguette_web/test/baguette_web_tokens_tests.erl has the same one
-    assert tokens.token("default", bytes(32)) == "default.8ZvIH85J8881Bv4FBTUl7Q13rNTF6nG9vPNe6jVatUs"
+    assert (
+        tokens.token("default", bytes(32)) == "default.8ZvIH85J8881Bv4FBTUl7Q13rNTF6nG9vPNe6jVatUs"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "a b", "a.b", "x" * 33, "é", "a\n"])

@@ -15,7 +15,6 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from pathlib import Path
 from typing import IO, Any
 
 from launcher.addresses import WEB_PORT_BELOW, why_taken
@@ -247,15 +246,19 @@ def _settings(cluster: Cluster, index: int, launch: Launch) -> dict[str, dict[st
             "out_dir": str(ROOT / "out"),
             "guard": Atom("none" if launch.guard is None else "stdin"),
         },
-        "baguette_web": {**_web(launch.web_port, cluster.run / "jobs" / address(index)), **launch.web},
+        "baguette_web": {**_web(cluster, index, launch.web_port), **launch.web},
     }
 
 
-def _web(port: int | None, jobs: Path) -> dict[str, Any]:
-    """Where a node answers HTTP, by which key it knows a token, and where it keeps its jobs."""
+def _web(cluster: Cluster, index: int, port: int | None) -> dict[str, Any]:
+    """Where a node answers HTTP, by which key it knows a token, where its jobs lie."""
     if port is None:
         return {"port": Atom("undefined")}
-    return {"port": port, "token_key_file": str(checkout_key(RUN)), "jobs_dir": str(jobs)}
+    return {
+        "port": port,
+        "token_key_file": str(checkout_key(RUN)),
+        "jobs_dir": str(cluster.run / "jobs" / address(index)),
+    }
 
 
 def check_alive(cluster: Cluster) -> None:

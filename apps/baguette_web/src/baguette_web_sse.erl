@@ -11,9 +11,14 @@ headers() ->
 
 %% @doc One event. JSON has no line ends outside its strings, and jiffy escapes those inside them,
 %% so a single data line holds any value.
--spec event(none | non_neg_integer(), Name :: iodata(), jiffy:json_value()) -> iolist().
+-spec event(none | non_neg_integer(), Name :: iodata(), Value) -> iolist() when
+    Value :: jiffy:json_value() | {json, Encoded :: iodata()}.
 event(Id, Name, Value) ->
-    [id(Id), <<"event: ">>, Name, <<"\ndata: ">>, jiffy:encode(Value), <<"\n\n">>].
+    [id(Id), <<"event: ">>, Name, <<"\ndata: ">>, encoded(Value), <<"\n\n">>].
+
+%% An event with many readers is encoded once.
+encoded({json, Encoded}) -> Encoded;
+encoded(Value) -> jiffy:encode(Value).
 
 id(none) -> [];
 id(Id) -> [<<"id: ">>, integer_to_binary(Id), $\n].
