@@ -21,6 +21,7 @@ from baguette.pipeline import Pipeline
 from baguette.remote.job import look
 from baguette.remote.node import Node
 from baguette.remote.place import given_token, read_place
+from launcher.processes import wait_gone
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +137,28 @@ def test_the_cluster_and_its_top(capfd: Any) -> None:
     out = capfd.readouterr().out
     for shown in ("READY", "E2 127.0.0.", "EVENTS", "joined the cluster"):
         assert shown in out
+
+
+def test_a_node_that_dies_in_the_middle_goes_on_with_the_job(
+    server: Server, capfd: Any, reference_three: Pipeline
+) -> None:
+    words = ["remote", "generate", "a fox", "--num_samples", "1", "--num_steps", "200"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "baguette", *words, "--deterministic", "--json", "-"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    while not listed(capfd, "running"):
+        assert process.poll() is None
+    node = server.fleet.cluster.nodes[0]
+    node.signal(signal.SIGKILL)
+    assert wait_gone([node], 10) == []
+    server.fleet.start_node(0)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    assert "trying again for 60 s" in err
+    wanted = {"prompt": "a fox", "n": 1, "steps": 200}
+    expected = reference(reference_three, wanted)["images"][0]["pixels_sha256"]
+    assert json.loads(out)["pixels_sha256"] == expected
