@@ -27,7 +27,7 @@ $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 # The parts share build directories and addresses.
 .NOTPARALLEL:
 .PHONY: help setup build demo up status top events token down shell doctor join leave invite \
-	bench bench-cluster bench-reliability weights \
+	bench bench-cluster bench-reliability bench-http weights \
 	test test-erlang test-python test-cluster test-chaos check check-erlang check-style \
 	check-python check-shell dialyzer fmt train-mini clean
 
@@ -104,6 +104,9 @@ bench-cluster: build ## what clusters of 8 and 64 nodes cost at rest, comings, g
 
 bench-reliability: build ## what a fault costs a picture, fault by fault (35 minutes)
 	@$(PY) scripts/bench_reliability.py
+
+bench-http: build ## what HTTP costs a node: requests, watchers, memory, rude clients (15 minutes)
+	@$(PY) scripts/bench_http.py
 
 train-mini: setup ## make weights/paris-mini again (about 90 minutes on two cores)
 	@nice -n 19 $(PY) scripts/train_mini.py

@@ -95,7 +95,22 @@ def parse(data: bytes) -> Reply:
 @contextlib.contextmanager
 def serving(run: Path, count: int = 2, device: Device = DEVICE, **web: Any) -> Iterator[Server]:
     """A cluster with these settings of baguette_web over the usual ones."""
-    port = free_web_port(count)
-    launch = Launch(count, None, web_port=port, engine=device.settings(count), web=web)
+    engine = device.settings(count)
+    launch = Launch(count, None, web_port=free_web_port(count), engine=engine, web=web)
+    with _serving(run, launch) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving_model(run: Path, model_dir: Path, count: int = 2, **web: Any) -> Iterator[Server]:
+    """The same with Python and a model."""
+    with _serving(run, Launch(count, model_dir, web_port=free_web_port(count), web=web)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _serving(run: Path, launch: Launch) -> Iterator[Server]:
+    port = launch.web_port
+    assert port is not None
     with running(run, launch, uuid.uuid4().hex) as fleet:
         yield Server(fleet, run, port)

@@ -109,7 +109,9 @@ class Seen:
         self._bar(int(step["step"]), int(step["steps"]), experts)
 
     def _waiting(self, waiting: dict[str, Any]) -> None:
-        self._bar.say(f"waiting for E{int(waiting['expert'])}: {printable(waiting['reason'])}")
+        expert = waiting.get("expert")
+        what = "waiting" if expert is None else f"waiting for E{int(expert)}"
+        self._bar.say(f"{what}: {printable(waiting['reason'])}")
 
     def _failover(self, one: dict[str, Any]) -> None:
         names = printable(one["from"], 60), printable(one["to"], 60), printable(one["why"])

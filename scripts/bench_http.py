@@ -1,0 +1,306 @@
+"""What HTTP costs a node: requests a second, watchers, memory over many jobs, rude clients.
+
+Two nodes on this machine. Requests, memory and rude clients are measured on nodes whose device is
+simulated, since they are about the server; the watchers on real ones, since what they could harm
+is the time a picture takes. Called by `make bench-http` (about 15 minutes; --small takes one).
+Prints tables, writes out/bench_http.json, and with --markdown the table of docs/API.md. PORT comes
+from the environment, as for scripts/cluster.py; HTTP is one port above it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from baguette.files import check_writable, write_whole
+from baguette.remote import job as jobs
+from baguette.remote.node import Node
+from baguette.remote.place import Place, Token
+from launcher import command_line, tokens
+from launcher.addresses import DEFAULT_PORT
+from launcher.erlang import RUN
+from launcher.http_load import (
+    CONNECTIONS,
+    Target,
+    check_wrk,
+    raise_descriptor_limit,
+    slow,
+    vanish,
+    watchers,
+    wrk,
+)
+from launcher.nodes import Cluster, Launch, address
+from launcher.options import ROOT, Options
+from launcher.picture import write_record
+from launcher.processes import Refused
+from launcher.progress import Progress
+from launcher.simulated import Device, cluster_of
+from launcher.waiting import interruptible
+
+OUTPUT = ROOT / "out" / "bench_http.json"
+NODES = 2
+DEVICE = Device(batch_us=1000, row_us=100, load_ms=20)
+PROMPT = "a red circle on a blue background"
+SETTLE_SECONDS = 120.0
+EXAMPLES = """\
+examples:
+  .venv/bin/python scripts/bench_http.py
+  .venv/bin/python scripts/bench_http.py --small
+  .venv/bin/python scripts/bench_http.py --markdown out/http.md
+"""
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of each thing."""
+
+    seconds: float = 10.0
+    watchers: int = 1000
+    pictures: int = 10
+    rounds: int = 3
+    jobs: int = 10_000
+    wave: int = 1000
+    rude: int = 300
+
+
+SMALL = Sizes(seconds=2.0, watchers=50, pictures=2, rounds=1, jobs=60, wave=20, rude=30)
+
+
+def main() -> int:
+    """Measure, print, write; the exit status says whether it could be measured."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--small", action="store_true", help="a little of everything, no figures")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="where the record goes")
+    parser.add_argument("--markdown", type=Path, help="a Markdown table as well")
+    args = parser.parse_args()
+    return command_line.run(lambda: _checked(args))
+
+
+def _checked(args: argparse.Namespace) -> int:
+    check_wrk()
+    for path in filter(None, (args.output, args.markdown)):
+        check_writable(path)
+    interruptible()
+    raise_descriptor_limit()
+    options = Options.read(os.environ)
+    record = bench(options, SMALL if args.small else Sizes())
+    write_record(record, args.output)
+    table = rows(record)
+    print("\n".join(f"{name:<58} {value}" for name, value in table))
+    if args.markdown is not None:
+        write_whole({args.markdown: markdown(table).encode()})
+    return 0
+
+
+def bench(options: Options, sizes: Sizes) -> Record:
+    """Everything, on clusters started for it."""
+    port, progress = options.port or DEFAULT_PORT, Progress()
+    try:
+        with node(port, Launch(NODES, None, engine=DEVICE.settings(NODES)), progress) as target:
+            record = {
+                "requests": requests(target, sizes, progress),
+                "rude": rude(target, sizes, progress),
+                "memory": memory(target, sizes, progress),
+            }
+        with node(port, Launch(NODES, options.model_dir), progress) as target:
+            record["watchers"] = watched(target, sizes, progress)
+    finally:
+        progress.close()
+    machine = {"cores": os.cpu_count(), "memory_mib": psutil.virtual_memory().total >> 20}
+    return {"machine": machine, **record}
+
+
+@contextmanager
+def node(port: int, launch: Launch, progress: Progress) -> Iterator[Target]:
+    """The first node of a cluster, with a queue that takes whatever comes."""
+    cluster = Cluster(port, mode="bench")
+    many = 10**6
+    web = {"max_jobs": many, "max_client_jobs": many}
+    launch = Launch(
+        launch.nodes, launch.model_dir, web_port=port + 1, engine=launch.engine, web=web
+    )
+    with cluster_of(cluster, launch, progress) as running:
+        token = tokens.token("bench", tokens.read_key(tokens.checkout_key(RUN)))
+        yield Target(address(0), port + 1, token, running.cluster.nodes[0])
+
+
+def client(target: Target) -> Node:
+    """The same node for the client of the package."""
+    return Node(Place(target.host, target.port), Token(target.token, "this benchmark"))
+
+
+def request(number: int, steps: int = 1) -> Record:
+    """A job of its own: no two have the same seed."""
+    return {"prompt": PROMPT, "n": 1, "steps": steps, "seed": number}
+
+
+def requests(target: Target, sizes: Sizes, progress: Progress) -> Record:
+    """Each kind of request by itself, at so many connections; creation is synced to disk."""
+    run, found = RUN / "bench", {}
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    job = jobs.submit(client(target), request(0), progress.line)
+    settled(target, job["id"])
+    kinds = (
+        ("/healthz", "/healthz", None),
+        ("GET /v1/jobs/ID", f"/v1/jobs/{job['id']}", None),
+        ("POST /v1/jobs", "/v1/jobs", f'{{"prompt": "{PROMPT}", "steps": 1}}'),
+    )
+    for name, path, body in kinds:
+        progress.waiting(f"{name} at {CONNECTIONS} connections")
+        found[name] = wrk(target, path, sizes.seconds, run, body)
+    cleared(target, progress)
+    return found
+
+
+def cleared(target: Target, progress: Progress) -> None:
+    """Cancel what the creation of jobs left waiting."""
+    asked = client(target)
+    while True:
+        page = asked.ask("GET", "/v1/jobs?limit=100")
+        waiting = [one["id"] for one in page["data"] if one["status"] in ("queued", "running")]
+        for one in waiting:
+            jobs.cancel(asked, one)
+        progress.waiting(f"cancelling {len(waiting)} jobs and more")
+        if not waiting:
+            return
+
+
+def settled(target: Target, job_id: str) -> Record:
+    """The job, once it has ended."""
+    return jobs.follow(client(target), job_id, lambda event: None, lambda text: None)
+
+
+def memory(target: Target, sizes: Sizes, progress: Progress) -> Record:
+    """Resident memory after every wave of jobs that were drawn to their end."""
+    asked, resident = client(target), []
+    for wave in range(sizes.jobs // sizes.wave):
+        first = wave * sizes.wave
+        progress.waiting(f"{first} of {sizes.jobs} jobs")
+        for number in range(first, first + sizes.wave):
+            last = jobs.submit(asked, request(number), progress.line)
+        settled(target, last["id"])
+        resident.append(round(target.rss_mib(), 1))
+    half = resident[len(resident) // 2 :]
+    return {
+        "jobs": sizes.jobs,
+        "mib_after_wave": resident,
+        "grown_mib": round(half[-1] - half[0], 1),
+    }
+
+
+def rude(target: Target, sizes: Sizes, progress: Progress) -> Record:
+    """What slow and vanished clients cost while they are there, and what stays of it."""
+    run = RUN / "bench"
+    progress.waiting("rude clients")
+    before = wrk(target, "/healthz", sizes.seconds, run)
+    descriptors, resident = target.descriptors(), target.rss_mib()
+    with slow(target, sizes.rude):
+        vanish(target, sizes.rude)
+        during = wrk(target, "/healthz", sizes.seconds, run)
+        held = target.descriptors()
+    begun = time.monotonic()
+    until(lambda: target.descriptors() <= descriptors + 2, "give back what rude clients took")
+    return {
+        "clients": 2 * sizes.rude,
+        "p99_ms_before": before["p99_ms"],
+        "p99_ms_during": during["p99_ms"],
+        "descriptors": [descriptors, held, target.descriptors()],
+        "seconds_to_give_back": round(time.monotonic() - begun, 1),
+        "mib": [round(resident, 1), round(target.rss_mib(), 1)],
+    }
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait for what the node does by itself."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while not holds():
+        if time.monotonic() > deadline:
+            raise Refused(f"the node did not {what} within {SETTLE_SECONDS:.0f} s: see its log")
+        time.sleep(0.1)
+
+
+def watched(target: Target, sizes: Sizes, progress: Progress) -> Record:
+    """Image time with and without watchers, in turns, so that the machine's moods are shared."""
+    alone: list[float] = []
+    together: list[float] = []
+    drawn(target, 1)  # the first picture loads what is loaded once
+    for turn in range(sizes.rounds):
+        progress.waiting(f"pictures without watchers, round {turn + 1}")
+        alone += drawn(target, sizes.pictures)
+        progress.waiting(f"pictures with {sizes.watchers} watchers, round {turn + 1}")
+        with watchers(target, sizes.watchers) as reading:
+            together += drawn(target, sizes.pictures)
+            alive, told = reading.alive, reading.bytes
+    return {
+        "watchers": sizes.watchers,
+        "alive_at_the_end": alive,
+        "bytes_a_watcher": told // max(sizes.watchers, 1),
+        "image_seconds_alone": round(median(alone), 3),
+        "image_seconds_watched": round(median(together), 3),
+        "ratio": round(median(together) / median(alone), 3),
+    }
+
+
+def drawn(target: Target, count: int) -> Sequence[float]:
+    """Seconds of so many pictures, one after the other, as the node says."""
+    asked, seconds = client(target), []
+    for number in range(count):
+        job = jobs.submit(asked, request(number, steps=20), lambda text: None)
+        seconds.append(float(jobs.finished(asked, settled(target, job["id"]))["seconds"]))
+    return seconds
+
+
+def rows(record: Record) -> list[tuple[str, str]]:
+    """What was measured, and what came out."""
+    found = [
+        (
+            f"{name}, {CONNECTIONS} connections",
+            f"{one['requests_per_second']:.0f} requests/s, p99 {one['p99_ms']:.1f} ms"
+            + (f", {one['refused'] + one['broken']} refused" if one["refused"] else ""),
+        )
+        for name, one in record["requests"].items()
+    ]
+    seen, kept, bad = record["watchers"], record["memory"], record["rude"]
+    found += [
+        (
+            f"a picture with {seen['watchers']} watchers of /v1/stream, and without",
+            f"{seen['image_seconds_watched']:.2f} s, {seen['image_seconds_alone']:.2f} s: ratio "
+            f"{seen['ratio']:.2f}",
+        ),
+        (
+            f"memory of the node over {kept['jobs']} jobs, second half",
+            f"{kept['grown_mib']:+.1f} MiB (at the end {kept['mib_after_wave'][-1]:.0f})",
+        ),
+        (
+            f"/healthz beside {bad['clients']} slow and vanishing clients, and without, p99",
+            f"{bad['p99_ms_during']:.1f} ms, {bad['p99_ms_before']:.1f} ms",
+        ),
+        (
+            "their sockets before, meanwhile, afterwards",
+            f"{' / '.join(map(str, bad['descriptors']))}, "
+            f"given back in {bad['seconds_to_give_back']:.1f} s",
+        ),
+    ]
+    return found
+
+
+def markdown(table: Sequence[tuple[str, str]]) -> str:
+    """The same for docs/API.md."""
+    lines = ["| what | measured |", "|---|---|", *(f"| {a} | {b} |" for a, b in table)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
