@@ -161,6 +161,7 @@ class TestAnOnlyHolder:
         assert not record["same_pixels"]
         assert all(0 < entry["mass"] < 1 for entry in record["degraded"]), record
         assert record["degraded"]
+        assert record["ended_ms"] < 2 * ELSEWHERE_MS, record  # it waits once, not in every step
 
     def test_a_request_may_fail_for_a_missing_expert(self, scattered: Ground) -> None:
         record = trials.sole_holder_killed(scattered, 5, "fail")

@@ -58,19 +58,20 @@
     parts = [] :: [part()],
     next_no = 1 :: pos_integer(),
     %% The key of each expert that has answered: one picture never mixes keys.
-    keys = #{} :: #{expert() => binary()}
+    keys = #{} :: #{expert() => binary()},
+    %% Since when images do without an expert: it is waited for once, not in every step.
+    without = #{} :: #{expert() => Us :: integer()}
 }).
 -opaque asking() :: #?MODULE{}.
 
 %% @doc Nothing asked yet. `Components' names the component of expert 0, 1, ...
 -spec new([binary()], FloorUs :: pos_integer()) -> asking().
-new(Components, FloorUs) ->
-    #?MODULE{components = Components, patience = baguette_engine_patience:new(FloorUs)}.
+new(Names, Floor) ->
+    #?MODULE{components = Names, patience = baguette_engine_patience:new(Floor)}.
 
 %% @doc The same for a picture that goes on: what happened so far, and the keys it was made with.
 -spec resumed(baguette_engine_record:record(), #{expert() => binary()}, asking()) -> asking().
-resumed(Record, Keys, S) ->
-    S#?MODULE{record = Record, keys = Keys}.
+resumed(Record, Keys, S) -> S#?MODULE{record = Record, keys = Keys}.
 
 %% @doc The round of a step: each expert with the images that chose it.
 -spec next_step(Step :: non_neg_integer(), [{expert(), [Image :: non_neg_integer()]}], view(),
@@ -118,8 +119,10 @@ overdue(SinceUs, #?MODULE{parts = Parts}) ->
 
 %% @doc These images do without this expert.
 -spec drop(expert(), [non_neg_integer()], asking()) -> {asking(), [effect()]}.
-drop(Expert, Images, S) ->
+drop(Expert, Images, #?MODULE{without = Without} = S0) ->
     Is = fun(Part) -> baguette_engine_part:expert(Part) =:= Expert end,
+    [{Since, _} | _] = [baguette_engine_part:waits(P) || P <- S0#?MODULE.parts, Is(P)],
+    S = S0#?MODULE{without = Without#{Expert => Since}},
     Dropped = fun(Part, _View, S1) ->
         case baguette_engine_part:images(Part) -- Images of
             [] -> {S1, baguette_engine_part:forgets(Part)};
@@ -134,8 +137,7 @@ is_over(#?MODULE{parts = Parts}) -> Parts =:= [].
 
 %% @doc When a tick is wanted, if nothing else happens before.
 -spec next_us(asking()) -> integer() | none.
-next_us(#?MODULE{parts = Parts}) ->
-    %% Any time is before an atom.
+next_us(#?MODULE{parts = Parts}) -> % any time is before an atom
     lists:min([none | [baguette_engine_part:next_us(Part) || Part <- Parts]]).
 
 %% @doc Whom each expert was asked of last, of those that have not answered.
@@ -146,8 +148,7 @@ asked(#?MODULE{parts = Parts}) ->
 
 %% @doc The experts nobody can be asked for now.
 -spec missing(asking()) -> [expert()].
-missing(S) ->
-    lists:usort([E || {E, _, _} <- overdue(now, S)]).
+missing(S) -> lists:usort([E || {E, _, _} <- overdue(now, S)]).
 
 %% @doc What happened so far.
 -spec record(asking()) -> baguette_engine_record:record().
@@ -197,7 +198,9 @@ ask_holder(#{node := Node, key := Key} = Holder, #{now_us := Now} = View, Part, 
         expected_us => Expected, hedge_us => hedge_at(Now, Expected, Hedge()),
         late_us => baguette_engine_patience:late_at(E, {Expected, Typical}, Now, Patience)
     },
-    Sent = S#?MODULE{next_no = No + 1, record = baguette_engine_record:asked(Record)},
+    Without = maps:remove(E, S#?MODULE.without),
+    Counted = baguette_engine_record:asked(Record),
+    Sent = S#?MODULE{next_no = No + 1, record = Counted, without = Without},
     {with(baguette_engine_part:asked(Call, Part), Sent), [
         {ask, No, baguette_engine_part:way(Holder), E, Images, []}
     ]}.
@@ -207,9 +210,10 @@ hedge_at(Now, Expected, none) -> Now + 2 * Expected;
 hedge_at(Now, Expected, Factor) -> Now + round(Factor * Expected).
 
 %% Told again when the reason changes.
-wait(Why, #{now_us := Now}, Part, S) ->
-    {IsNews, Waiting} = baguette_engine_part:wait(Why, Now, Part),
-    Event = {waiting, #{expert => baguette_engine_part:expert(Part), reason => Why}},
+wait(Why, #{now_us := Now}, Part, #?MODULE{without = Without} = S) ->
+    E = baguette_engine_part:expert(Part),
+    {IsNews, Waiting} = baguette_engine_part:wait(Why, maps:get(E, Without, Now), Now, Part),
+    Event = {waiting, #{expert => E, reason => Why}},
     {with(Waiting, S), [{publish, Event} || IsNews]}.
 
 %% What waits looks again; what is with somebody who does not answer may be asked of a newcomer. A

@@ -14,7 +14,7 @@
 %% What went wrong
 -export([failed/3]).
 %% Waiting
--export([wait/3, waits/1, is_waiting/1, waits_no_more/1, is_missing/1]).
+-export([wait/4, waits/1, is_waiting/1, waits_no_more/1, is_missing/1]).
 %% The clock
 -export([next_us/1, due/2, later/2]).
 
@@ -204,13 +204,14 @@ fatal(Why, Count, Facts, #?MODULE{expert = Expert}) ->
 %% What went wrong with the whole counts for each.
 groups(Groups, P) -> [P#?MODULE{images = Images, calls = [], waiting = none} || Images <- Groups].
 
-%% @doc It waits for this reason; whether that is news.
--spec wait(Why :: term(), NowUs :: integer(), part()) -> {IsNews :: boolean(), part()}.
-wait(Why, Now, #?MODULE{waiting = none, resume = none} = P) ->
-    {true, P#?MODULE{waiting = {Now, Why, Now + ?LOOK_US}}};
-wait(Why, Now, #?MODULE{waiting = none, resume = Before} = P) ->
-    wait(Why, Now, P#?MODULE{waiting = Before});
-wait(Why, Now, #?MODULE{waiting = {Since0, Before, _}} = P) ->
+%% @doc It waits for this reason, since now or since an earlier step; whether that is news.
+-spec wait(Why :: term(), SinceUs :: integer(), NowUs :: integer(), part()) ->
+    {IsNews :: boolean(), part()}.
+wait(Why, Since, Now, #?MODULE{waiting = none, resume = none} = P) ->
+    {true, P#?MODULE{waiting = {Since, Why, Now + ?LOOK_US}}};
+wait(Why, Since, Now, #?MODULE{waiting = none, resume = Before} = P) ->
+    wait(Why, Since, Now, P#?MODULE{waiting = Before});
+wait(Why, _Since, Now, #?MODULE{waiting = {Since0, Before, _}} = P) ->
     %% How long an expert is missing does not begin while somebody was only slow.
     Since = case is_missing(Why) andalso not is_missing(Before) of
         true -> Now;

@@ -270,7 +270,8 @@ ask_all(#{now_us := Now} = View, #?MODULE{images = Images} = S0) ->
     S = S0#?MODULE{phase = asking, asking_us = Now},
     Asked = baguette_engine_ask:next_step(S#?MODULE.step, choices(Images), View, S#?MODULE.asking),
     {S1, Effects} = asking(Asked, View, S),
-    {S1, [{publish, step_event(S1)} | Effects]}.
+    %% What was done without in the step before may be again, at once.
+    on_missing(View, S1, [{publish, step_event(S1)} | Effects]).
 
 %% Each expert with the numbers of the images that chose it.
 choices(Images) ->
