@@ -198,9 +198,7 @@ ask_holder(#{node := Node, key := Key} = Holder, #{now_us := Now} = View, Part, 
         expected_us => Expected, hedge_us => hedge_at(Now, Expected, Hedge()),
         late_us => baguette_engine_patience:late_at(E, {Expected, Typical}, Now, Patience)
     },
-    Without = maps:remove(E, S#?MODULE.without),
-    Counted = baguette_engine_record:asked(Record),
-    Sent = S#?MODULE{next_no = No + 1, record = Counted, without = Without},
+    Sent = S#?MODULE{next_no = No + 1, record = baguette_engine_record:asked(Record)},
     {with(baguette_engine_part:asked(Call, Part), Sent), [
         {ask, No, baguette_engine_part:way(Holder), E, Images, []}
     ]}.
@@ -270,6 +268,7 @@ given(Pairs, Micros, #{key := Key} = Call, #{now_us := Now}, Part, S) ->
     {
         S#?MODULE{
             keys = Keys#{E => Key},
+            without = maps:remove(E, S#?MODULE.without),
             record = baguette_engine_record:answered(E, Call, Micros, Now, Record),
             patience = baguette_engine_patience:answered(Took, Patience)
         },

@@ -163,11 +163,9 @@ event(tick, View, #?MODULE{call = {_, _}} = S) ->
     call_is_out(View, S);
 event(_OfExperts, _View, #?MODULE{phase = Phase} = S) when Phase =/= asking ->
     {S, []};
-event(tick, View, S) ->
-    {S1, Effects} = asking(baguette_engine_ask:event(tick, View, S#?MODULE.asking), View, S),
-    on_missing(View, S1, Effects);
 event(OfExperts, View, #?MODULE{asking = Asking} = S) ->
-    asking(baguette_engine_ask:event(OfExperts, View, Asking), View, S).
+    {S1, Effects} = asking(baguette_engine_ask:event(OfExperts, View, Asking), View, S),
+    on_missing(View, S1, Effects).
 
 %% The local pipeline worker
 

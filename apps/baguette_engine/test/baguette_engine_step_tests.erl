@@ -416,10 +416,10 @@ who_did_without_once_does_not_wait_again_in_the_next_step_test() ->
     Next = fun(W) -> on({called, {ok, routed([[0, 1]])}}, W) end,
     W1 = Next(on(tick, after_us(?MISSING_US, W0))),
     ?assertMatch([#{step := 1, lost := [1]}], published(degraded, W1)),
-    %% Somebody loaded it and is asked; lost again, it is waited for again.
+    %% Somebody loaded it and has answered; lost again, it is waited for again.
     W2 = Next(answer_all(with(#{0 => [a], 1 => [b]}, W1))),
     ?assertMatch([{_, a, _, _}, {_, b, _, _}], asks(W2)),
-    W3 = on({lost, b}, with(#{0 => [a], 1 => []}, W2)),
+    W3 = Next(with(#{1 => []}, answer_all(W2))),
     ?assertEqual([], published(degraded, W3)).
 
 when_all_others_have_answered_the_loss_ends_the_round_test() ->
