@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from http_server import SECONDS, Server, parse, read_reply, serving
 
+from http_server import SECONDS, Server, parse, read_reply, serving
 from launcher.erlang import Atom
 from launcher.nodes import address
 
