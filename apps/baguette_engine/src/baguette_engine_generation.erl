@@ -369,8 +369,8 @@ beyond(Component) ->
     ].
 
 finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
-    ok = baguette_engine_generation_log:ended(Outcome),
     ok = baguette_engine_metrics:ended(Outcome),
+    ok = baguette_engine_generation_log:ended(Outcome),
     _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
     _ = baguette_engine_watchers:publish(Outcome, D#?MODULE.watchers),
     ok = baguette_engine_admission:finished(self()),
