@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from http_server import SECONDS, Server, parse, read_reply, serving
 
+from http_server import SECONDS, Server, parse, read_reply, serving
 from launcher.erlang import Atom
 from launcher.nodes import address
 
 REQUEST_MS = 1000
 MAX_BODY = 4096
+STOP_SECONDS = 8.0
 PRIVATE = ["/v1/cluster", "/v1/models", "/metrics", "/v1/jobs", "/v1/stream", "/v1/tree"]
 
 
@@ -245,6 +250,39 @@ def test_the_cluster_is_told_as_it_is(server: Server) -> None:
     assert server.ask("/v1/cluster?events=x").json()["field"] == "events"
 
 
+METRIC = re.compile(
+    r'(baguette_[a-z0-9_]+)(\{[a-z_]+="(?:[^"\\\n]|\\.)*"(?:,[a-z_]+="(?:[^"\\\n]|\\.)*")*\})? '
+    r"[-+]?([0-9.]+(e[-+]?[0-9]+)?|Inf)"
+)
+
+
+def test_metrics_are_what_prometheus_reads(server: Server) -> None:
+    reply = server.ask("/metrics")
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    types: dict[str, str] = {}
+    seen = set()
+    for line in reply.body.decode().splitlines():
+        if line.startswith("# HELP "):
+            name, _, text = line[7:].partition(" ")
+            assert text
+            assert name not in types
+            types[name] = ""
+        elif line.startswith("# TYPE "):
+            name, _, kind = line[7:].partition(" ")
+            assert types[name] == ""
+            types[name] = kind
+        else:
+            match = METRIC.fullmatch(line)
+            assert match, line
+            assert line.rpartition(" ")[0] not in seen, line
+            seen.add(line.rpartition(" ")[0])
+            assert match[1] in types or re.sub("_(bucket|sum|count)$", "", match[1]) in types
+    assert types["baguette_http_requests_total"] == "counter"
+    assert types["baguette_link_up"] == "gauge"
+    assert types["baguette_calls_total"] == "counter"
+    assert all((kind == "counter") == name.endswith("_total") for name, kind in types.items())
+
+
 FAKE_TAILSCALE = """#!/bin/sh
 echo "$@" >> {log}
 [ "$1" = whois ] || exit 1
@@ -293,3 +331,41 @@ def test_whois_stands_in_for_a_token_and_a_forged_header_does_not(
         assert server.ask("/v1/models", headers={"Authorization": "Bearer x.y"}).status == 401
     asked = (tmp_path / "asked").read_text().split("\n")[:-1]
     assert sorted(asked) == [f"whois --json {own}", "whois --json 127.0.0.77"]
+
+
+def test_sigterm_announces_itself_writes_what_runs_and_exits_with_0(tmp_path: Path) -> None:
+    with serving(tmp_path / "run", 1) as server:
+        body = json.dumps({"prompt": "a", "steps": 250, "n": 4}).encode()
+        job = server.ask(
+            "/v1/jobs", "POST", headers={"Content-Type": "application/json"}, body=body
+        )
+        assert job.status == 202
+        (node,) = server.fleet.cluster.nodes
+        # A stream that stays open until the node closes it.
+        with server.connect() as events:
+            events.sendall(
+                f"GET {job.headers['location']}/events HTTP/1.1\r\nHost: {server.host()}\r\n"
+                f"Authorization: {server.bearer()}\r\n\r\n".encode()
+            )
+            told = b""
+            while b"event: step" not in told:
+                chunk = events.recv(65536)
+                assert chunk, told
+                told += chunk
+            start = time.monotonic()
+            node.signal(signal.SIGTERM)
+            read_all(events)
+        ended = os.waitid(os.P_PID, node.pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
+        assert time.monotonic() - start < STOP_SECONDS
+        # how far it was, for the node's next start
+        kept = [path.suffix for path in (tmp_path / "run").rglob(f"{job.json()['id']}.*")]
+        assert sorted(kept) == [".job", ".step"]
+
+
+def read_all(sock: socket.socket) -> None:
+    """Until the other side closes."""
+    with contextlib.suppress(ConnectionResetError):
+        while sock.recv(65536):
+            pass

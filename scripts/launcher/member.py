@@ -151,11 +151,11 @@ def prepare(plan: Plan, secret: Secret) -> Member:
 
         write_tls(secret, plan.host, member.run / "tls")
     key = write_member_key(secret, member.run)
-    write_config(member.run / "node.config", _settings(plan, key))
+    write_config(member.run / "node.config", _settings(plan, member, key))
     return member
 
 
-def _settings(plan: Plan, key: Path) -> dict[str, dict[str, Any]]:
+def _settings(plan: Plan, member: Member, key: Path) -> dict[str, dict[str, Any]]:
     """This node's own settings, read after config/sys.config."""
     if plan.peers is None:
         finder: dict[str, Any] = {
@@ -180,5 +180,6 @@ def _settings(plan: Plan, key: Path) -> dict[str, dict[str, Any]]:
             "address": web_host(plan.host),
             "port": plan.web_port or Atom("undefined"),
             "token_key_file": str(key),
+            "jobs_dir": str(member.run / "jobs"),
         },
     }

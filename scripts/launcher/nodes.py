@@ -207,7 +207,7 @@ def start(cluster: Cluster, launch: Launch) -> None:
 def start_one(cluster: Cluster, launch: Launch, index: int, again: bool = False) -> Process | None:
     """Start node number `index`; the caller enters it into the cluster."""
     config = cluster.run / f"node{index + 1}.config"
-    write_config(config, _settings(index, launch))
+    write_config(config, _settings(cluster, index, launch))
     # What a node said before it died is part of the story.
     with cluster.log(index).open("ab" if again else "wb") as log:
         popen = subprocess.Popen(
@@ -225,7 +225,7 @@ def start_one(cluster: Cluster, launch: Launch, index: int, again: bool = False)
     return Process.of(popen.pid)
 
 
-def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
+def _settings(cluster: Cluster, index: int, launch: Launch) -> dict[str, dict[str, Any]]:
     """One node's own settings, read after config/sys.config."""
     # One file for all clusters of this checkout: they share the machine's cores.
     cores = ("BAGUETTE_CORES", str(RUN / "cores"))
@@ -244,15 +244,19 @@ def _settings(index: int, launch: Launch) -> dict[str, dict[str, Any]]:
             "out_dir": str(ROOT / "out"),
             "guard": Atom("none" if launch.guard is None else "stdin"),
         },
-        "baguette_web": {**_web(launch.web_port), **launch.web},
+        "baguette_web": {**_web(cluster, index, launch.web_port), **launch.web},
     }
 
 
-def _web(port: int | None) -> dict[str, Any]:
-    """Where a node answers HTTP, and by which key it knows a token."""
+def _web(cluster: Cluster, index: int, port: int | None) -> dict[str, Any]:
+    """Where a node answers HTTP, by which key it knows a token, where its jobs lie."""
     if port is None:
         return {"port": Atom("undefined")}
-    return {"port": port, "token_key_file": str(checkout_key(RUN))}
+    return {
+        "port": port,
+        "token_key_file": str(checkout_key(RUN)),
+        "jobs_dir": str(cluster.run / "jobs" / address(index)),
+    }
 
 
 def check_alive(cluster: Cluster) -> None:

@@ -48,7 +48,7 @@ def checkout_key(run: Path) -> Path:
     if not path.exists():
         run.mkdir(parents=True, exist_ok=True)
         run.chmod(0o700)
-        new = run / f"http.key.{os.getpid()}"
+        new = run / f"http.key.{secrets.token_hex(8)}"
         write_private(new, secrets.token_hex(32) + "\n")
         try:
             os.link(new, path)

@@ -215,3 +215,33 @@ until(Holds, Deadline) ->
         {false, true} -> receive after 10 -> until(Holds, Deadline) end;
         {false, false} -> error({never_came_true, Holds})
     end.
+
+%% --- whois
+
+the_user_of_a_machine_is_named_test() ->
+    ?assertEqual({ok, <<"ann@example.com">>}, user(#{})).
+
+nobody_is_named_for_another_address_or_a_tagged_machine_test_() ->
+    Nobody = [
+        #{<<"Node">> => #{<<"Addresses">> => [<<"100.64.0.8/32">>]}},
+        #{<<"Node">> => #{<<"Addresses">> => null}},
+        #{<<"Node">> => #{
+            <<"Addresses">> => [<<"100.64.0.7/32">>], <<"Tags">> => [<<"tag:baguette">>]
+        }},
+        #{<<"Node">> => null},
+        #{<<"UserProfile">> => null},
+        #{<<"UserProfile">> => #{<<"LoginName">> => <<>>}},
+        #{<<"UserProfile">> => #{<<"LoginName">> => binary:copy(<<"a">>, 256)}}
+    ],
+    [?_assertEqual({error, nobody}, user(Changed)) || Changed <- Nobody].
+
+whois_that_is_no_json_is_refused_test() ->
+    ?assertEqual({error, not_json}, baguette_cluster_tailscale:user(<<"peer not found">>, "a")).
+
+user(Changed) ->
+    Whois = #{
+        <<"Node">> => #{<<"Addresses">> => [<<"100.64.0.7/32">>, <<"fd7a::7/128">>]},
+        <<"UserProfile">> => #{<<"LoginName">> => <<"ann@example.com">>}
+    },
+    Json = iolist_to_binary(jiffy:encode(maps:merge(Whois, Changed))),
+    baguette_cluster_tailscale:user(Json, "100.64.0.7").

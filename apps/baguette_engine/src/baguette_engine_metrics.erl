@@ -8,7 +8,7 @@
 -module(baguette_engine_metrics).
 
 %% Writing
--export([table/0, count/2, observe/3, set/2, called/3, took/2]).
+-export([table/0, count/2, ended/1, observe/3, set/2, called/3, took/2]).
 %% Reading
 -export([all/0, value/1, calls/0, usual_us/1]).
 %% Pure
@@ -61,6 +61,7 @@ definitions() ->
         {expert_call_seconds, histogram, call,
             <<"An expert call from the question to the answer, as its asker saw it">>},
         {generations_total, counter, state, <<"Generations that ended, by how">>},
+        {images_total, counter, none, <<"Pictures that were drawn">>},
         {calls_total, counter, none, <<"Expert calls sent">>},
         {hedges_total, counter, none, <<"Expert calls sent to another holder besides a slow one">>},
         {failovers_total, counter, none, <<"Expert calls that went to another holder instead">>},
@@ -80,6 +81,14 @@ bounds(_) -> ?MICROS.
 count(Name, Labels) ->
     _ = ets:update_counter(?MODULE, {Name, Labels}, 1, {{Name, Labels}, 0}),
     ok.
+
+%% @doc A generation ended so.
+-spec ended({done | cancelled, map()} | {failed, {atom(), map()}}) -> ok.
+ended({done, #{images := Images}}) ->
+    lists:foreach(fun(_) -> ok = count(images_total, none) end, Images),
+    count(generations_total, done);
+ended({State, _}) ->
+    count(generations_total, State).
 
 %% @doc So many microseconds, or rows.
 -spec observe(atom(), labels(), non_neg_integer()) -> ok.

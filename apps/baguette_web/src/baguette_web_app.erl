@@ -1,7 +1,11 @@
-%% @doc Starts the web room, or refuses its settings with their names. A stop is announced first:
-%% from then on /readyz says 503, so that who watches sends its requests elsewhere.
+%% @doc Starts the web room, or refuses its settings with their names. A stop (SIGTERM: init:stop/0)
+%% is announced first: from then on /readyz says 503 and no job is taken, and what is running is
+%% written as far as it is, so that it goes on when the node is started again.
 -module(baguette_web_app).
 -behaviour(application).
+
+%% Within the -shutdown_time of config/vm.args, with room for the rooms below.
+-define(DRAIN_MS, 5000).
 
 -export([start/2, prep_stop/1, stop/1]).
 
@@ -22,9 +26,12 @@ start(_Type, _Args) ->
 started({ok, Pid}) -> {ok, Pid, none};
 started({error, _} = Error) -> Error.
 
+%% @doc Called by the application's master before anything of the room is stopped.
 -spec prep_stop(State) -> State.
 prep_stop(State) ->
     ok = baguette_web_health_h:stopping(),
+    %% An error is: this node takes no jobs, so there is nothing to write.
+    _ = baguette_web_jobs:drain(?DRAIN_MS),
     State.
 
 -spec stop(term()) -> ok.

@@ -158,13 +158,13 @@ last_event(Last, {_, Last}) -> [];
 last_event(_, {#{status := Status} = Job, N}) -> [{N, Status, Job}];
 last_event(_, {#{<<"status">> := Status} = Job, N}) -> [{N, Status, Job}].
 
-%% @doc Hear of every job: {baguette_web_jobs, {job, Summary} | {preview, Preview}}.
+%% @doc Hear of every job: {baguette_web_jobs, {job, Summary} | {step, Step} | {preview, Preview}}.
 -spec subscribe_all() -> ok | problem().
 subscribe_all() ->
     with_settings(fun(_) -> baguette_web_job_admission:follow() end).
 
 %% @doc Tell those who hear of every job.
--spec tell({job | preview, map()}) -> ok.
+-spec tell({job | step | preview, map()}) -> ok.
 tell(News) ->
     lists:foreach(fun(Pid) -> Pid ! {?MODULE, News} end, baguette_web_job_index:followers()).
 

@@ -1,5 +1,5 @@
 %% @doc Why a node is not ready, or a cluster not whole, in sentences: what is, and what helps.
-%% Pure but for the teller's words; called by baguette_web_health_h and baguette_web_view.
+%% Pure; called by baguette_web_health_h and baguette_web_view.
 -module(baguette_web_reason).
 
 -export([engine/2, cluster/1]).
@@ -15,10 +15,12 @@ engine(ok, _) -> [];
 engine({degraded, Facts}, WhyMissing) -> [lacking(Fact, WhyMissing) || Fact <- Facts].
 
 lacking({no_holder, Expert}, WhyMissing) ->
-    Why = baguette_web_teller:missing(WhyMissing(Expert)),
+    Why = baguette_web_words:missing(WhyMissing(Expert)),
     (new(no_holder, "no node holds expert ~b: ~ts", [Expert, Why]))#{expert => Expert};
+lacking({not_ready, _}, _) ->
+    new(not_ready, "this node has not read its model yet; if this stays, its log says why", []);
 lacking({Name, Facts}, _) ->
-    new(Name, "~ts", [baguette_web_teller:error({Name, Facts})]).
+    new(Name, "~ts: ~0tP", [Name, Facts, 12]).
 
 %% @doc What is not as it should be among the nodes, though pictures may be drawn.
 -spec cluster(ok | {degraded, [{atom(), [term()]}]}) -> [reason()].

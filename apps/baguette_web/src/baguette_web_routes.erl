@@ -4,14 +4,16 @@
 %% In a path '_' stands for one segment, '...' for what is left of it. `open' needs no token.
 -module(baguette_web_routes).
 
--export([find/2, name/1]).
+-export([all/0, find/2, name/1]).
 -export_type([route/0]).
 
 -type route() :: {method(), path(), open | token, module(), Function :: atom()}.
 -type method() :: 'GET' | 'POST' | 'DELETE'.
 -type path() :: [binary() | '_' | '...'].
 
-routes() ->
+%% @doc Every route, in the order in which they are tried.
+-spec all() -> [route()].
+all() ->
     [
         {'GET', [], open, baguette_web_page_h, page},
         {'GET', [<<"assets">>, '...'], open, baguette_web_page_h, asset},
@@ -38,7 +40,7 @@ routes() ->
 find('HEAD', Segments) ->
     find('GET', Segments);
 find(Method, Segments) ->
-    Here = [Route || Route <- routes(), matches(element(2, Route), Segments)],
+    Here = [Route || Route <- all(), matches(element(2, Route), Segments)],
     case {lists:keyfind(Method, 1, Here), Here} of
         {false, []} -> not_found;
         {false, _} -> {not_allowed, lists:append([allowed(element(1, Route)) || Route <- Here])};

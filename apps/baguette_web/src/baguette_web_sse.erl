@@ -6,7 +6,7 @@
 -export_type([value/0]).
 
 %% JSON that was made once already, for many streams, goes into an event as it is.
--type value() :: jiffy:json_value() | {json, binary()}.
+-type value() :: jiffy:json_value() | {json, iodata()}.
 
 %% @doc What a reply that streams events is sent with.
 -spec headers() -> [{binary(), iodata()}].

@@ -13,11 +13,15 @@ start_link(Settings) ->
     {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(#{port := undefined}) ->
     {ok, {#{}, []}};
-init(Settings) ->
+init(#{port := Port} = Settings) ->
     ok = baguette_web_counts:new(),
+    ok = baguette_web_page_h:load(),
     Whois = #{id => whois, start => {baguette_web_whois, start_link, []}},
     Listener = #{id => listener, start => {baguette_web_http, start_link, [Settings]}},
-    Children = [Whois] ++ jobs(Settings) ++ [Listener],
+    Tree = #{id => tree, start => {baguette_web_tree, start_link, []}},
+    Stream = #{id => stream, start => {baguette_web_stream, start_link, [Port]}},
+    %% The stream hears of every job.
+    Children = [Whois] ++ jobs(Settings) ++ [Tree, Stream, Listener],
     {ok, {#{strategy => one_for_one, intensity => 5, period => 10}, Children}}.
 
 jobs(#{jobs_dir := undefined}) ->

@@ -2,7 +2,7 @@
 %% dashboard's stream. docs/API.md lists the fields.
 -module(baguette_web_view).
 
--export([cluster/1, models/1]).
+-export([cluster/1, models/1, state/2]).
 
 -type facts() :: #{
     node := node(),
@@ -37,6 +37,8 @@ cluster(#{overview := Overview, down := Down, degraded := Degraded} = Facts) ->
         events => Events
     }.
 
+%% @doc down: no picture can be drawn now. degraded: it can, but something needs a look.
+-spec state(Down :: [map()], Degraded :: [map()]) -> down | degraded | ready.
 state([_ | _], _) -> down;
 state([], [_ | _]) -> degraded;
 state([], []) -> ready.
