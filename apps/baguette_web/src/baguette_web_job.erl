@@ -222,7 +222,6 @@ drawing(Generation, #?MODULE{job = Job} = S) ->
     _ = Watched =:= ok orelse ?LOG_INFO(#{what => job_not_watched}, ?LOG_META),
     Begun#?MODULE{generation = Generation, awaiting = Awaiting}.
 
-<<<<<<< HEAD
 %% A generation that nobody waits for is not drawn on, however its job came to its end; to one that
 %% is done it is nothing.
 cancel_after(Job, Generation) ->
@@ -234,15 +233,11 @@ cancel_after(Job, Generation) ->
     end),
     ok.
 
-after_event({step, _}, #?MODULE{written_ms = Written, checkpoint_ms = Every} = S) ->
-    Told = tell_all(S),
-=======
 after_event({step, #{step := Step, steps := Steps, experts := Experts}}, #?MODULE{id = Id} = S) ->
     %% Steps come often: a summary each would be mostly what is known.
     News = #{job => Id, step => Step - 1, steps => Steps, experts => Experts},
     ok = baguette_web_jobs:tell({step, News}),
     #?MODULE{written_ms = Written, checkpoint_ms = Every} = S,
->>>>>>> f-http
     case erlang:monotonic_time(millisecond) - Written >= Every of
         true -> write_step(S);
         false -> S
