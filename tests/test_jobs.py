@@ -154,4 +154,5 @@ def test_a_full_disk_is_an_error_and_no_job(small_disk: Path, tmp_path: Path) ->
         filler.unlink()
         kill_and_start(server)
         assert job(server, ident)["status"] == "failed"
+        until(lambda: server.ask("/readyz").status == 200)
         assert ended(server, submit(server, steps=2))["status"] == "completed"
