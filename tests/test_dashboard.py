@@ -28,7 +28,7 @@ NODES = 3
 expect.set_options(timeout=30_000)
 SEEN_MS = 2000.0  # what is promised of a worker's death
 SLOW_MS = PATIENCE * 1000
-PROMPT = "a red circle on a blue background"
+PROMPT = "a green star on a white background"
 MARKUP = '<img src=x onerror="document.title=1"><b>bold</b> & </script>'
 
 

@@ -12,6 +12,7 @@
 
 -type since() :: #{{node(), Component :: binary()} => {State :: atom(), At :: number()}}.
 -type view() :: #{
+    at := number(),
     node := node(),
     port := inet:port_number(),
     nodes := [map()],                % baguette_cluster:nodes/0
@@ -20,7 +21,7 @@
     down := [baguette_web_reason:reason()],
     degraded := [baguette_web_reason:reason()],
     links := [map()],                % baguette_cluster:links/0
-    load := map(),                   % queue: running, waiting and the like
+    load := map() | null,            % baguette_web_jobs:load/0
     calls := [map()],                % baguette_engine:calls/0
     looks := #{node() => map()},     % what nodes told of themselves
     since := since()
