@@ -107,6 +107,11 @@ def _checked(args: argparse.Namespace) -> int:
 def bench(options: Options, sizes: Sizes) -> Record:
     """Everything, on clusters started for it."""
     port, progress = options.port or DEFAULT_PORT, Progress()
+    machine = {
+        "cores": os.cpu_count(),
+        "memory_mib": psutil.virtual_memory().total >> 20,
+        "load_before": os.getloadavg()[0],
+    }
     try:
         with node(port, Launch(NODES, None, engine=DEVICE.settings(NODES)), progress) as target:
             record = {
@@ -118,7 +123,6 @@ def bench(options: Options, sizes: Sizes) -> Record:
             record["watchers"] = watched(target, sizes, progress)
     finally:
         progress.close()
-    machine = {"cores": os.cpu_count(), "memory_mib": psutil.virtual_memory().total >> 20}
     return {"machine": machine, **record}
 
 
