@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -12,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from http_server import SECONDS, Server, parse, read_reply, serving
 
+from http_server import SECONDS, Server, parse, read_reply, serving
 from launcher.erlang import Atom
 from launcher.nodes import address
 
@@ -247,6 +248,39 @@ def test_the_cluster_is_told_as_it_is(server: Server) -> None:
     assert len(told["events"]) == 5
     assert all(event["text"] for event in told["events"])
     assert server.ask("/v1/cluster?events=x").json()["field"] == "events"
+
+
+METRIC = re.compile(
+    r'(baguette_[a-z0-9_]+)(\{[a-z_]+="(?:[^"\\\n]|\\.)*"(?:,[a-z_]+="(?:[^"\\\n]|\\.)*")*\})? '
+    r"[-+]?([0-9.]+(e[-+]?[0-9]+)?|Inf)"
+)
+
+
+def test_metrics_are_what_prometheus_reads(server: Server) -> None:
+    reply = server.ask("/metrics")
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    types: dict[str, str] = {}
+    seen = set()
+    for line in reply.body.decode().splitlines():
+        if line.startswith("# HELP "):
+            name, _, text = line[7:].partition(" ")
+            assert text
+            assert name not in types
+            types[name] = ""
+        elif line.startswith("# TYPE "):
+            name, _, kind = line[7:].partition(" ")
+            assert types[name] == ""
+            types[name] = kind
+        else:
+            match = METRIC.fullmatch(line)
+            assert match, line
+            assert line.rpartition(" ")[0] not in seen, line
+            seen.add(line.rpartition(" ")[0])
+            assert match[1] in types or re.sub("_(bucket|sum|count)$", "", match[1]) in types
+    assert types["baguette_http_requests_total"] == "counter"
+    assert types["baguette_link_up"] == "gauge"
+    assert types["baguette_calls_total"] == "counter"
+    assert all((kind == "counter") == name.endswith("_total") for name, kind in types.items())
 
 
 FAKE_TAILSCALE = """#!/bin/sh

@@ -192,7 +192,24 @@ around(discovery_failed, #{why := Why}) ->
 around(unknown_message_dropped, _) ->
     {"a message of unknown form was dropped, perhaps of another version", []};
 around(What, Facts) ->
+    asked_over_http(What, Facts).
+
+%% --- the web room
+
+asked_over_http(job_ended, #{how := How, client := Client, seconds := Seconds}) ->
+    {["the job of ", words(Client), " is ", words(How), after_seconds(Seconds)],
+        [how, client, seconds]};
+asked_over_http(handler_crashed, _) ->
+    {"a request over HTTP failed here by our own mistake", [class]};
+asked_over_http(dashboard_look_failed, _) ->
+    {"the dashboard could not look at this node by our own mistake", [look]};
+asked_over_http(What, Facts) ->
     node_itself(What, Facts).
+
+after_seconds(Seconds) when is_number(Seconds) ->
+    io_lib:format(", in ~.1f s", [float(Seconds)]);
+after_seconds(_) ->
+    "".
 
 %% --- the node itself
 

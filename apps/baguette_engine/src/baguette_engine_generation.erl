@@ -42,6 +42,7 @@
     outcome :: undefined | {done, map()} | {failed, {atom(), map()}} | {cancelled, map()},
     awaiting = [] :: [gen_statem:from()],
     watchers :: baguette_engine_watchers:watchers(),
+    previews = baguette_engine_previews:new() :: baguette_engine_previews:previews(),
     %% Calls out there: the local pipeline worker's one, and those to experts.
     call :: reference() | undefined,
     asks = baguette_engine_asks:new() :: baguette_engine_asks:asks()
@@ -154,7 +155,7 @@ format_status(Status) ->
 waiting(cast, begin_now, D) ->
     Elapsed = baguette_engine_step:elapsed_us(D#?MODULE.step),
     Begun = D#?MODULE{began_us = erlang:system_time(microsecond) - Elapsed},
-    ok = log(generation_began, #{}),
+    ok = baguette_engine_generation_log:began(),
     step(begin_now, deadline(Begun));
 waiting(Type, Content, D) ->
     common(Type, Content, D).
@@ -226,7 +227,7 @@ common(info, {baguette_engine_worker, Ref, Packed}, #?MODULE{asks = Asks} = D) -
     Answer = decoded(Packed),
     case baguette_engine_asks:answered(Ref, Answer, Asks) of
         {No, Rest} -> step({answered, No, Answer}, D#?MODULE{asks = Rest});
-        stray -> keep_state_and_data
+        stray -> looked_at(baguette_engine_previews:answered(Ref, Answer, D#?MODULE.previews), D)
     end;
 common(info, {baguette_cluster, {holders, _, _}}, D) ->
     step(holders, D);
@@ -243,11 +244,23 @@ common(info, {'DOWN', Ref, process, {Name, _} = Server, _}, #?MODULE{asks = Asks
     end;
 common(info, {'DOWN', Ref, process, _, _}, #?MODULE{call = Ref} = D) ->
     step({called, {error, {not_running, #{}}}}, D#?MODULE{call = undefined});
+common(info, {'DOWN', Ref, process, {baguette_engine_pipeline, _}, _}, D) ->
+    case baguette_engine_previews:lost(Ref, D#?MODULE.previews) of
+        {ok, Previews} -> {keep_state, D#?MODULE{previews = Previews}};
+        stray -> keep_state_and_data
+    end;
 common(info, {'DOWN', _, process, Pid, _}, #?MODULE{watchers = Watchers} = D) ->
     {keep_state, D#?MODULE{watchers = baguette_engine_watchers:gone(Pid, Watchers)}};
 common(info, Unknown, _D) ->
     Shape = baguette_engine_private:shape(Unknown),
     ?LOG_WARNING(#{what => message_dropped, shape => Shape}, ?LOG_META),
+    keep_state_and_data.
+
+%% Pictures are for watchers and no log.
+looked_at({Events, Previews}, #?MODULE{watchers = Watchers} = D) ->
+    Told = lists:foldl(fun baguette_engine_watchers:publish/2, Watchers, Events),
+    {keep_state, D#?MODULE{previews = Previews, watchers = Told}};
+looked_at(stray, _D) ->
     keep_state_and_data.
 
 decoded({ok, Payload}) ->
@@ -307,7 +320,7 @@ perform({call, Function, Payload}, D) ->
     %% The monitor is the reference: a pipeline server that crashes answers by its death.
     Ref = erlang:monitor(process, baguette_engine_pipeline),
     ok = baguette_engine_pipeline:request(Ref, Function, baguette_engine_msgpack:encode(Payload)),
-    D#?MODULE{call = Ref};
+    offered(Function, Payload, D#?MODULE{call = Ref});
 perform({ask, No, Way, Component, #{rows := Rows} = Payload}, #?MODULE{asks = Asks} = D) ->
     Bytes = baguette_engine_msgpack:encode(Payload),
     ok = baguette_engine_metrics:count(calls_total, none),
@@ -327,14 +340,25 @@ perform(hedged, D) ->
     ok = baguette_engine_metrics:count(hedges_total, none),
     ok = baguette_engine_pace:hedged(),
     D;
-perform({publish, {Kind, Facts} = Event}, #?MODULE{watchers = Watchers} = D) ->
-    ok = log(Kind, loggable(Kind, Facts)),
+perform({publish, {Kind, _} = Event}, #?MODULE{watchers = Watchers} = D) ->
+    ok = baguette_engine_generation_log:event(Event),
     _ = Kind =:= failover andalso baguette_engine_metrics:count(failovers_total, none),
     D#?MODULE{watchers = baguette_engine_watchers:publish(Event, Watchers)};
 perform({done, Result}, #?MODULE{began_us = Began} = D) ->
     D#?MODULE{outcome = {done, Result#{began_us => Began}}};
 perform({failed, _} = Outcome, D) ->
     D#?MODULE{outcome = Outcome}.
+
+offered(advance, Payload, #?MODULE{watchers = Watchers, previews = Previews} = D) ->
+    case baguette_engine_watchers:want_previews(Watchers) of
+        true ->
+            Now = erlang:monotonic_time(millisecond),
+            D#?MODULE{previews = baguette_engine_previews:offer(Payload, Now, Previews)};
+        false ->
+            D
+    end;
+offered(_Function, _Payload, D) ->
+    D.
 
 %% Of several ways to one holder none is known to be open until it was tried.
 beyond(Component) ->
@@ -345,8 +369,8 @@ beyond(Component) ->
     ].
 
 finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
-    ok = log_end(Outcome),
     ok = baguette_engine_metrics:ended(Outcome),
+    ok = baguette_engine_generation_log:ended(Outcome),
     _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
     _ = baguette_engine_watchers:publish(Outcome, D#?MODULE.watchers),
     ok = baguette_engine_admission:finished(self()),
@@ -354,30 +378,12 @@ finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
     Replies = [{reply, From, reply(Outcome)} || From <- Awaiting],
     Kept = D#?MODULE{
         outcome = Outcome, asks = baguette_engine_asks:leave(Asks), awaiting = [],
+        previews = baguette_engine_previews:leave(D#?MODULE.previews),
         watchers = baguette_engine_watchers:new(D#?MODULE.id),
         step = baguette_engine_step:spare(D#?MODULE.step)
     },
     %% It is kept for whoever asks late, and holds no more than that needs.
     {next_state, finished, Kept, Timers ++ Replies ++ [hibernate]}.
-
-%% A warning may name words of the prompt: those are for whoever asked, and for no log.
-loggable(warning, _Facts) -> #{};
-loggable(_Kind, Facts) -> Facts.
-
-%% What happens is logged once, here; the generation's id goes with it as metadata.
-log(What, Facts) ->
-    ?LOG(level(What), Facts#{what => What}, ?LOG_META).
-
-level(What) when What =:= failover; What =:= degraded; What =:= generation_failed -> warning;
-level(What) when What =:= state; What =:= step -> debug;
-level(_) -> info.
-
-log_end({done, #{who := Who, seconds := #{total := Seconds}, asked := Asked}}) ->
-    log(generation_done, #{who => Who, seconds => Seconds, asked => Asked});
-log_end({failed, Reason}) ->
-    log(generation_failed, #{reason => Reason});
-log_end({cancelled, Facts}) ->
-    log(generation_cancelled, Facts).
 
 reply({done, Result}) -> {ok, Result};
 reply({failed, Reason}) -> {error, Reason};

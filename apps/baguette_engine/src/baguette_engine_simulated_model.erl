@@ -137,6 +137,9 @@ entry(advance, #{<<"images">> := Images, <<"step">> := Step, <<"steps">> := Step
     Tags = [advanced(Image, Settings) || Image <- Images],
     Us = length(Images) * maps:get(advance_us, Settings),
     {Us, {ok, moved(Tags, Step + 1, Steps, V, Settings, Us)}, M};
+entry(preview, #{<<"images">> := Images, <<"step">> := Step}, Settings, M) when is_integer(Step) ->
+    Pngs = [maps:get(png, picture(advanced(Image, Settings), #{})) || Image <- Images],
+    {0, {ok, #{pngs => Pngs}}, M};
 entry(decode, #{<<"latents">> := Latents, <<"text">> := Texts}, Settings, M) ->
     Us = length(Latents) * maps:get(decode_us, Settings),
     Images = lists:zipwith(fun(L, T) -> picture(tag(L, Settings), T) end, Latents, Texts),

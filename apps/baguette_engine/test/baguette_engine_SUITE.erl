@@ -14,6 +14,7 @@
     a_crashed_process_of_ours_changes_no_pixel/1,
     a_generation_resumed_from_its_checkpoint_changes_no_pixel/1,
     a_checkpoint_of_anything_else_is_refused_by_name/1,
+    who_wants_previews_gets_small_pictures/1,
     a_result_is_there_when_it_is_finished/1,
     nobodys_status_shows_the_prompt/1,
     a_cancelled_generation_delivers_nothing_more/1,
@@ -35,6 +36,7 @@ all() ->
         a_crashed_process_of_ours_changes_no_pixel,
         a_generation_resumed_from_its_checkpoint_changes_no_pixel,
         a_checkpoint_of_anything_else_is_refused_by_name,
+        who_wants_previews_gets_small_pictures,
         a_result_is_there_when_it_is_finished,
         nobodys_status_shows_the_prompt,
         a_cancelled_generation_delivers_nothing_more,
@@ -125,6 +127,24 @@ a_checkpoint_of_anything_else_is_refused_by_name(_Config) ->
     ?assertEqual(not_a_checkpoint, Refused(#{seed => 4, resume => <<"a file of something">>})),
     ?assertEqual(not_bytes, Refused(#{seed => 4, resume => 17})),
     ?assertMatch({error, {unknown_generation, _}}, baguette_engine:checkpoint(<<"nobody">>)).
+
+%% Until both images of one step were seen; nobody else is told, and no pixel is another one.
+who_wants_previews_gets_small_pictures(_Config) ->
+    Undisturbed = pixels(draw(#{seed => 8, n => 2})),
+    {ok, Id} = submit(#{seed => 8, n => 2, steps => 250}),
+    Self = self(),
+    _ = spawn_link(fun() -> ok = baguette_engine:watch(Id), Self ! {seen, kinds(Id)} end),
+    ok = baguette_engine:watch(Id, #{previews => true}),
+    {preview, #{image := 0, step := Step, png := First}} = event(Id, [preview]),
+    {preview, #{image := 1, step := Step, png := Second}} = event(Id, [preview]),
+    ?assertMatch(<<137, "PNG", _/binary>>, First),
+    ?assertMatch(<<137, "PNG", _/binary>>, Second),
+    ?assertNotEqual(First, Second),
+    ok = baguette_engine:cancel(Id),
+    receive {seen, Kinds} -> ?assertEqual([], [K || preview = K <- Kinds]) end,
+    {ok, Watched} = submit(#{seed => 8, n => 2}),
+    ok = baguette_engine:watch(Watched, #{previews => true}),
+    ?assertEqual(Undisturbed, pixels(baguette_engine:await(Watched, infinity))).
 
 a_result_is_there_when_it_is_finished(_Config) ->
     {ok, Id} = begun(#{steps => 250}),
@@ -235,6 +255,13 @@ event(Id, Kinds) ->
                 false -> event(Id, Kinds)
             end
     after 60000 -> error({no_event, Kinds})
+    end.
+
+%% All that a watcher is told, to the end.
+kinds(Id) ->
+    receive
+        {baguette_engine, Id, {cancelled, _}} -> [];
+        {baguette_engine, Id, {Kind, _}} -> [Kind | kinds(Id)]
     end.
 
 mailbox() ->

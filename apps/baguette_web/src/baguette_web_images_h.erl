@@ -156,4 +156,5 @@ failed(Detail, Send) ->
     Send(baguette_web_sse:event(none, <<"error">>, Error)).
 
 %% What came from a file and what came from a process look alike once they are JSON.
+plain({json, Encoded}) -> jiffy:decode(Encoded, [return_maps]);
 plain(Value) -> jiffy:decode(jiffy:encode(Value), [return_maps]).

@@ -339,7 +339,7 @@ lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, ring = Ring0} = S) ->
 told(Event, #?MODULE{id = Id, job = Job, cancelling = Cancelling} = S, Bytes) ->
     #{status := Status, seconds := Seconds, request := #{n := N}, client := Client} = Job,
     ?LOG_INFO(#{what => job_ended, how => Status, client => Client, seconds => Seconds}, ?LOG_META),
-    ok = baguette_web_jobs:ended(Id, #{
+    ok = baguette_web_job_admission:ended(Id, #{
         status => Status, bytes => Bytes, seconds => Seconds, images => N
     }),
     ok = send(Event, S),

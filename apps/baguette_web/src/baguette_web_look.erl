@@ -2,12 +2,16 @@
 %% its own: what it asks may be slow.
 -module(baguette_web_look).
 
--export([at/1]).
+-export([tell/1]).
 
 -define(EVENTS, 100).
 
-%% @doc near: this node's tables. far: what every node says of itself. sample: a point's worth.
--spec at(near | far | sample) -> map().
+%% @doc Body of a looking process: what it saw is what it ends with, {looked, Seen}.
+-spec tell(near | far | sample) -> no_return().
+tell(Look) ->
+    exit({looked, at(Look)}).
+
+%% near: this node's tables. far: what every node says of itself. sample: a point's worth.
 at(near) ->
     #{
         at => now_seconds(),

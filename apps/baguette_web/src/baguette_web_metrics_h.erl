@@ -8,7 +8,10 @@
 -spec metrics(baguette_web_exchange:exchange()) -> baguette_web_exchange:answer().
 metrics(_Exchange) ->
     Type = <<"text/plain; version=0.0.4; charset=utf-8">>,
-    Metrics = cluster(baguette_cluster:nodes(), baguette_engine:experts()) ++ own(),
+    Metrics =
+        baguette_engine:metrics() ++
+            cluster(baguette_cluster:nodes(), baguette_engine:experts()) ++ own() ++
+            jobs(baguette_web_jobs:load()),
     {reply, 200, [{<<"content-type">>, Type}], baguette_web_prometheus:text(Metrics)}.
 
 cluster(Nodes, Experts) ->
@@ -41,6 +44,14 @@ own() ->
             {[], baguette_web_counts:streams()}
         ])
     ].
+
+jobs({ok, #{queued := Queued, running := Running}}) ->
+    [
+        gauge(<<"jobs_queued">>, <<"Jobs that wait for their turn">>, [{[], Queued}]),
+        gauge(<<"jobs_running">>, <<"Jobs that are drawn now">>, [{[], Running}])
+    ];
+jobs({error, _TakesNone}) ->
+    [].
 
 gauge(Name, Help, Samples) ->
     #{name => Name, type => gauge, help => Help, samples => Samples}.

@@ -10,7 +10,7 @@
 -define(FILES, [
     ?INDEX, <<"style.css">>, <<"baguette.svg">>, <<"main.js">>, <<"api.js">>, <<"stream.js">>,
     <<"dom.js">>, <<"draw.js">>, <<"pictures.js">>, <<"timeline.js">>, <<"nodes.js">>,
-    <<"links.js">>, <<"tree.js">>, <<"log.js">>, <<"charts.js">>
+    <<"links.js">>, <<"tree.js">>, <<"log.js">>, <<"charts.js">>, <<"about.js">>
 ]).
 
 %% @doc Read every file; a page with a part missing is no page.

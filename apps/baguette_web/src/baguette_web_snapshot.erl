@@ -12,6 +12,7 @@
 
 -type since() :: #{{node(), Component :: binary()} => {State :: atom(), At :: number()}}.
 -type view() :: #{
+    at := number(),
     node := node(),
     port := inet:port_number(),
     nodes := [map()],                % baguette_cluster:nodes/0
@@ -20,7 +21,7 @@
     down := [baguette_web_reason:reason()],
     degraded := [baguette_web_reason:reason()],
     links := [map()],                % baguette_cluster:links/0
-    load := map(),                   % queue: running, waiting and the like
+    load := map() | null,            % baguette_web_jobs:load/0
     calls := [map()],                % baguette_engine:calls/0
     looks := #{node() => map()},     % what nodes told of themselves
     since := since()
@@ -70,8 +71,13 @@ model({ok, #{name := Name} = Model}) ->
 model({error, _}) ->
     null.
 
+%% That an expert is missing is told once, with what is known of it.
 health(#{down := Down, degraded := Degraded}) ->
-    #{state => baguette_web_view:state(Down, Degraded), reasons => Down ++ Degraded}.
+    Others = [
+        Reason
+     || #{name := Name} = Reason <- Degraded, Down =:= [] orelse Name =/= components_without_holder
+    ],
+    #{state => baguette_web_view:state(Down, Degraded), reasons => Down ++ Others}.
 
 %% --- a node's card
 

@@ -129,7 +129,7 @@ format_status(Status) ->
     maps:map(
         fun
             (reason, Reason) -> Reason;
-            (state, #?MODULE{watchers = W, events = E}) -> {watchers, map_size(W), events, length(E)};
+            (state, #?MODULE{watchers = Watchers}) -> {watchers, map_size(Watchers)};
             (_, _) -> not_shown
         end,
         Status
@@ -146,7 +146,7 @@ start(Look, #?MODULE{looking = Looking} = S) ->
         true ->
             S;
         false ->
-            {_Pid, Ref} = spawn_monitor(fun() -> exit({looked, baguette_web_look:at(Look)}) end),
+            {_Pid, Ref} = spawn_monitor(baguette_web_look, tell, [Look]),
             S#?MODULE{looking = Looking#{Ref => Look}}
     end.
 

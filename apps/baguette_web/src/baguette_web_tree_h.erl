@@ -1,4 +1,5 @@
-%% @doc GET /v1/tree?node=ADDRESS: the supervision tree of any member. Handler of baguette_web_routes.
+%% @doc GET /v1/tree?node=ADDRESS: the supervision tree of any member. Handler of
+%% baguette_web_routes.
 -module(baguette_web_tree_h).
 
 -export([tree/1]).

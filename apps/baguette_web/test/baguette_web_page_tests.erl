@@ -25,12 +25,13 @@ the_page_and_all_it_names_are_served() ->
 
 reachable(Name, Seen) ->
     Imported = names(asset(Name), "from \"\\./([^\"]+)\""),
-    lists:foldl(
-        fun(New, All) -> case lists:member(New, All) of true -> All; false -> reachable(New, All) end
-        end,
-        [Name | Seen],
-        Imported
-    ).
+    lists:foldl(fun follow/2, [Name | Seen], Imported).
+
+follow(Name, Seen) ->
+    case lists:member(Name, Seen) of
+        true -> Seen;
+        false -> reachable(Name, Seen)
+    end.
 
 an_unchanged_file_is_not_sent_again() ->
     {reply, 200, Headers, _} = baguette_web_page_h:page(exchange([])),
@@ -43,7 +44,9 @@ an_unchanged_file_is_not_sent_again() ->
 only_the_list_is_served() ->
     [
         ?assertMatch({problem, _}, baguette_web_page_h:asset(exchange([<<"assets">> | Path])))
-     || Path <- [[<<"nothing.js">>], [<<"..">>, <<"www">>, <<"main.js">>], [<<>>], [<<"../main.js">>]]
+     || Path <- [
+            [<<"nothing.js">>], [<<"..">>, <<"www">>, <<"main.js">>], [<<>>], [<<"../main.js">>]
+        ]
     ].
 
 nothing_is_inline_or_from_outside() ->

@@ -1,5 +1,5 @@
-%% Restarts are counted by who watches the children. A supervisor of the test stands where the face's
-%% would: no room runs here.
+%% Restarts are counted by who watches the children. A supervisor of the test stands where the
+%% face's would: no room runs here.
 -module(baguette_web_tree_tests).
 -behaviour(supervisor).
 -include_lib("eunit/include/eunit.hrl").

@@ -1,4 +1,4 @@
-"""Entry points of the pipeline worker: encode, start, advance, decode; bytes in, bytes out.
+"""Entry points of the pipeline worker: encode, start, advance, preview, decode; bytes to bytes.
 
 Holds one `Requester` (text encoder, router, sampler, VAE). It keeps nothing of a generation
 between calls, so a restarted worker goes on from any step. Heavy imports happen in `load`.
@@ -91,9 +91,7 @@ def advance(payload: bytes) -> bytes:
     """
     begun = time.perf_counter()
     values = unpack(payload)
-    times, step = _times(values), take(values, "step", int)
-    if not 0 <= step < len(times) - 1:
-        raise BadInput(f"got step {step} but expected 0..{len(times) - 2}")
+    times, step = _at_step(values)
     images = take(values, "images", list)
     latents = [_advance_one(image, times[step], times[step + 1]) for image in images]
     micros = micros_since(begun)
@@ -103,7 +101,35 @@ def advance(payload: bytes) -> bytes:
     return pack(routed | {"advance_micros": micros})
 
 
+def preview(payload: bytes) -> bytes:
+    """What `advance` gets -> {pngs}: roughly what its images will be, made while experts compute.
+
+    The first calls say nil: each makes a short piece of what all further ones need.
+    """
+    from baguette.image import to_png
+
+    values = unpack(payload)
+    times, step = _at_step(values)
+    if not _requester().look.prepare():
+        return pack({"pngs": None})
+    answered = [_answered(image) for image in take(values, "images", list)]
+    pixels = [_requester().preview(*one, times[step]) for one in answered]
+    return pack({"pngs": [to_png(one) for one in pixels]})
+
+
+def _at_step(values: dict[str, Any]) -> tuple[list[float], int]:
+    times, step = _times(values), take(values, "step", int)
+    if not 0 <= step < len(times) - 1:
+        raise BadInput(f"got step {step} but expected 0..{len(times) - 2}")
+    return times, step
+
+
 def _advance_one(image: dict[str, Any], t: float, t_next: float) -> Tensor:
+    latent, velocities, choice = _answered(image)
+    return _requester().advance(latent, velocities, choice, t, t_next)
+
+
+def _answered(image: dict[str, Any]) -> tuple[Tensor, dict[int, Tensor], Choice]:
     from baguette.mixture import Choice
     from baguette.worker.tensor import unpack_tensor
 
@@ -113,8 +139,7 @@ def _advance_one(image: dict[str, Any], t: float, t_next: float) -> Tensor:
         raise BadInput(
             f"got velocities of {sorted(velocities)} but expected {sorted(choice.experts)}"
         )
-    latent = unpack_tensor(image["latent"], 3)
-    return _requester().advance(latent, velocities, choice, t, t_next)
+    return unpack_tensor(image["latent"], 3), velocities, choice
 
 
 def decode(payload: bytes) -> bytes:
@@ -186,5 +211,5 @@ def _requester() -> Requester:
 
 ENTRIES = {
     (__name__, function.__name__): function
-    for function in (load, encode, start, advance, decode, stats)
+    for function in (load, encode, start, advance, preview, decode, stats)
 }

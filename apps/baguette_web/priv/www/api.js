@@ -20,7 +20,7 @@ export function tokenFromAddress() {
   const found = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!found) return;
   history.replaceState(null, "", location.pathname + location.search);
-  keepToken(found);
+  if (TOKEN.test(found)) keepToken(found);
 }
 
 /** A header takes only what a token is made of: anything else is nobody's token. */
@@ -29,6 +29,8 @@ export function keepToken(token) {
   if (!TOKEN.test(wanted)) throw new Problem(401, "This is not a token: it has other characters.");
   sessionStorage.setItem(KEY, wanted);
 }
+
+export const hasToken = () => sessionStorage.getItem(KEY) !== null;
 
 function headers(more = {}) {
   const token = sessionStorage.getItem(KEY);

@@ -6,7 +6,8 @@ const SECONDS = 900;
 const W = 300;
 const H = 64;
 
-const percent = (value) => (value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`);
+const percent = (value) =>
+  value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`;
 
 const CHARTS = [
   { title: "Pictures a minute", lines: (points) => one(points, "images_per_min"), show: number },
@@ -33,7 +34,8 @@ function draw({ title, lines, show, top }, points, now) {
   const highest = Math.max(top ?? 0, ...values) || 1;
   const last = drawn.map((line) => line.at(-1)?.[1] ?? null).filter((v) => v !== null);
   const mean = last.length ? last.reduce((a, b) => a + b) / last.length : null;
-  const text = `${title}: now ${show(mean)}, at most ${show(values.length ? Math.max(...values) : null)}`;
+  const most = values.length ? Math.max(...values) : null;
+  const text = `${title}: now ${show(mean)}, at most ${show(most)}`;
   return h(
     "figure",
     { class: "card chart" },
@@ -44,7 +46,12 @@ function draw({ title, lines, show, top }, points, now) {
       svg("line", { class: "base", x1: 0, x2: W, y1: H - 1, y2: H - 1 }),
       ...drawn.map((line, i) => path(line, now, highest, top === undefined, i)),
     ),
-    h("p", { class: "hint scale" }, h("span", {}, "15 min ago"), h("span", {}, `top ${show(highest)}`)),
+    h(
+      "p",
+      { class: "hint scale" },
+      h("span", {}, "15 min ago"),
+      h("span", {}, `top ${show(highest)}`),
+    ),
   );
 }
 
@@ -56,8 +63,9 @@ function path(line, now, highest, alone, index) {
     else if (x >= 0) runs.at(-1).push([Math.min(W, x), H - 2 - (H - 8) * (value / highest)]);
   }
   const drawn = runs.filter((run) => run.length > 0);
-  const d = (run) => run.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
-  const area = (run) => `${d(run)}L${run.at(-1)[0].toFixed(1)} ${H}L${run[0][0].toFixed(1)} ${H}Z`;
+  const point = ([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`;
+  const d = (run) => run.map((at, i) => `${i ? "L" : "M"}${point(at)}`).join("");
+  const area = (run) => `${d(run)}L${point([run.at(-1)[0], H])}L${point([run[0][0], H])}Z`;
   return [
     alone ? svg("path", { class: "area", d: drawn.map(area).join("") }) : null,
     svg("path", { class: `line e${index % 8}${alone ? " only" : ""}`, d: drawn.map(d).join("") }),

@@ -4,7 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element: h("p", {class: "hint", onclick: f}, "text", child, ...); null children are left out. */
+/** An element: h("p", {class: "hint", onclick: f}, "text", child); null children are left out. */
 export function h(tag, props = {}, ...children) {
   return build(document.createElement(tag), props, children);
 }
@@ -64,7 +64,8 @@ export function keyed(parent, items, key, create, update) {
 export const number = (value, digits = 1) =>
   value === null || value === undefined ? "–" : value.toFixed(value >= 100 ? 0 : digits);
 
-export const gib = (mib) => (mib >= 1024 ? `${(mib / 1024).toFixed(1)} GiB` : `${Math.round(mib)} MiB`);
+export const gib = (mib) =>
+  mib >= 1024 ? `${(mib / 1024).toFixed(1)} GiB` : `${Math.round(mib)} MiB`;
 
 export function age(seconds) {
   if (seconds < 1) return "now";

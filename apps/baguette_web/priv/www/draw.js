@@ -2,7 +2,7 @@
 
 import { ask, newKey, Problem, told } from "./api.js";
 import { byId, say } from "./dom.js";
-import { jobChanged } from "./pictures.js";
+import { expectedWait, jobChanged } from "./pictures.js";
 
 const NUMBERS = ["steps", "guidance_scale", "n", "seed"];
 const TEXTS = ["negative_prompt", "on_missing"];
@@ -77,9 +77,9 @@ export function useModel(model) {
 export function tellQueue(queue) {
   if (queue === null) return say(byId("queue"), "This node keeps no jobs: draw at another one.");
   const before = queue.queued + queue.running;
-  const wait = queue.predicted_seconds ?? queue.retry_after_seconds;
   if (before === 0) return say(byId("queue"), "Nothing is waiting: a picture begins at once.");
-  const seconds = wait ? `, about ${Math.ceil(wait)} s until a new one is done` : "";
-  const waiting = queue.queued === 1 ? "1 waits" : `${queue.queued} wait`;
-  return say(byId("queue"), `${queue.running} being drawn, ${waiting}${seconds}.`);
+  const wait = expectedWait();
+  const seconds = wait > 0 ? `: a new one begins in about ${Math.ceil(wait)} s` : "";
+  const waiting = queue.queued > 0 ? `, ${queue.queued} waiting` : "";
+  return say(byId("queue"), `${queue.running} being drawn${waiting}${seconds}.`);
 }

@@ -18,10 +18,14 @@ export function drawLinks({ nodes, links }) {
       "tr",
       {},
       h("th", { scope: "row" }, from),
-      names.map((name) => (name === from ? h("td", { class: "self" }, "·") : cell(from, known.get(name)))),
+      names.map((name) =>
+        name === from ? h("td", { class: "self" }, "·") : cell(from, known.get(name)),
+      ),
     );
   });
-  byId("matrix").replaceChildren(h("table", { class: "matrix" }, h("thead", {}, head), h("tbody", {}, rows)));
+  byId("matrix").replaceChildren(
+    h("table", { class: "matrix" }, h("thead", {}, head), h("tbody", {}, rows)),
+  );
 }
 
 /** What all have in common at the front is left out: 127.0.0.3 is .3 among its like. */
@@ -36,6 +40,7 @@ function cell(from, link) {
   const far = link.path === "relayed" ? ", relayed" : "";
   const mbit = link.mbit ? `, ${link.mbit} Mbit/s` : "";
   const title = `${from} to ${link.node}: ${WORDS[link.link] ?? link.link}${far}${mbit}`;
-  const text = link.link === "up" ? number(link.rtt_ms, link.rtt_ms < 1 ? 2 : 1) : WORDS[link.link] ?? "?";
+  const trip = number(link.rtt_ms, link.rtt_ms < 1 ? 2 : 1);
+  const text = link.link === "up" ? trip : WORDS[link.link] ?? "?";
   return h("td", { class: `link ${link.link} ${link.path}`, title }, text);
 }

@@ -1,13 +1,14 @@
 // Puts the page together: the stream's events go to the parts that draw them.
 
-import { keepToken, node, told, tokenFromAddress } from "./api.js";
+import { startAbout } from "./about.js";
+import { hasToken, keepToken, node, told, tokenFromAddress } from "./api.js";
 import { drawCharts } from "./charts.js";
 import { byId, growOlder, h, say } from "./dom.js";
 import { startDrawing, tellQueue, useModel } from "./draw.js";
 import { drawLinks } from "./links.js";
 import { addEvents, startLog } from "./log.js";
 import { drawNodes } from "./nodes.js";
-import { jobChanged, preview, refresh, setExperts, startPictures, stepped } from "./pictures.js";
+import { jobChanged, preview, refresh, setExperts, stepped } from "./pictures.js";
 import { follow } from "./stream.js";
 import { startTree, treeNodes } from "./tree.js";
 
@@ -88,10 +89,9 @@ function lost(url) {
 /** Asks for a token; comes back when there is one to try. */
 function refused(problem) {
   talking(`${host(node.url)} wants a token`, true);
-  banner("down", [{ detail: problem.message }], null);
-  byId("state").textContent = "LOCKED";
+  banner("locked", [{ detail: "this node answers those who have a token" }], null);
   const form = byId("token-form");
-  say(byId("token-error"), sessionStorage.length > 0 ? problem.message : "");
+  say(byId("token-error"), hasToken() ? sentence(problem.message) : "");
   form.hidden = false;
   byId("token").focus();
   return new Promise((resume) => {
@@ -111,7 +111,7 @@ function refused(problem) {
 
 tokenFromAddress();
 startDrawing();
-startPictures();
+startAbout();
 startLog();
 startTree();
 drawCharts(points);

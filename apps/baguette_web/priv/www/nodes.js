@@ -29,15 +29,18 @@ function parts(node) {
       node.leaving ? h("span", { class: "tag warn" }, "leaving") : null,
       h("span", { class: "state" }, link(node)),
     ),
-    h("p", { class: "device" }, [node.name, node.device].filter(Boolean).join(" · ") || "device not known yet"),
+    h("p", { class: "device" }, name(node)),
     memory(node.memory),
     h("ul", { class: "held" }, held(node.experts)),
-    h("dl", {}, figures(node).map(([what, value, kind]) => [h("dt", {}, what), h("dd", { class: kind }, value)])),
+    h("dl", {}, figures(node)),
     node.mismatch.length
       ? h("p", { class: "mismatch" }, `Other weights than most nodes: ${node.mismatch.join(", ")}`)
       : null,
   ];
 }
+
+const name = ({ name, device }) =>
+  [name, device].filter(Boolean).join(" · ") || "device not known yet";
 
 function link(node) {
   if (node.self) return "";
@@ -74,14 +77,21 @@ function figures(node) {
   const calls = node.calls.filter((c) => c.p50_ms !== null);
   const p50 = calls.length ? Math.min(...calls.map((c) => c.p50_ms)) : null;
   const p95 = calls.length ? Math.max(...calls.map((c) => c.p95_ms)) : null;
+  const times = calls.length ? `${number(p50)} p50 · ${number(p95)} p95` : "not asked lately";
   const deaths = node.workers.reduce((sum, w) => sum + (w.deaths ?? 0), 0);
   return [
-    ["ms a call", calls.length ? `${number(p50)} p50 · ${number(p95)} p95` : "not asked lately", ""],
-    ["Busy", node.utilisation === null ? "–" : `${Math.round(100 * node.utilisation)} %`, ""],
-    ["Heat, power", heat(node), ""],
-    ["Worker restarts", node.workers.length ? String(deaths) : "–", deaths > 0 ? "warn restarts" : "restarts"],
+    figure("ms a call", times),
+    figure("Busy", node.utilisation === null ? "–" : `${Math.round(100 * node.utilisation)} %`),
+    figure("Heat, power", heat(node)),
+    figure(
+      "Worker restarts",
+      node.workers.length ? String(deaths) : "–",
+      deaths > 0 ? "warn restarts" : "restarts",
+    ),
   ];
 }
+
+const figure = (what, value, kind = null) => [h("dt", {}, what), h("dd", { class: kind }, value)];
 
 function heat({ temperature_c, power_w }) {
   const parts = [

@@ -1,18 +1,14 @@
 // Jobs: those being drawn, with what can be seen of them already, and those that are done.
 
+import { about } from "./about.js";
 import { ask, json, node, picture, Problem, told } from "./api.js";
 import { byId, fill, h, keyed, say } from "./dom.js";
-import { again } from "./draw.js";
-import { Timeline, usage } from "./timeline.js";
+import { Timeline } from "./timeline.js";
 
 const KEPT = 60;
 const jobs = new Map();
 const cards = new Map();
 let experts = 8;
-
-export function startPictures() {
-  byId("about").querySelector(".close").addEventListener("click", () => byId("about").close());
-}
 
 export const setExperts = (count) => (experts = Math.max(1, count));
 
@@ -60,7 +56,8 @@ async function whole(job) {
     const routing = [];
     for (const entry of full.routing) routing[entry.step] = entry;
     now.routing.forEach((entry, step) => (routing[step] ??= entry));
-    Object.assign(now, { routing, calls: full.calls, failovers: full.failovers, request: full.request });
+    const { calls, failovers, request } = full;
+    Object.assign(now, { routing, calls, failovers, request });
     draw();
   } catch {
     // The next summary asks again.
@@ -97,6 +94,12 @@ export function preview({ job: id, image, b64_png }) {
   draw();
 }
 
+/** Seconds until what is here now is drawn, as far as it was predicted. */
+export function expectedWait() {
+  const left = (job) => (job.predicted_seconds ?? 0) * (1 - (job.step ?? 0) / (job.steps || 1));
+  return [...jobs.values()].filter((job) => !over(job)).reduce((sum, job) => sum + left(job), 0);
+}
+
 function forget() {
   const ended = [...jobs.values()].filter(over).sort((a, b) => b.created - a.created);
   for (const job of ended.slice(KEPT)) {
@@ -122,16 +125,19 @@ function show() {
   const all = [...jobs.values()].sort((a, b) => b.created - a.created);
   const running = all.filter((job) => !over(job));
   const done = all.filter(over);
-  keyed(byId("running"), running, (job) => job.id, newCard, (element, job) => cards.get(job.id).update(job));
-  for (const id of cards.keys()) if (!running.some((job) => job.id === id)) cards.delete(id);
+  const update = (element, job) => cards.get(job.id).update(job);
+  keyed(byId("running"), running, (job) => job.id, newCard, update);
+  for (const id of cards.keys()) if (over(jobs.get(id) ?? {status: "completed"})) cards.delete(id);
   keyed(byId("gallery"), done.flatMap(tiles), (tile) => tile.key, newTile, updateTile);
   byId("no-pictures").hidden = all.length > 0;
-  say(byId("progress"), running.length ? spoken(running[0]) : done.length ? `Last picture: ${done[0].status}` : "");
+  const last = done.length ? `Last picture: ${done[0].status}` : "";
+  say(byId("progress"), running.length ? spoken(running[0]) : last);
 }
 
 /** Spoken at every tenth of the way only. */
 function spoken({ step, steps, status }) {
-  return status === "queued" ? "Waiting in the queue" : `Drawing, ${Math.floor((10 * (step ?? 0)) / (steps || 1)) * 10} percent`;
+  if (status === "queued") return "Waiting in the queue";
+  return `Drawing, ${10 * Math.floor((10 * (step ?? 0)) / (steps || 1))} percent`;
 }
 
 function newCard({ id }) {
@@ -148,15 +154,15 @@ class Card {
     this.state = h("p", { class: "doing" });
     this.progress = h("progress", { max: 1, value: 0, "aria-label": "Steps done" });
     this.image = h("img", { alt: "", class: "preview", hidden: true });
-    this.trouble = h("p", { class: "trouble", hidden: true });
+    this.trouble = h("ul", { class: "trouble" });
     this.cancel = h("button", { type: "button", onclick: () => cancel(id) }, "Cancel");
+    const words = h("div", { class: "grow" }, this.prompt, this.state);
+    const head = h("div", { class: "row" }, words, this.cancel);
     this.element = h(
       "article",
       { class: "card job" },
       h("div", { class: "canvas" }, this.image),
-      h("div", { class: "about-job" },
-        h("div", { class: "row" }, h("div", { class: "grow" }, this.prompt, this.state), this.cancel),
-        this.progress, this.trouble, this.timeline.element),
+      h("div", { class: "about-job" }, head, this.progress, this.trouble, this.timeline.element),
     );
   }
 
@@ -169,15 +175,16 @@ class Card {
     if (shown && this.image.src !== shown) this.image.src = shown;
     this.image.hidden = !shown;
     const trouble = troubles(job);
-    this.trouble.hidden = trouble === "";
-    say(this.trouble, trouble);
+    if (this.told !== trouble.join()) fill(this.trouble, trouble.map((text) => h("li", {}, text)));
+    this.told = trouble.join();
     this.timeline.update(job, experts);
     this.timeline.element.hidden = !job.routing.some(Boolean);
   }
 }
 
 function doing(job) {
-  const seconds = job.predicted_seconds ? `, about ${Math.max(1, Math.round(job.predicted_seconds))} s in all` : "";
+  const all = Math.max(1, Math.round(job.predicted_seconds ?? 0));
+  const seconds = job.predicted_seconds ? `, about ${all} s in all` : "";
   if (job.status === "queued") return `waiting${place(job.position)}${seconds}`;
   const n = job.request.n > 1 ? `${job.request.n} pictures, ` : "";
   return `${n}step ${job.step ?? 0} of ${job.steps}${seconds}`;
@@ -191,12 +198,13 @@ function place(position) {
 function troubles(job) {
   const failovers = job.failovers ?? [];
   const last = failovers.at(-1);
+  const all = failovers.length > 1 ? ` (${failovers.length} in all)` : "";
+  const to = last?.to ?? "nobody yet";
   return [
     job.gone,
-    job.waiting?.reason,
-    last ? `Failover: E${last.expert} went from ${last.from} to ${last.to ?? "nobody yet"} in step ${last.step}` : null,
-    failovers.length > 1 ? `(${failovers.length} in all)` : null,
-  ].filter(Boolean).join(" ");
+    job.waiting ? `Waiting: ${job.waiting.reason}` : null,
+    last ? `Failover in step ${last.step}: E${last.expert}, ${last.from} to ${to}${all}` : null,
+  ].filter(Boolean);
 }
 
 async function cancel(id) {
@@ -216,11 +224,19 @@ const tiles = (job) =>
     ? job.images.map((image, i) => ({ key: `${job.id}/${i}`, job, i }))
     : [{ key: job.id, job, i: 0 }];
 
-function newTile({ key, job, i }) {
-  return h("figure", { class: "tile" },
-    h("button", { type: "button", class: "show", onclick: () => about(job.id, i) },
-      h("img", { alt: "", width: 256, height: 256, hidden: true }), h("span", { class: "instead" })),
-    h("figcaption", { title: key.split("/")[0] }));
+function newTile({ job, i }) {
+  const show = () => about(jobs.get(job.id), i, experts);
+  return h(
+    "figure",
+    { class: "tile" },
+    h(
+      "button",
+      { type: "button", class: "show", onclick: show },
+      h("img", { alt: "", width: 256, height: 256, hidden: true }),
+      h("span", { class: "instead" }),
+    ),
+    h("figcaption"),
+  );
 }
 
 function updateTile(element, { job, i }) {
@@ -235,54 +251,4 @@ function updateTile(element, { job, i }) {
   element.dataset.status = job.status;
   say(instead, job.status === "completed" ? job.gone ?? "…" : job.status);
   say(element.querySelector("figcaption"), job.request.prompt);
-}
-
-function about(id, i) {
-  const job = jobs.get(id);
-  const image = job.images?.[i];
-  byId("about-title").textContent = job.request.prompt;
-  const timeline = new Timeline();
-  timeline.update(job, experts, i);
-  const routed = job.routing.filter(Boolean);
-  fill(byId("about-body"),
-    h("div", { class: "spread" },
-      job.urls[i] ? h("img", { src: job.urls[i], alt: job.request.prompt, class: "large" }) : null,
-      h("div", { class: "grow" }, h("dl", {}, facts(job, image).map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)])), buttons(job, i))),
-    job.error ? h("p", { class: "error" }, job.error.detail) : null,
-    routed.length ? h("h3", {}, "Routing timeline") : null,
-    routed.length ? timeline.element : null,
-    routed.length ? h("h3", {}, "Expert usage") : null,
-    routed.length ? usage(routed, experts) : null,
-    job.calls?.length ? h("details", {}, h("summary", {}, `Who answered (${job.calls.length} calls)`), calls(job.calls)) : null);
-  byId("about").showModal();
-}
-
-function facts(job, image) {
-  const { request } = job;
-  const failovers = job.failovers ?? [];
-  return [
-    ["Seed", String(image?.seed ?? request.seed ?? "–")],
-    ["Steps, guidance", `${request.steps} · ${request.guidance_scale}`],
-    ["Experts a step", String(request.top_k)],
-    ["Not in it", request.negative_prompt || "–"],
-    ["Drawn by", job.node],
-    ["Took", job.seconds ? `${job.seconds.toFixed(1)} s` : "–"],
-    ["Failovers", failovers.length ? failovers.map((f) => `step ${f.step}: E${f.expert} ${f.from} → ${f.to ?? "?"}`).join(", ") : "none"],
-    ["Pixels", image?.pixels_sha256 ? `${image.pixels_sha256.slice(0, 16)}…` : "–"],
-  ];
-}
-
-function buttons(job, i) {
-  const seed = job.images?.[i]?.seed ?? job.request.seed;
-  const close = () => byId("about").close();
-  return h("div", { class: "row" },
-    h("button", { type: "button", class: "primary", onclick: () => (close(), again(job.request, seed)) }, "Again with this seed"),
-    job.urls[i] ? h("a", { class: "button", href: job.urls[i], download: `baguette-${seed}.png` }, "Save") : null);
-}
-
-function calls(list) {
-  return h("div", { class: "wide" },
-    h("table", {}, h("thead", {}, h("tr", {}, ["Step", "Expert", "Node", "ms"].map((t) => h("th", { scope: "col" }, t)))),
-      h("tbody", {}, list.map((c) =>
-        h("tr", {}, [c.step, `E${c.expert}`, c.node, c.ms?.toFixed?.(1) ?? "–"].map((v) => h("td", {}, String(v))))))));
 }

@@ -13,14 +13,16 @@ export class Timeline {
   constructor() {
     this.svg = svg("svg", { class: "timeline", role: "img" });
     this.note = h("p", { class: "hint" });
-    this.scroll = h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Routing timeline" }, this.svg);
+    const named = { role: "region", "aria-label": "Routing timeline" };
+    this.scroll = h("div", { class: "wide", tabindex: "0", ...named }, this.svg);
     this.element = h("div", { class: "routing" }, this.scroll, this.note);
     this.shape = "";
     this.drawn = 0;
   }
 
   update({ routing = [], steps, failovers = [] }, experts, image = 0) {
-    const rows = Math.max(experts, 1 + Math.max(0, ...routing.flatMap((r) => (r?.experts ?? []).flat())));
+    const chosen = routing.flatMap((entry) => (entry?.experts ?? []).flat());
+    const rows = Math.max(experts, 1 + Math.max(0, ...chosen));
     const shape = `${rows} ${steps} ${image} ${failovers.length}`;
     if (shape !== this.shape) {
       this.shape = shape;
@@ -29,6 +31,7 @@ export class Timeline {
       this.marks(failovers);
     }
     for (; routing[this.drawn]; this.drawn += 1) this.column(routing[this.drawn], image);
+    this.follow(steps);
     this.tell(routing, steps, image);
   }
 
@@ -45,8 +48,8 @@ export class Timeline {
     }
     for (let row = 0; row < rows; row += 1) {
       parts.push(svg("text", { class: "expert", x: 2, y: y(row) + 4 }, `E${row}`));
-      const from = x(0);
-      parts.push(svg("line", { class: "rest", x1: from, x2: x(steps - 1) + 0.01, y1: y(row), y2: y(row) }));
+      const at = { x1: x(0), x2: x(steps - 1) + 0.01, y1: y(row), y2: y(row) };
+      parts.push(svg("line", { class: "rest", ...at }));
     }
     this.svg.replaceChildren(...parts);
   }
@@ -54,10 +57,8 @@ export class Timeline {
   marks(failovers) {
     for (const { step, expert, from, to, why } of failovers) {
       const title = `step ${step}: E${expert} went from ${from} to ${to ?? "nobody yet"} (${why})`;
-      this.svg.append(
-        svg("rect", { class: "failover", x: x(step) - 7.5, y: y(expert) - 8, width: 15, height: 16, rx: 4 },
-          svg("title", {}, title)),
-      );
+      const box = { x: x(step) - 7.5, y: y(expert) - 8, width: 15, height: 16, rx: 4 };
+      this.svg.append(svg("rect", { class: "failover", ...box }, svg("title", {}, title)));
     }
   }
 
@@ -72,27 +73,43 @@ export class Timeline {
     });
   }
 
+  /** The newest step stays in sight, until somebody scrolls to another. */
+  follow(steps) {
+    const { scrollLeft, clientWidth } = this.scroll;
+    const wanted = Math.max(0, x(this.drawn) + 2 * X - clientWidth);
+    const untouched = Math.abs(scrollLeft - (this.left ?? 0)) < 2;
+    if (this.drawn < steps && untouched) this.scroll.scrollLeft = wanted;
+    this.left = this.scroll.scrollLeft;
+  }
+
   tell(routing, steps, image) {
     const firsts = routing.filter(Boolean).map(({ experts }) => experts[image]?.[0]);
     const changes = firsts.filter((first, i) => i > 0 && first !== firsts[i - 1]).length;
     const of = Math.max(0, firsts.length - 1);
-    const text = of ? `Routing changes: ${changes}/${of} steps (${Math.round((100 * changes) / of)} %)` : "";
+    const share = Math.round((100 * changes) / of);
+    const text = of ? `Routing changes: ${changes}/${of} steps (${share} %)` : "";
     say(this.note, text);
     const last = routing.filter(Boolean).at(-1);
-    const chosen = last ? (last.experts[image] ?? []).map((e) => `E${e}`).join(" and ") : "none yet";
-    this.svg.setAttribute("aria-label", `${firsts.length} of ${steps} steps; last asked ${chosen}. ${text}`);
+    const names = (last?.experts[image] ?? []).map((e) => `E${e}`);
+    const chosen = names.join(" and ") || "none yet";
+    const label = `${firsts.length} of ${steps} steps; last asked ${chosen}. ${text}`;
+    this.svg.setAttribute("aria-label", label);
   }
 }
 
 const x = (step) => LEFT + 8 + step * X;
 const y = (row) => TOP + 8 + row * Y;
 
-/** How often each expert was asked, the most asked first. */
-export function usage(routing, experts) {
+/** How often each expert was asked for an image, the most asked first. */
+export function usage(routing, experts, image) {
   const counts = new Array(experts).fill(0);
-  for (const { experts: chosen } of routing) for (const e of chosen.flat()) counts[e] = (counts[e] ?? 0) + 1;
+  for (const { experts: chosen } of routing) {
+    for (const e of chosen[image] ?? []) counts[e] = (counts[e] ?? 0) + 1;
+  }
   const all = counts.reduce((a, b) => a + b, 0);
-  const order = counts.map((count, expert) => ({ count, expert })).sort((a, b) => b.count - a.count || a.expert - b.expert);
+  const order = counts
+    .map((count, expert) => ({ count, expert }))
+    .sort((a, b) => b.count - a.count || a.expert - b.expert);
   const most = order[0]?.count || 1;
   const active = counts.filter((count) => count > 0).length;
   return h(
@@ -102,8 +119,13 @@ export function usage(routing, experts) {
       "ul",
       {},
       order.map(({ count, expert }) =>
-        h("li", { class: `e${expert % 8}` }, h("b", {}, `E${expert}`), bar(count / most),
-          h("span", {}, `${all ? ((100 * count) / all).toFixed(1) : "0.0"} %`)),
+        h(
+          "li",
+          { class: `e${expert % 8}` },
+          h("b", {}, `E${expert}`),
+          bar(count / most),
+          h("span", {}, `${all ? ((100 * count) / all).toFixed(1) : "0.0"} %`),
+        ),
       ),
     ),
     h("p", { class: "hint" }, `Active: ${active}/${experts} experts, calls: ${all}`),

@@ -9,16 +9,20 @@ let seen = "";
 export function startTree() {
   byId("tree-node").addEventListener("change", look);
   byId("tree-again").addEventListener("click", look);
-  setInterval(() => document.visibilityState === "visible" && byId("tree-node").value && look(), AGAIN_MS);
+  setInterval(() => {
+    if (document.visibilityState === "visible" && byId("tree-node").value) look();
+  }, AGAIN_MS);
 }
 
 /** The nodes to choose from; the choice stays while its node does. */
 export function treeNodes({ nodes }) {
   const names = nodes.map((n) => n.node);
-  if (seen === names.join()) return;
-  seen = names.join();
+  const now = nodes.map((n) => `${n.node} ${n.link}`).join();
+  if (seen === now) return;
+  seen = now;
   const select = byId("tree-node");
-  const chosen = names.includes(select.value) ? select.value : names[0];
+  const alive = nodes.some((n) => n.node === select.value && (n.self || n.link !== "down"));
+  const chosen = alive ? select.value : names[0];
   select.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
   select.value = chosen;
   look();
@@ -50,7 +54,7 @@ function item(child) {
   return h(
     "li",
     {},
-    h("span", { class: `name ${child.type ?? ""} ${child.alive === false ? "gone" : ""}` }, child.name),
+    h("span", { class: `${child.type ?? ""} ${child.alive === false ? "gone" : ""}` }, child.name),
     child.count === undefined ? null : h("span", { class: "hint" }, ` ${child.count}`),
     child.restarts ? h("span", { class: "badge" }, times(child.restarts, "restarted")) : null,
     child.process_deaths

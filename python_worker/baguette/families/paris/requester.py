@@ -26,6 +26,7 @@ from baguette.families.paris.files import (
     router_key,
 )
 from baguette.families.paris.loading import load_router
+from baguette.families.paris.preview import LatentPreview
 from baguette.families.paris.text import TextEncoder, unknown_words
 from baguette.families.paris.vae import LatentDecoder
 from baguette.mixture import Choice, choose, mix
@@ -46,6 +47,7 @@ class Requester:
         self.router = load_router(model_dir, numbers)
         self.text = TextEncoder(model_dir, numbers)
         self.decoder = LatentDecoder(model_dir, numbers)
+        self.look = LatentPreview(self.decoder.vae)
         self.keys = {
             "router": router_key(model_dir, self.config.settings),
             "text_encoder": component_key(
@@ -133,6 +135,12 @@ class Requester:
                 f"the latent after t={t:.4f} is not finite; an expert's answer is damaged"
             )
         return latent
+
+    def preview(
+        self, latent: Tensor, velocities: Mapping[int, Tensor], choice: Choice, t: float
+    ) -> Tensor:
+        """Roughly what the picture will be if the velocity stays: x0 = x_t - t v, small pixels."""
+        return self.look(euler_step(latent, mix(velocities, choice), t, 0.0))
 
     def decode(self, latent: Tensor) -> Tensor:
         """latent (C, S, S) -> pixels uint8 (H, W, 3)."""
