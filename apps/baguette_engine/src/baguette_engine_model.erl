@@ -89,4 +89,5 @@ component(Expert, #{experts := Experts}) ->
 %% @doc What a person may see of the model.
 -spec to_map(model()) -> map().
 to_map(#{experts := Experts} = Model) ->
-    (maps:with([name, defaults, example_prompt, image_size], Model))#{num_experts => length(Experts)}.
+    Shown = maps:with([name, defaults, example_prompt, image_size], Model),
+    Shown#{num_experts => length(Experts)}.

@@ -6,9 +6,9 @@
 
 -export([create/1]).
 
-%% So often it is looked whether the client of a silent connection is still there.
+%% So often it is looked whether the client is still there: who waits sends nothing.
 -define(LOOK_MS, 500).
--define(KEEP_ALIVE_MS, 15000).
+-define(LOOKS_A_KEEP_ALIVE, 30).
 
 -type answer() :: baguette_web_exchange:answer().
 
@@ -27,35 +27,44 @@ answered({ok, How, Body}, Exchange) ->
         {problem, _} = Problem -> Problem
     end.
 
-drawn(#{<<"id">> := Id} = Job, #{stream := true} = How, _Exchange) ->
+drawn(#{<<"id">> := Id} = Job, #{stream := true} = How, #{gone := Gone}) ->
     {stream, baguette_web_sse:headers(), fun(Send) ->
-        Partial = #{job => Job, send => Send, most => maps:get(partial_images, How), told => #{}},
-        End = follow(Id, ?KEEP_ALIVE_MS, fun(Event) -> streamed(Event, Partial) end),
+        Partial = #{
+            job => Job, send => Send, most => maps:get(partial_images, How), told => #{},
+            gone => Gone, looks => 0
+        },
+        End = follow(Id, fun(Event) -> streamed(Event, Partial) end),
         ended_stream(End, Send)
     end};
 drawn(#{<<"id">> := Id}, #{format := Format}, #{gone := Gone, header := Header}) ->
     Quiet = fun
-        Waiting(quiet) ->
-            _ = Gone() andalso exit({shutdown, client_gone}),
+        Waiting(look) ->
+            ok = still_there(Gone),
             Waiting;
         Waiting(_) ->
             Waiting
     end,
-    case follow(Id, ?LOOK_MS, Quiet) of
+    case follow(Id, Quiet) of
         {<<"completed">>, Job} -> images(Job, Format, Header("host"));
         Other -> problem(Other, Id)
     end.
 
-%% Each event, and `quiet' after so many milliseconds without one, is taken by a function that gives
-%% back the one for the next.
-follow(Id, QuietMs, Take) ->
+still_there(Gone) ->
+    _ = Gone() andalso exit({shutdown, client_gone}),
+    ok.
+
+%% Each event, and `look' every now and then, is taken by a function that gives back the one for the
+%% next.
+follow(Id, Take) ->
     case baguette_web_jobs:events(Id, none) of
-        {live, Monitor, Events} -> taken(Events, Id, Monitor, QuietMs, Take);
+        {live, Monitor, Events} -> taken(Events, Id, Monitor, next_look(), Take);
         {ended, [{_, Name, Job}]} -> {Name, plain(Job)};
         {error, _} = Error -> Error
     end.
 
-taken(Events, Id, Monitor, QuietMs, Take) ->
+next_look() -> erlang:monotonic_time(millisecond) + ?LOOK_MS.
+
+taken(Events, Id, Monitor, LookAt, Take) ->
     Next = lists:foldl(fun(Event, Fun) -> Fun(Event) end, Take, Events),
     receive
         {baguette_web_job, Id, {_, Name, Job}} when
@@ -64,11 +73,11 @@ taken(Events, Id, Monitor, QuietMs, Take) ->
             true = erlang:demonitor(Monitor, [flush]),
             {Name, plain(Job)};
         {baguette_web_job, Id, Event} ->
-            taken([Event], Id, Monitor, QuietMs, Next);
+            taken([Event], Id, Monitor, LookAt, Next);
         {'DOWN', Monitor, process, _, _} ->
             {error, {leaving, #{}}}
-    after QuietMs ->
-        taken([quiet], Id, Monitor, QuietMs, Next)
+    after max(0, LookAt - erlang:monotonic_time(millisecond)) ->
+        taken([look], Id, Monitor, next_look(), Next)
     end.
 
 %% One answer --------------------------------------------------------------------------------------
@@ -104,9 +113,10 @@ problem(Status, Name, Detail, Id) ->
 
 %% A stream ----------------------------------------------------------------------------------------
 
-streamed(quiet, #{send := Send} = Partial) ->
-    ok = Send(baguette_web_sse:keep_alive()),
-    fun(Event) -> streamed(Event, Partial) end;
+streamed(look, #{gone := Gone, send := Send, looks := Looks} = Partial) ->
+    ok = still_there(Gone),
+    _ = (Looks + 1) rem ?LOOKS_A_KEEP_ALIVE =:= 0 andalso Send(baguette_web_sse:keep_alive()),
+    fun(Event) -> streamed(Event, Partial#{looks := Looks + 1}) end;
 streamed({_, <<"preview">>, Preview}, Partial) ->
     After = partial(plain(Preview), Partial),
     fun(Event) -> streamed(Event, After) end;
@@ -156,5 +166,5 @@ failed(Detail, Send) ->
     Send(baguette_web_sse:event(none, <<"error">>, Error)).
 
 %% What came from a file and what came from a process look alike once they are JSON.
-plain({json, Encoded}) -> jiffy:decode(Encoded, [return_maps]);
-plain(Value) -> jiffy:decode(jiffy:encode(Value), [return_maps]).
+plain({json, Json}) -> jiffy:decode(Json, [return_maps]);
+plain(Value) -> plain({json, jiffy:encode(Value)}).

@@ -1,16 +1,16 @@
-%% @doc One accepted job, from its acceptance to its end: waits for its turn, has the engine draw it,
-%% tells its watchers, and writes to disk what a restart must know.
+%% @doc One accepted job, from its acceptance to its end: waits for its turn, has the engine draw
+%% it, tells its watchers, and writes to disk what a restart must know.
 %%
-%% Started by baguette_web_jobs under baguette_web_job_sup. When it dies, baguette_web_jobs starts it
-%% again from its files. It writes checkpoints by itself, so that a slow disk delays no generation.
-%% A job has ended when its end is on the disk; watchers hear of it afterwards.
+%% Started by baguette_web_job_admission. When it dies, that begins it again from its files. It writes
+%% checkpoints itself, so that a slow disk delays no generation. A job has ended when its end is on
+%% the disk; watchers hear of it afterwards.
 -module(baguette_web_job).
 -behaviour(gen_server).
 
 -include_lib("kernel/include/logger.hrl").
 
 -export([start_link/1, begin_now/1, queued/2, get/1, watch/3, cancel/1, suspend/1]).
--export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 -export([format_status/1]).
 -export_type([start/0, event/0]).
 
@@ -94,7 +94,6 @@ ask(Pid, Question) ->
 
 -spec init(start()) -> {ok, #?MODULE{}, {continue, start()}}.
 init(#{job := #{id := Id, resumed := Resumed} = Job} = Start) ->
-    _ = process_flag(trap_exit, true),
     logger:set_process_metadata(#{job => Id, domain => [baguette, web]}),
     #{dir := Dir, options := Options, kept := Kept, checkpoint := Checkpoint} = Start,
     {ok, #?MODULE{
@@ -134,15 +133,13 @@ handle_call({watch, Watcher, Last}, _From, #?MODULE{watchers = Watchers} = S) ->
 handle_call(cancel, From, #?MODULE{cancelling = Before} = S) ->
     cancelled(S#?MODULE{cancelling = [From | Before]});
 handle_call(suspend, _From, S0) ->
-    S = write_step(S0),
-    %% terminate/2 ends the generation.
-    {stop, normal, {ok, suspended}, S}.
+    {stop, normal, {ok, suspended}, write_step(S0)}.
 
 missed(none, S) -> missed(0, S);
 missed(Last, #?MODULE{ring = Ring, job = Job}) ->
     case baguette_web_ring:since(Last, Ring) of
         {ok, Events} -> Events;
-        resync -> [{baguette_web_ring:last(Ring), <<"resync">>, json(Job)}]
+        resync -> [{baguette_web_ring:last(Ring), <<"resync">>, baguette_web_sse:json(Job)}]
     end.
 
 -spec handle_cast(begin_now | {queued, non_neg_integer()}, #?MODULE{}) ->
@@ -172,18 +169,8 @@ handle_info({'DOWN', Owner, process, _, _}, #?MODULE{owner = Owner} = S) ->
     cancelled(S);
 handle_info({'DOWN', Monitor, process, _, _}, #?MODULE{watchers = Watchers} = S) ->
     {noreply, S#?MODULE{watchers = maps:remove(Monitor, Watchers)}};
-handle_info({'EXIT', Pid, Reason}, #?MODULE{awaiting = Pid} = S) when Reason =/= normal ->
-    {stop, Reason, S};
 handle_info(_LateOrUnknown, S) ->
     {noreply, S}.
-
-%% @doc A generation that nobody waits for is not drawn on.
--spec terminate(term(), #?MODULE{}) -> ok.
-terminate(_Reason, #?MODULE{generation = undefined}) ->
-    ok;
-terminate(_Reason, #?MODULE{generation = Generation}) ->
-    _ = baguette_engine:cancel(Generation),
-    ok.
 
 %% @doc Prompts, pictures and checkpoints are not printed.
 -spec format_status(gen_server:format_status()) -> gen_server:format_status().
@@ -228,11 +215,23 @@ drawing(Generation, #?MODULE{job = Job} = S) ->
     Awaiting = spawn_link(fun() ->
         Self ! {awaited, self(), baguette_engine:await(Generation, infinity)}
     end),
+    ok = cancel_after(Self, Generation),
     Begun = status(baguette_web_job_record:begun(now_s(), Job), S),
     Watched = baguette_engine:watch(Generation, #{previews => true}),
     %% One that has ended already is known by its await.
     _ = Watched =:= ok orelse ?LOG_INFO(#{what => job_not_watched}, ?LOG_META),
     Begun#?MODULE{generation = Generation, awaiting = Awaiting}.
+
+%% A generation that nobody waits for is not drawn on, however its job came to its end; to one that
+%% is done it is nothing.
+cancel_after(Job, Generation) ->
+    _ = spawn(fun() ->
+        Monitor = erlang:monitor(process, Job),
+        receive
+            {'DOWN', Monitor, process, _, _} -> baguette_engine:cancel(Generation)
+        end
+    end),
+    ok.
 
 after_event({step, #{step := Step, steps := Steps, experts := Experts}}, #?MODULE{id = Id} = S) ->
     %% Steps come often: a summary each would be mostly what is known.
@@ -314,7 +313,7 @@ ended(Job, S) ->
     ended(Job, 0, S).
 
 ended(#{status := Status} = Job, Bytes, #?MODULE{id = Id, dir = Dir, kept = Kept} = S) ->
-    {Event, Ring} = baguette_web_ring:add(other, {Status, json(Job)}, S#?MODULE.ring),
+    {Event, Ring} = baguette_web_ring:add(other, {Status, baguette_web_sse:json(Job)}, S#?MODULE.ring),
     {Last, _, _} = Event,
     ok = baguette_web_store:drop_step(Dir, Id),
     File = Kept#{job => Job, last_event => Last, bytes => Bytes},
@@ -333,7 +332,7 @@ lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, ring = Ring0} = S) ->
         {error, Why} -> ?LOG_ERROR(#{what => job_not_renamed, reason => Why}, ?LOG_META)
     end,
     Failed = baguette_web_job_record:failed(Reason, now_s(), Job),
-    {Event, Ring} = baguette_web_ring:add(other, {<<"failed">>, json(Failed)}, Ring0),
+    {Event, Ring} = baguette_web_ring:add(other, {<<"failed">>, baguette_web_sse:json(Failed)}, Ring0),
     told(Event, S#?MODULE{job = Failed, ring = Ring}, 0).
 
 told(Event, #?MODULE{id = Id, job = Job, cancelling = Cancelling} = S, Bytes) ->
@@ -354,7 +353,7 @@ status(Job, S) ->
     tell_all(publish({other, <<"status">>, Summary}, S#?MODULE{job = Job})).
 
 publish({Kind, Name, Value}, #?MODULE{ring = Ring0} = S) ->
-    {Event, Ring} = baguette_web_ring:add(Kind, {Name, json(Value)}, Ring0),
+    {Event, Ring} = baguette_web_ring:add(Kind, {Name, baguette_web_sse:json(Value)}, Ring0),
     ok = send(Event, S),
     S#?MODULE{ring = Ring}.
 
@@ -364,8 +363,5 @@ send(Event, #?MODULE{id = Id, watchers = Watchers}) ->
 tell_all(#?MODULE{job = Job} = S) ->
     ok = baguette_web_jobs:tell({job, baguette_web_job_record:summary(Job)}),
     S.
-
-%% Made once for all watchers, who share these bytes; jiffy puts them into what it encodes.
-json(Value) -> {json, iolist_to_binary(jiffy:encode(Value))}.
 
 now_s() -> baguette_web_job_record:seconds().

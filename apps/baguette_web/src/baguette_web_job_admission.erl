@@ -129,8 +129,9 @@ handle_call({reserve, Ask}, From, S) ->
 handle_call({accepted, Id, Start}, _From, #?MODULE{writing = Writing} = S) ->
     {{Monitor, Ask, Same}, Rest} = maps:take(Id, Writing),
     true = erlang:demonitor(Monitor, [flush]),
+    Started = started(Id, Ask, Start, S#?MODULE{writing = Rest}),
     _ = [gen_server:reply(From, {known, Id}) || {From, _} <- Same],
-    {reply, ok, turns(started(Id, Ask, Start, S#?MODULE{writing = Rest}))};
+    {reply, ok, turns(Started)};
 handle_call({abandoned, Id}, _From, S) ->
     {reply, ok, given_up(Id, S)};
 handle_call({ended, Id, How}, _From, S) ->
@@ -204,15 +205,18 @@ new(#{trouble := {Name, Facts}}, _From, S) ->
     {{error, {Name, Facts#{retry_after => retry_after(S)}}}, S};
 new(#{client := Client, key := Key} = Ask, {Pid, _}, #?MODULE{settings = Settings} = S) ->
     #{max_jobs := Most, max_client_jobs := MostOfOne} = Settings,
-    Before = [C || {_, #{client := C}, _} <- maps:values(S#?MODULE.writing)],
-    Own = baguette_web_fair:size(Client, S#?MODULE.waiting) + length([C || C <- Before, C =:= Client]),
-    All = baguette_web_fair:size(S#?MODULE.waiting) + length(Before),
+    #?MODULE{waiting = Waiting, writing = Writing, keys = Keys} = S,
+    Before = [C || {_, #{client := C}, _} <- maps:values(Writing)],
+    Own = baguette_web_fair:size(Client, Waiting) + length([C || C <- Before, C =:= Client]),
+    All = baguette_web_fair:size(Waiting) + length(Before),
     case {All >= Most, Own >= MostOfOne} of
         {false, false} ->
             {Id, Time} = baguette_web_job_record:new_id(S#?MODULE.last_id),
-            Keys = case Key of null -> S#?MODULE.keys; _ -> (S#?MODULE.keys)#{{Client, Key} => Id} end,
-            Writing = (S#?MODULE.writing)#{Id => {erlang:monitor(process, Pid), Ask, []}},
-            {{new, Id}, S#?MODULE{last_id = Time, keys = Keys, writing = Writing}};
+            {{new, Id}, S#?MODULE{
+                last_id = Time,
+                keys = case Key of null -> Keys; _ -> Keys#{{Client, Key} => Id} end,
+                writing = Writing#{Id => {erlang:monitor(process, Pid), Ask, []}}
+            }};
         {AllTaken, _} ->
             Whose = case AllTaken of true -> everybody; false -> own end,
             {{error, {overloaded, #{whose => Whose, retry_after => retry_after(S)}}}, S}

@@ -79,7 +79,7 @@ entry(#{<<"client">> := Client, <<"key">> := Key, <<"hash">> := Hash, <<"job">> 
         ->
             #{
                 pid => none, client => Client, key => Key, hash => Hash, images => N,
-                bytes => Bytes, finished => number(maps:get(<<"finished">>, Job, 0.0))
+                bytes => Bytes, finished => number(maps:get(<<"finished">>, Job, null))
             };
         _ ->
             damaged
@@ -93,15 +93,18 @@ entry_or_damaged(File) ->
         Entry -> Entry
     end.
 
-%% Deleted among the first.
 damaged() ->
     #{
         pid => none, client => <<>>, key => null, hash => <<>>, images => 1, bytes => 0,
-        finished => 0.0
+        finished => now_s()
     }.
 
 number(Value) when is_number(Value) -> Value;
-number(_) -> 0.0.
+number(_) -> now_s().
+
+%% Who asks for a job whose end nobody could write shall find out that it is lost: it is kept as
+%% long as one that has just ended.
+now_s() -> baguette_web_job_record:seconds().
 
 %% @doc A job that has ended, with the number of its last event.
 -spec ended(baguette_web_store:dir(), binary()) -> {map(), Last :: non_neg_integer()}.

@@ -1,5 +1,5 @@
-%% @doc Why a job was not taken, or is not there, as a problem document. Pure; called by the handlers
-%% of jobs and images.
+%% @doc Why a job was not taken, or is not there, as a problem document. Pure; called by the
+%% handlers of jobs and images.
 -module(baguette_web_job_problem).
 
 -export([new/1, unusable/1]).

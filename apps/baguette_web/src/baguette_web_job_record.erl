@@ -53,7 +53,7 @@ restored(Id, Read, Options) ->
     }),
     maps:merge(Base, maps:from_list([
         {Key, Value}
-     || Key <- ?FIELDS, {ok, Value} <- [maps:find(atom_to_binary(Key), Read)]
+     || Key <- ?FIELDS -- [request], {ok, Value} <- [maps:find(atom_to_binary(Key), Read)]
     ])).
 
 %% @doc Taken up again after the node, or the job's process, was started again: with what happened
@@ -169,8 +169,10 @@ lost(Reason, Id, Read) ->
     },
     <<Time:14/binary, _/binary>> = Id,
     Created = binary_to_integer(Time, 16) / 1.0e6,
-    Job = restored(Id, Read, Options),
-    failed(Reason, Created, Job#{created := Created, started := null}).
+    Job = #{request := Nothing} = restored(Id, Read, Options),
+    failed(Reason, Created, Job#{
+        request := maps:get(<<"request">>, Read, Nothing), created := Created, started := null
+    }).
 
 %% @doc What lists and the status event show.
 -spec summary(job() | map()) -> map().

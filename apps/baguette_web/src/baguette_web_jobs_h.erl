@@ -45,8 +45,8 @@ submitted(Body, #{client := Client} = Exchange, More) ->
         {_, {problem, _} = Problem} ->
             Problem;
         {{ok, Key}, {ok, Options}} ->
-            Ask = More#{client => Client, request => Options, key => Key, body_hash => hash(Options)},
-            case baguette_web_jobs:submit(Ask) of
+            Ask = #{client => Client, request => Options, key => Key, body_hash => hash(Options)},
+            case baguette_web_jobs:submit(maps:merge(Ask, More)) of
                 {ok, _, _} = Ok -> Ok;
                 {error, Reason} -> baguette_web_job_problem:new(Reason)
             end

@@ -1,5 +1,5 @@
-%% @doc Admission and the processes of jobs: whenever one of the two starts, both begin anew from the
-%% files. Owns their table and tells their settings.
+%% @doc Admission and the processes of jobs: whenever one of the two starts, both begin anew from
+%% the files. Owns their table and tells their settings.
 -module(baguette_web_jobs_sup).
 -behaviour(supervisor).
 

@@ -1,8 +1,8 @@
-%% @doc The latest events of one job, numbered: what a watcher who was cut off has missed, or that it
-%% cannot be told any more. Pure; only baguette_web_job holds one.
+%% @doc The latest events of one job, numbered: what a watcher who was cut off has missed, or that
+%% it cannot be told any more. Pure; only baguette_web_job holds one.
 %%
-%% A preview is worth nothing once a later one of the same image is there, and is the only event that
-%% is large: of each image the ring keeps the last.
+%% A preview is worth nothing once a later one of the same image is there, and is the only event
+%% that is large: of each image the ring keeps the last.
 -module(baguette_web_ring).
 
 -export([new/2, add/3, since/2, last/1]).
@@ -16,7 +16,7 @@
     events = queue:new() :: queue:queue({kind(), event()})
 }).
 -type kind() :: {preview, Image :: non_neg_integer()} | other.
--type event() :: {N :: pos_integer(), Name :: binary(), Value :: jiffy:json_value()}.
+-type event() :: {N :: pos_integer(), Name :: binary(), baguette_web_sse:value()}.
 -opaque ring() :: #?MODULE{}.
 
 %% @doc An empty ring of at most so many events; the first is numbered one more than `Last'.
@@ -29,7 +29,7 @@ new(Size, Last) ->
 last(#?MODULE{last = Last}) -> Last.
 
 %% @doc Add one event; it comes back with its number.
--spec add(kind(), {binary(), jiffy:json_value()}, ring()) -> {event(), ring()}.
+-spec add(kind(), {binary(), baguette_web_sse:value()}, ring()) -> {event(), ring()}.
 add(Kind, {Name, Value}, #?MODULE{last = Last, events = Events} = R) ->
     Event = {Last + 1, Name, Value},
     Kept = case Kind of

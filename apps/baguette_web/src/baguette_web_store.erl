@@ -41,7 +41,8 @@ prepare(Dir) ->
 scan(Dir) ->
     case file:list_dir(Dir) of
         {ok, Names} ->
-            Parts = [{Id, Kind} || Name <- Names, [Id, Kind] <- [string:split(Name, ".")], is_id(Id)],
+            Split = [string:split(Name, ".") || Name <- Names],
+            Parts = [{Id, Kind} || [Id, Kind] <- Split, is_id(Id)],
             Jobs = lists:usort([Id || {Id, Kind} <- Parts, Kind =:= "job" orelse Kind =:= "lost"]),
             ok = lists:foreach(
                 fun({Id, Kind}) -> _ = file:delete(path(Dir, Id, Kind)) end,

@@ -1,8 +1,8 @@
 %% @doc What stands in a job's file: a line with a hash, a JSON object, and bytes that only the
 %% engine reads. Pure; only baguette_web_store uses it.
 %%
-%% Files are replaced whole, so one that is torn was torn by the disk or by somebody's hand: the hash
-%% says so, whatever is left of it.
+%% Files are replaced whole, so one that is torn was torn by the disk or by somebody's hand: the
+%% hash says so, whatever is left of it.
 -module(baguette_web_store_file).
 
 -export([encode/2, decode/1]).
@@ -11,7 +11,7 @@
 -define(HASH, 64).    % hexadecimal digits of a SHA-256
 
 %% @doc The file's bytes.
--spec encode(jiffy:json_value(), binary()) -> iodata().
+-spec encode(jiffy:json_value(), binary()) -> iolist().
 encode(Object, Bytes) ->
     Json = iolist_to_binary(jiffy:encode(Object)),
     Body = [Json, Bytes],

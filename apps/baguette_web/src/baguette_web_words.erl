@@ -16,7 +16,7 @@ waiting(_) ->
     <<"it waits">>.
 
 %% @doc Why an expert cannot be asked now (`baguette_cluster:why_missing/1').
--spec missing(term()) -> iodata().
+-spec missing(term()) -> iolist().
 missing({loading, Nodes, Ms}) -> ["it is loading on ", hosts(Nodes), about(Ms)];
 missing({unreachable, Nodes}) -> [hosts(Nodes), " has it and cannot be reached from here"];
 missing({planned, Nodes}) -> [hosts(Nodes), " is about to load it"];

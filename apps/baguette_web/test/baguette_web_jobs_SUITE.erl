@@ -1,0 +1,496 @@
+%% @doc Jobs on one node with a simulated device, over real HTTP: who is taken, who is refused, whose
+%% turn it is, what a restart leaves, and that every job has one end. Whole clusters with real
+%% pictures, and kill -9, are in tests/test_jobs.py.
+-module(baguette_web_jobs_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-import(baguette_engine_fixture, [until/1]).
+
+-compile({no_auto_import, [get/1]}).
+
+-export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
+-export([init_per_testcase/2, end_per_testcase/2]).
+-export([
+    a_job_is_drawn_and_its_pictures_are_there/1,
+    events_tell_it_all_and_go_on_where_they_were_cut_off/1,
+    a_bad_request_is_refused_by_field/1,
+    the_same_key_is_the_same_job/1,
+    too_many_are_refused_with_when_to_come_back/1,
+    clients_take_turns/1,
+    a_cancelled_job_stops_and_stays_cancelled/1,
+    a_crash_of_ours_ends_no_job/1,
+    a_restart_goes_on_with_what_was_taken/1,
+    nobody_waits_for_a_client_that_has_gone/1,
+    what_was_damaged_has_failed/1,
+    the_oldest_go_when_there_are_too_many/1,
+    a_drained_node_leaves_jobs_that_go_on/1,
+    openais_shape/1
+]).
+
+-define(ADDRESS, {127, 0, 0, 1}).
+-define(STEPS, 20).
+
+suite() -> [{timetrap, {seconds, 20}}].
+
+all() ->
+    [
+        a_job_is_drawn_and_its_pictures_are_there,
+        events_tell_it_all_and_go_on_where_they_were_cut_off,
+        a_bad_request_is_refused_by_field,
+        the_same_key_is_the_same_job,
+        too_many_are_refused_with_when_to_come_back,
+        clients_take_turns,
+        a_cancelled_job_stops_and_stays_cancelled,
+        a_crash_of_ours_ends_no_job,
+        a_restart_goes_on_with_what_was_taken,
+        nobody_waits_for_a_client_that_has_gone,
+        what_was_damaged_has_failed,
+        the_oldest_go_when_there_are_too_many,
+        a_drained_node_leaves_jobs_that_go_on,
+        openais_shape
+    ].
+
+init_per_suite(Config) ->
+    ok = baguette_engine_fixture:start_simulated(#{
+        model => #{experts => 3, steps => ?STEPS}, batch_us => 2000, row_us => 1000,
+        encode_us => 0, advance_us => 0, decode_us => 0, load_ms => 1, restart_ms => 10
+    }),
+    ok = application:set_env(baguette_engine, max_running, 1),
+    {ok, _} = application:ensure_all_started(inets),
+    Config.
+
+end_per_suite(_Config) ->
+    baguette_engine_fixture:stop().
+
+init_per_testcase(Case, Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), Case),
+    {ok, Probe} = gen_tcp:listen(0, [{ip, ?ADDRESS}]),
+    {ok, Port} = inet:port(Probe),
+    ok = gen_tcp:close(Probe),
+    ok = start(#{port => Port, jobs_dir => Dir, checkpoint_ms => 0, max_jobs => 4,
+        max_client_jobs => 3, keep_jobs => 5}),
+    [{dir, Dir}, {port, Port} | Config].
+
+end_per_testcase(_Case, _Config) ->
+    ok = baguette_engine:simulate(#{speed => 1}),
+    stop().
+
+start(Settings) ->
+    _ = application:load(baguette_web),
+    maps:foreach(
+        fun(Key, Value) -> ok = application:set_env(baguette_web, Key, Value) end,
+        Settings#{auth => none, address => inet:ntoa(?ADDRESS)}
+    ),
+    {ok, _} = application:ensure_all_started(baguette_web),
+    ok.
+
+stop() -> ok = application:stop(baguette_web).
+
+%% Cases ----------------------------------------------------------------------------------------
+
+a_job_is_drawn_and_its_pictures_are_there(Config) ->
+    {202, Headers, Job} = post(Config, "/v1/jobs", #{n => 2, seed => 5}),
+    #{<<"id">> := Id, <<"status">> := Queued, <<"client">> := <<"peer:127.0.0.1">>} = Job,
+    ?assert(lists:member(Queued, [<<"queued">>, <<"running">>])),
+    ?assertEqual("/v1/jobs/" ++ binary_to_list(Id), proplists:get_value("location", Headers)),
+    Done = ended(Config, Id),
+    ?assertMatch(
+        #{
+            <<"status">> := <<"completed">>, <<"step">> := ?STEPS, <<"error">> := null,
+            <<"predicted_seconds">> := _, <<"resumed">> := 0,
+            <<"request">> := #{<<"seed">> := 5, <<"n">> := 2, <<"on_missing">> := <<"wait">>}
+        },
+        Done
+    ),
+    #{<<"routing">> := Routing, <<"calls">> := Calls, <<"images">> := Images} = Done,
+    ?assertEqual(lists:seq(0, ?STEPS - 1), [Step || #{<<"step">> := Step} <- Routing]),
+    [?assertMatch(#{<<"experts">> := [[_, _], [_, _]]}, Entry) || Entry <- Routing],
+    ?assert(length(Calls) >= ?STEPS),
+    [
+        begin
+            {200, ImageHeaders, Png} = request(Config, get, binary_to_list(Url), [], raw),
+            ?assertEqual("image/png", proplists:get_value("content-type", ImageHeaders)),
+            ?assertMatch(<<137, "PNG", _/binary>>, Png)
+        end
+     || #{<<"url">> := Url} <- Images
+    ],
+    ?assertMatch({404, _, _}, get(Config, "/v1/jobs/" ++ binary_to_list(Id) ++ "/images/2.png")),
+    ?assertMatch({404, _, _}, get(Config, "/v1/jobs/" ++ binary_to_list(Id) ++ "/images/x")),
+    ?assertMatch({404, _, _}, get(Config, "/v1/jobs/nothing")),
+    {200, _, #{<<"data">> := [Summary], <<"has_more">> := false}} = get(Config, "/v1/jobs"),
+    ?assertMatch(#{<<"id">> := Id, <<"failovers_count">> := 0}, Summary),
+    ?assertNot(is_map_key(<<"routing">>, Summary)),
+    %% No step file is left, and nobody else can look in.
+    {ok, Files} = file:list_dir(dir(Config)),
+    ?assertEqual(3, length(Files)).
+
+events_tell_it_all_and_go_on_where_they_were_cut_off(Config) ->
+    ok = baguette_engine:simulate(#{speed => 0.3}),
+    Id = submitted(Config, #{}),
+    Path = "/v1/jobs/" ++ Id ++ "/events",
+    Whole = sse(Config, Path, []),
+    ?assertMatch([{_, <<"status">>, _} | _], Whole),
+    ?assertEqual(
+        lists:seq(0, ?STEPS - 1),
+        [Step || {_, <<"step">>, #{<<"step">> := Step}} <- Whole]
+    ),
+    {Last, <<"completed">>, #{<<"images">> := [_]}} = lists:last(Whole),
+    Numbers = [N || {N, _, _} <- Whole],
+    ?assertEqual(lists:usort(Numbers), Numbers),
+    %% Whoever comes late hears the end; whoever has heard it is told not to come again.
+    ?assertMatch([{Last, <<"completed">>, _}], sse(Config, Path, [])),
+    ?assertMatch([{Last, <<"completed">>, _}], sse(Config, Path, [{"last-event-id", "3"}])),
+    ?assertMatch(
+        {204, _, _}, request(Config, get, Path, [{"last-event-id", integer_to_list(Last)}], raw)
+    ),
+    %% Somebody who was cut off in between misses nothing.
+    ok = baguette_engine:simulate(#{speed => 0.1}),
+    Second = submitted(Config, #{}),
+    until(fun() -> step(Config, Second) > 3 end),
+    Later = sse(Config, "/v1/jobs/" ++ Second ++ "/events", [{"last-event-id", "4"}]),
+    ?assertMatch([{5, _, _} | _], Later),
+    Third = submitted(Config, #{}),
+    Unknown = sse(Config, "/v1/jobs/" ++ Third ++ "/events", [{"last-event-id", "999999"}]),
+    ?assertMatch([{_, <<"resync">>, #{<<"routing">> := _}} | _], Unknown).
+
+a_bad_request_is_refused_by_field(Config) ->
+    [
+        ?assertMatch(
+            {422, _, #{<<"field">> := Field, <<"detail">> := _}},
+            post(Config, "/v1/jobs", #{Field => Value})
+        )
+     || {Field, Value} <- [
+            {<<"steps">>, 0}, {<<"n">>, 17}, {<<"size">>, <<"1024x1024">>}, {<<"colour">>, 1},
+            {<<"prompt">>, <<" ">>}, {<<"model">>, <<"dall-e-2">>}
+        ]
+    ],
+    ?assertMatch({422, _, _}, get(Config, "/v1/jobs?limit=101")),
+    ?assertMatch({422, _, _}, get(Config, "/v1/jobs?limit=x")),
+    {200, _, #{<<"data">> := []}} = get(Config, "/v1/jobs").
+
+the_same_key_is_the_same_job(Config) ->
+    ok = baguette_engine:simulate(#{speed => 0.1}),
+    Key = [{"idempotency-key", "once"}],
+    Self = self(),
+    %% At the same moment too.
+    _ = [
+        spawn_link(fun() -> Self ! {answer, post(Config, "/v1/jobs", #{seed => 1}, Key)} end)
+     || _ <- lists:seq(1, 5)
+    ],
+    Answers = [receive {answer, Answer} -> Answer end || _ <- lists:seq(1, 5)],
+    Ids = [I || {202, _, #{<<"id">> := I}} <- Answers],
+    ?assertEqual(5, length(Ids), Answers),
+    [Id] = lists:usort(Ids),
+    ?assertMatch(
+        {409, _, #{<<"type">> := <<"urn:baguette:key_in_progress">>}},
+        post(Config, "/v1/jobs", #{seed => 2}, Key)
+    ),
+    ok = baguette_engine:simulate(#{speed => 10}),
+    _ = ended(Config, Id),
+    %% Written otherwise, it asks for the same.
+    ?assertMatch(
+        {200, _, #{<<"id">> := Id}},
+        post(Config, "/v1/jobs", #{seed => 1.0, n => null}, Key)
+    ),
+    ?assertMatch({422, _, _}, post(Config, "/v1/jobs", #{seed => 2}, Key)),
+    %% It is remembered over a restart.
+    stop(),
+    ok = start(#{}),
+    ?assertMatch({200, _, #{<<"id">> := Id}}, post(Config, "/v1/jobs", #{seed => 1}, Key)),
+    {200, _, #{<<"data">> := [_]}} = get(Config, "/v1/jobs").
+
+too_many_are_refused_with_when_to_come_back(Config) ->
+    ok = baguette_engine:simulate(#{speed => 0.01}),
+    Taken = [post(Config, "/v1/jobs", #{seed => N}) || N <- lists:seq(1, 4)],
+    [?assertMatch({202, _, _}, Answer) || Answer <- Taken],
+    {429, Headers, Problem} = post(Config, "/v1/jobs", #{}),
+    ?assertMatch(#{<<"type">> := <<"urn:baguette:overloaded">>}, Problem),
+    ?assert(list_to_integer(proplists:get_value("retry-after", Headers)) >= 1),
+    %% Nothing of it is left, and a place that is free again is given again.
+    {200, _, #{<<"data">> := Listed}} = get(Config, "/v1/jobs"),
+    ?assertEqual(4, length(Listed)),
+    ?assertEqual([0, 1, 2], lists:sort([P || #{<<"position">> := P} <- Listed, P =/= null])),
+    [#{<<"id">> := Newest} | _] = Listed,
+    {200, _, #{<<"status">> := <<"cancelled">>}} = delete(Config, Newest),
+    ?assertMatch({202, _, _}, post(Config, "/v1/jobs", #{})).
+
+%% Of one client, one at a time; each takes its turn. The door is asked as the handlers ask it.
+clients_take_turns(_Config) ->
+    ok = baguette_engine:simulate(#{speed => 0.05}),
+    ok = baguette_web_jobs:subscribe_all(),
+    Ids = [
+        begin
+            {ok, new, #{id := Id}} = submit(Client, Seed),
+            {Id, Client}
+        end
+     || {Client, Seed} <- [{<<"a">>, 1}, {<<"a">>, 2}, {<<"a">>, 3}, {<<"a">>, 4}]
+    ],
+    ?assertMatch({error, {overloaded, #{whose := own}}}, submit(<<"a">>, 5)),
+    {ok, new, #{id := Last}} = submit(<<"b">>, 6),
+    ok = baguette_engine:simulate(#{speed => 10}),
+    Ends = order_of_ends([{Last, <<"b">>} | Ids], []),
+    ?assertEqual([<<"a">>, <<"a">>, <<"b">>, <<"a">>, <<"a">>], Ends).
+
+order_of_ends(Ids, Ended) when length(Ended) =:= length(Ids) ->
+    Clients = maps:from_list(Ids),
+    [maps:get(Id, Clients) || Id <- lists:reverse(Ended)];
+order_of_ends(Ids, Ended) ->
+    receive
+        {baguette_web_jobs, {job, #{id := Id, status := <<"completed">>}}} ->
+            case lists:keymember(Id, 1, Ids) of
+                true -> order_of_ends(Ids, [Id | Ended]);
+                false -> order_of_ends(Ids, Ended)
+            end;
+        {baguette_web_jobs, _} ->
+            order_of_ends(Ids, Ended)
+    end.
+
+a_cancelled_job_stops_and_stays_cancelled(Config) ->
+    ok = baguette_engine:simulate(#{speed => 0.05}),
+    Id = submitted(Config, #{}),
+    until(fun() -> step(Config, Id) > 1 end),
+    ?assertMatch({200, _, #{<<"status">> := <<"cancelled">>}}, delete(Config, Id)),
+    until(fun() -> running() =:= [] end),
+    ?assertMatch({200, _, #{<<"status">> := <<"cancelled">>}}, delete(Config, Id)),
+    stop(),
+    ok = start(#{}),
+    ?assertMatch({200, _, #{<<"status">> := <<"cancelled">>}}, get(Config, "/v1/jobs/" ++ Id)),
+    ?assertMatch({404, _, _}, delete(Config, "nothing")).
+
+a_crash_of_ours_ends_no_job(Config) ->
+    Undisturbed = pixels(ended(Config, submitted(Config, #{seed => 3, deterministic => true}))),
+    ok = baguette_engine:simulate(#{speed => 0.1}),
+    [
+        begin
+            Id = submitted(Config, #{seed => 3, deterministic => true}),
+            until(fun() -> step(Config, Id) > 3 end),
+            exit(Victim(list_to_binary(Id)), kill),
+            until(fun() -> resumed(Config, Id) > 0 end),
+            Done = ended(Config, Id),
+            ?assertEqual(Undisturbed, pixels(Done)),
+            ?assertEqual(
+                lists:seq(0, ?STEPS - 1),
+                [Step || #{<<"step">> := Step} <- maps:get(<<"routing">>, Done)]
+            )
+        end
+     || Victim <- [fun process_of/1, fun(_) -> whereis(baguette_web_job_admission) end]
+    ],
+    Doomed = submitted(Config, #{}),
+    [
+        begin
+            until(fun() -> resumed(Config, Doomed) =:= Times andalso step(Config, Doomed) > 0 end),
+            exit(process_of(list_to_binary(Doomed)), kill)
+        end
+     || Times <- [0, 1, 2]
+    ],
+    ?assertMatch(
+        #{<<"status">> := <<"failed">>, <<"error">> := #{<<"type">> := <<"urn:baguette:job_crashed">>}},
+        ended(Config, Doomed)
+    ).
+
+%% What was not begun, and what was begun, in the order they came.
+a_restart_goes_on_with_what_was_taken(Config) ->
+    Undisturbed = pixels(ended(Config, submitted(Config, #{seed => 4, deterministic => true}))),
+    ok = baguette_engine:simulate(#{speed => 0.1}),
+    Ids = [submitted(Config, #{seed => 4, deterministic => true}) || _ <- [1, 2]],
+    [First, _] = Ids,
+    until(fun() -> step(Config, First) > 3 end),
+    stop(),
+    until(fun() -> running() =:= [] end),
+    ok = start(#{}),
+    Done = [ended(Config, Id) || Id <- Ids],
+    [?assertMatch(#{<<"status">> := <<"completed">>, <<"resumed">> := 1}, Job) || Job <- Done],
+    ?assertEqual([Undisturbed, Undisturbed], [pixels(Job) || Job <- Done]).
+
+nobody_waits_for_a_client_that_has_gone(Config) ->
+    ok = baguette_engine:simulate(#{speed => 0.02}),
+    [
+        begin
+            Socket = waiting_client(Config, More),
+            ok = gen_tcp:close(Socket),
+            until(fun() -> running() =:= [] end),
+            {200, _, #{<<"data">> := [Job | _]}} = get(Config, "/v1/jobs"),
+            until(fun() ->
+                {200, _, #{<<"status">> := Status}} = get(Config, id_path(Job)),
+                Status =:= <<"cancelled">>
+            end)
+        end
+     || More <- [#{}, #{stream => true, partial_images => 3}]
+    ],
+    %% One that waited when the node was stopped will not come back.
+    _ = waiting_client(Config, #{}),
+    stop(),
+    ok = start(#{}),
+    {200, _, #{<<"data">> := [Left | _]}} = get(Config, "/v1/jobs"),
+    #{<<"id">> := LeftId} = Left,
+    ?assertMatch(#{<<"status">> := <<"cancelled">>}, ended(Config, LeftId)).
+
+waiting_client(Config, More) ->
+    Body = jiffy:encode(More#{prompt => <<"a">>}),
+    {ok, Socket} = gen_tcp:connect(?ADDRESS, port(Config), [binary, {active, false}]),
+    ok = gen_tcp:send(Socket, [
+        "POST /v1/images/generations HTTP/1.1\r\nHost: ", host(Config),
+        "\r\nContent-Type: application/json\r\nContent-Length: ",
+        integer_to_list(iolist_size(Body)), "\r\n\r\n", Body
+    ]),
+    until(fun() -> running() =/= [] end),
+    Socket.
+
+what_was_damaged_has_failed(Config) ->
+    ok = baguette_engine:simulate(#{speed => 0.1}),
+    [Torn, Begun] = [submitted(Config, #{seed => N}) || N <- [1, 2]],
+    until(fun() -> step(Config, Torn) > 2 end),
+    stop(),
+    ok = file:write_file(filename:join(dir(Config), Torn ++ ".job"), <<"baguette-job-1 0">>),
+    ok = file:write_file(filename:join(dir(Config), Begun ++ ".step"), <<>>),
+    ok = start(#{}),
+    ?assertMatch(
+        #{<<"status">> := <<"failed">>, <<"error">> := #{<<"type">> := <<"urn:baguette:damaged">>}},
+        ended(Config, Torn)
+    ),
+    ?assertMatch(#{<<"status">> := <<"completed">>}, ended(Config, Begun)).
+
+the_oldest_go_when_there_are_too_many(Config) ->
+    Ids = [
+        begin
+            Id = submitted(Config, #{seed => N}),
+            _ = ended(Config, Id),
+            list_to_binary(Id)
+        end
+     || N <- lists:seq(1, 8)
+    ],
+    Kept = lists:reverse(lists:nthtail(3, Ids)),
+    {200, _, #{<<"data">> := Listed}} = get(Config, "/v1/jobs"),
+    ?assertEqual(Kept, [Id || #{<<"id">> := Id} <- Listed]),
+    {ok, Files} = file:list_dir(dir(Config)),
+    ?assertEqual(2 * length(Kept), length(Files)),
+    %% By pages they are the same.
+    ?assertEqual(Kept, pages(Config, "/v1/jobs?limit=2")).
+
+pages(Config, Path) ->
+    {200, _, #{<<"data">> := Jobs, <<"has_more">> := More}} = get(Config, Path),
+    Ids = [Id || #{<<"id">> := Id} <- Jobs],
+    case More of
+        true ->
+            After = binary_to_list(lists:last(Ids)),
+            Ids ++ pages(Config, "/v1/jobs?limit=2&after=" ++ After);
+        false ->
+            Ids
+    end.
+
+a_drained_node_leaves_jobs_that_go_on(Config) ->
+    ok = baguette_engine:simulate(#{speed => 0.05}),
+    Id = submitted(Config, #{}),
+    until(fun() -> step(Config, Id) > 3 end),
+    ok = baguette_web_jobs:drain(5000),
+    until(fun() -> running() =:= [] end),
+    %% Not by httpc: it would come back by itself, as Retry-After says.
+    ?assertMatch({error, {leaving, _}}, submit(<<"a">>, 1)),
+    stop(),
+    {ok, #{<<"step">> := Step}, _} = baguette_web_store:step(dir(Config), list_to_binary(Id)),
+    ?assert(Step > 2),
+    ok = baguette_engine:simulate(#{speed => 1}),
+    ok = start(#{}),
+    ?assertMatch(#{<<"status">> := <<"completed">>, <<"resumed">> := 1}, ended(Config, Id)).
+
+openais_shape(Config) ->
+    {200, _, #{<<"created">> := _, <<"data">> := Data}} =
+        post(Config, "/v1/images/generations", #{n => 2, user => <<"me">>, quality => <<"hd">>}),
+    ?assertMatch([<<137, "PNG", _/binary>>, _], [base64:decode(B) || #{<<"b64_json">> := B} <- Data]),
+    {200, _, #{<<"data">> := [#{<<"url">> := Url}]}} =
+        post(Config, "/v1/images/generations", #{response_format => url}),
+    {ok, {{_, 200, _}, _, Png}} = httpc:request(binary_to_list(Url)),
+    ?assertMatch([137, $P, $N, $G | _], Png),
+    ?assertMatch(
+        {422, _, #{<<"field">> := <<"response_format">>}},
+        post(Config, "/v1/images/generations", #{response_format => jpeg})
+    ).
+
+%% Asking ----------------------------------------------------------------------------------------
+
+submit(Client, Seed) ->
+    {ok, Model} = baguette_engine:model(),
+    {ok, Limits} = baguette_web_jobs:limits(),
+    Body = #{<<"prompt">> => <<"a">>, <<"seed">> => Seed},
+    {ok, Options} = baguette_web_image_request:new(Body, Model, Limits),
+    baguette_web_jobs:submit(#{client => Client, request => Options, body_hash => <<"00">>}).
+
+submitted(Config, Body) ->
+    {202, _, #{<<"id">> := Id}} = post(Config, "/v1/jobs", Body),
+    binary_to_list(Id).
+
+ended(Config, Id) ->
+    Path = ["/v1/jobs/", Id],
+    until(fun() ->
+        case get(Config, Path) of
+            {200, _, #{<<"finished">> := Finished}} -> Finished =/= null;
+            _ -> false
+        end
+    end),
+    {200, _, Job} = get(Config, Path),
+    Job.
+
+step(Config, Id) -> of_job(<<"step">>, Config, Id).
+resumed(Config, Id) -> of_job(<<"resumed">>, Config, Id).
+
+of_job(Field, Config, Id) ->
+    case get(Config, "/v1/jobs/" ++ Id) of
+        {200, _, #{Field := Value}} -> Value;
+        %% Admission is being started again.
+        _ -> -1
+    end.
+
+pixels(#{<<"images">> := Images}) -> [Hash || #{<<"pixels_sha256">> := Hash} <- Images].
+
+process_of(Id) ->
+    {ok, #{pid := Pid}} = baguette_web_job_index:find(Id),
+    Pid.
+
+running() ->
+    [I || #{id := I, state := State} <- baguette_engine:generations(),
+        not lists:member(State, [done, failed, cancelled])].
+
+id_path(#{<<"id">> := Id}) -> ["/v1/jobs/", Id].
+
+post(Config, Path, Body) -> post(Config, Path, Body, []).
+
+post(Config, Path, Body, Headers) ->
+    {Url, Own, Type, Json} = json_request(Config, Path, Body),
+    answer(httpc:request(post, {Url, Headers ++ Own, Type, Json}, [], [{body_format, binary}]), json).
+
+json_request(Config, Path, Body) ->
+    Json = jiffy:encode(maps:merge(#{<<"prompt">> => <<"a red circle">>}, Body)),
+    {url(Config, Path), [], "application/json", iolist_to_binary(Json)}.
+
+get(Config, Path) -> request(Config, get, Path, [], json).
+
+delete(Config, Id) -> request(Config, delete, ["/v1/jobs/", Id], [], json).
+
+request(Config, Method, Path, Headers, As) ->
+    answer(httpc:request(Method, {url(Config, Path), Headers}, [], [{body_format, binary}]), As).
+
+answer({ok, {{_, Status, _}, Headers, Body}}, raw) -> {Status, Headers, Body};
+answer({ok, {{_, Status, _}, Headers, Body}}, json) ->
+    {Status, Headers, jiffy:decode(Body, [return_maps])}.
+
+%% Every event until the stream is closed.
+sse(Config, Path, Headers) ->
+    {200, _, Body} = request(Config, get, Path, Headers, raw),
+    [event(Block) || Block <- binary:split(Body, <<"\n\n">>, [global]), Block =/= <<>>,
+        binary:first(Block) =/= $:].
+
+event(Block) ->
+    [<<"id: ", N/binary>>, <<"event: ", Name/binary>>, <<"data: ", Data/binary>>] =
+        binary:split(Block, <<"\n">>, [global]),
+    {binary_to_integer(N), Name, jiffy:decode(Data, [return_maps])}.
+
+url(Config, Path) -> lists:flatten(["http://", host(Config), text(Path)]).
+
+text(Path) -> binary_to_list(iolist_to_binary(Path)).
+
+host(Config) -> inet:ntoa(?ADDRESS) ++ ":" ++ integer_to_list(port(Config)).
+
+port(Config) -> proplists:get_value(port, Config).
+
+dir(Config) -> proplists:get_value(dir, Config).
