@@ -50,7 +50,7 @@ OUTPUT = ROOT / "out" / "bench_http.json"
 NODES = 2
 DEVICE = Device(batch_us=1000, row_us=100, load_ms=20)
 PROMPT = "a red circle on a blue background"
-SETTLE_SECONDS = 120.0
+SETTLE_SECONDS, LOOK_SECONDS, REST_LOOKS = 120.0, 0.1, 20
 EXAMPLES = """\
 examples:
   .venv/bin/python scripts/bench_http.py
@@ -107,6 +107,11 @@ def _checked(args: argparse.Namespace) -> int:
 def bench(options: Options, sizes: Sizes) -> Record:
     """Everything, on clusters started for it."""
     port, progress = options.port or DEFAULT_PORT, Progress()
+    machine = {
+        "cores": os.cpu_count(),
+        "memory_mib": psutil.virtual_memory().total >> 20,
+        "load_before": os.getloadavg()[0],
+    }
     try:
         with node(port, Launch(NODES, None, engine=DEVICE.settings(NODES)), progress) as target:
             record = {
@@ -118,7 +123,6 @@ def bench(options: Options, sizes: Sizes) -> Record:
             record["watchers"] = watched(target, sizes, progress)
     finally:
         progress.close()
-    machine = {"cores": os.cpu_count(), "memory_mib": psutil.virtual_memory().total >> 20}
     return {"machine": machine, **record}
 
 
@@ -165,16 +169,18 @@ def requests(target: Target, sizes: Sizes, progress: Progress) -> Record:
 
 
 def cleared(target: Target, progress: Progress) -> None:
-    """Cancel what the creation of jobs left waiting."""
-    asked = client(target)
+    """Cancel what the creation of jobs left waiting, the last to come first."""
+    asked, after, left = client(target), "", 0
     while True:
-        page = asked.ask("GET", "/v1/jobs?limit=100")
-        waiting = [one["id"] for one in page["data"] if one["status"] in ("queued", "running")]
-        for one in waiting:
-            jobs.cancel(asked, one)
-        progress.waiting(f"cancelling {len(waiting)} jobs and more")
-        if not waiting:
+        page = asked.ask("GET", f"/v1/jobs?limit=100{after}")
+        for one in page["data"]:
+            if one["status"] in ("queued", "running"):
+                jobs.cancel(asked, one["id"])
+                left += 1
+        progress.waiting(f"cancelled {left} jobs")
+        if not page["has_more"]:
             return
+        after = f"&after={page['data'][-1]['id']}"
 
 
 def settled(target: Target, job_id: str) -> Record:
@@ -192,12 +198,13 @@ def memory(target: Target, sizes: Sizes, progress: Progress) -> Record:
             last = jobs.submit(asked, request(number), progress.line)
         settled(target, last["id"])
         resident.append(round(target.rss_mib(), 1))
+    return {"jobs": sizes.jobs, "mib_after_wave": resident, "grown_mib": grown(resident)}
+
+
+def grown(resident: Sequence[float]) -> float:
+    """How much came on top once caches and tables had filled: over the second half."""
     half = resident[len(resident) // 2 :]
-    return {
-        "jobs": sizes.jobs,
-        "mib_after_wave": resident,
-        "grown_mib": round(half[-1] - half[0], 1),
-    }
+    return round(half[-1] - half[0], 1)
 
 
 def rude(target: Target, sizes: Sizes, progress: Progress) -> Record:
@@ -205,13 +212,13 @@ def rude(target: Target, sizes: Sizes, progress: Progress) -> Record:
     run = RUN / "bench"
     progress.waiting("rude clients")
     before = wrk(target, "/healthz", sizes.seconds, run)
-    descriptors, resident = target.descriptors(), target.rss_mib()
+    descriptors, resident = at_rest(target), target.rss_mib()
     with slow(target, sizes.rude):
         vanish(target, sizes.rude)
         during = wrk(target, "/healthz", sizes.seconds, run)
         held = target.descriptors()
     begun = time.monotonic()
-    until(lambda: target.descriptors() <= descriptors + 2, "give back what rude clients took")
+    until(lambda: target.descriptors() <= descriptors, "give back what rude clients took")
     return {
         "clients": 2 * sizes.rude,
         "p99_ms_before": before["p99_ms"],
@@ -222,13 +229,22 @@ def rude(target: Target, sizes: Sizes, progress: Progress) -> Record:
     }
 
 
+def at_rest(target: Target) -> int:
+    """Open files and sockets once nobody asks any more and what was asked is over."""
+    seen = [target.descriptors()]
+    while len(seen) < REST_LOOKS or len(set(seen[-REST_LOOKS:])) > 1:
+        time.sleep(LOOK_SECONDS)
+        seen.append(target.descriptors())
+    return seen[-1]
+
+
 def until(holds: Callable[[], bool], what: str) -> None:
     """Wait for what the node does by itself."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while not holds():
         if time.monotonic() > deadline:
             raise Refused(f"the node did not {what} within {SETTLE_SECONDS:.0f} s: see its log")
-        time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)
 
 
 def watched(target: Target, sizes: Sizes, progress: Progress) -> Record:

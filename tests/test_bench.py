@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 import bench
+import bench_http
 import bench_reliability
 import pytest
 
@@ -79,3 +80,44 @@ def test_a_step_ends_with_its_last_answer() -> None:
         {"step": 1, "at_us": 9000.0, "ms": 1.0},
     ]
     assert step_end_us({"calls": calls}, 0) == 6000.0
+
+
+def test_http_is_measured_with_wrk_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["bench_http.py", "--small"])
+    assert bench_http.main() == 1
+    assert capfd.readouterr().err == (
+        "wrk is not installed: `sudo apt-get install wrk`, then run this again\n"
+    )
+
+
+def test_memory_is_judged_by_the_second_half_of_the_jobs() -> None:
+    wrk = {"requests_per_second": 100.4, "p99_ms": 2.34, "refused": 0, "broken": 0}
+    record = {
+        "requests": {"/healthz": wrk, "POST /v1/jobs": {**wrk, "refused": 3}},
+        "memory": {"jobs": 4, "mib_after_wave": [9.0, 20.0, 20.5, 20.0], "grown_mib": -0.5},
+        "rude": {
+            "clients": 6,
+            "p99_ms_before": 1.0,
+            "p99_ms_during": 1.5,
+            "descriptors": [20, 26, 20],
+            "seconds_to_give_back": 0.4,
+        },
+        "watchers": {
+            "watchers": 9,
+            "image_seconds_alone": 0.5,
+            "image_seconds_watched": 0.52,
+            "ratio": 1.04,
+        },
+    }
+    assert bench_http.markdown(bench_http.rows(record)).splitlines()[2:] == [
+        "| /healthz, 64 connections | 100 requests/s, p99 2.3 ms |",
+        "| POST /v1/jobs, 64 connections | 100 requests/s, p99 2.3 ms, 3 refused |",
+        "| a picture with 9 watchers of /v1/stream, and without | 0.52 s, 0.50 s: ratio 1.04 |",
+        "| memory of the node over 4 jobs, second half | -0.5 MiB (at the end 20) |",
+        "| /healthz beside 6 slow and vanishing clients, and without, p99 | 1.5 ms, 1.0 ms |",
+        "| their sockets before, meanwhile, afterwards | 20 / 26 / 20, given back in 0.4 s |",
+    ]
+    assert bench_http.grown([9.0, 20.0, 20.5, 20.0]) == -0.5

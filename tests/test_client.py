@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_server import Server, serving_model
 
 from agreement import reference
 from baguette.__main__ import main
@@ -21,6 +20,7 @@ from baguette.pipeline import Pipeline
 from baguette.remote.job import look
 from baguette.remote.node import Node
 from baguette.remote.place import given_token, read_place
+from http_server import Server, serving_model
 from launcher.processes import wait_gone
 
 

@@ -53,6 +53,7 @@ class Peer:
     lose_answers: int = 0  # submissions taken whose answer never arrives
     forget_events: bool = False  # Last-Event-ID is unknown: resync
     fail: dict[str, Any] | None = None
+    others: tuple[str, ...] = ()  # addresses of nodes that the stream's snapshot names
     old: bool = False  # has no stream of the whole cluster
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
@@ -277,7 +278,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _stream(self) -> None:
         self._open_stream()
-        self._event("snapshot", {**SNAPSHOT, "at": 1.0})
+        others = [{"node": url, "url": url, "link": "up"} for url in self.peer.others]
+        self._event("snapshot", {**SNAPSHOT, "at": 1.0, "nodes": [*SNAPSHOT["nodes"], *others]})
         events = [
             {"at": time.time(), "level": "warning", "node": "127.0.0.3", "text": "E1 \x1b[2Jlost"}
         ]

@@ -168,10 +168,10 @@ def test_damaged_weights_are_one_sentence(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--cluster", "http://127.0.0.2:8100"], "but a node has no prompts over HTTP yet"),
-        (["--cluster", "127.0.0.2"], "--cluster is for `python generate.py` of the repository"),
-        (["--cluster", "127.0.0.2", "--precision", "int8", "--embed_prompt"],
-         "--precision, --embed_prompt cannot be asked of a cluster"),
+        (["--cluster", "http://127.0.0.2:81000"], "but expected a node's address, e.g. http://127"),
+        (["--cluster", "127.0.0.2"], "--cluster without http:// is for `python generate.py`"),
+        (["--cluster", "127.0.0.2", "--precision", "int8", "--offload", "1"],
+         "--precision, --offload cannot be asked of a cluster"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked_of_a_cluster_is_one_sentence(

@@ -18,7 +18,9 @@ from PIL import Image
 
 from baguette.__main__ import main
 from baguette.commands.preview import BadPicture, Colours, half_blocks
+from baguette.errors import ClusterRefused
 from baguette.remote import job as jobs
+from baguette.remote.place import Place, check_way
 from peer import TOKEN, Peer, png
 from terminal import Terminal
 
@@ -222,6 +224,15 @@ def test_the_token_comes_from_a_file_or_is_asked_for(
     own.chmod(0o600)
     assert remote("jobs", "--token-file", str(own))[0] == 0
     assert TOKEN not in str(remote("jobs", "--token-file", str(own)))
+
+
+@pytest.mark.parametrize("peer", ["192.168.1.5", "100.63.9.9", "8.8.8.8", "fe80::1%eth0"])
+def test_only_private_ways_are_good_enough_for_a_token(peer: str) -> None:
+    with pytest.raises(ClusterRefused, match="in clear text to"):
+        check_way(Place("h", 8100), peer)
+    check_way(Place("h", 8100, tls=True), peer)
+    for private in ("127.0.0.9", "100.64.0.1", "100.127.255.254", "::1"):
+        check_way(Place("h", 8100), private)
 
 
 def test_a_token_does_not_cross_a_network_in_clear_text(capfd: Any) -> None:

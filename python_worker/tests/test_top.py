@@ -11,6 +11,8 @@ import pytest
 from baguette.__main__ import main
 from baguette.commands.top_view import KEPT_JOBS, Seen, lines
 from baguette.remote import feed
+from baguette.remote.node import Node
+from baguette.remote.place import Token, read_place
 from baguette.text import cells
 from peer import CLUSTER, SNAPSHOT, TOKEN, Peer
 from terminal import Terminal
@@ -95,6 +97,25 @@ def test_a_node_without_the_stream_is_asked_again_and_again(
     assert "DEGRADED: 127.0.0.3 is silent" in out
     assert "127.0.0.2        it began" in out
     assert "E1(loading) E2" in out
+
+
+def test_when_its_node_is_lost_another_one_tells(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "AGAIN_SECONDS", 0.01)
+    told = feed.Feed(Node(read_place("node", peer.url), Token(TOKEN, "the test")), lambda: None)
+    with Peer() as other:
+        peer.others = ("gopher://x", "http://h/path", other.url)
+        told.start()
+        assert peer.streaming.wait(20)
+        peer.go_on.set()
+        peer.server.shutdown()
+        peer.server.server_close()
+        assert other.streaming.wait(20)
+        told.close()
+    names = [told.told.get() for _ in range(told.told.qsize())]
+    assert ("node", other.url) in names
+    assert any(name == "trouble" and "broke off" in why for name, why in names)
 
 
 def test_both_shapes_of_a_cluster_show_the_same_nodes() -> None:

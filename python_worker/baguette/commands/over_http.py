@@ -38,8 +38,17 @@ class OverHttp:
             return self.follow(job["id"], bar)
         except KeyboardInterrupt:
             bar.say(f"cancelling job {job['id']} (Ctrl-C again leaves at once)")
-            jobs.cancel(self._node, job["id"])
+            self._cancel(job["id"])
             raise
+
+    def _cancel(self, job_id: str) -> None:
+        try:
+            jobs.cancel(self._node, job_id)
+        except ClusterRefused as error:
+            raise ClusterRefused(
+                f"{error}; job {job_id} may still be drawn: `python -m baguette remote cancel "
+                f"{job_id}` stops it"
+            ) from None
 
     def follow(self, job_id: str, bar: Bar) -> Result:
         """The finished picture of a job that is there."""

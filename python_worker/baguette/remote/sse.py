@@ -43,12 +43,12 @@ def _blocks(lines: Iterable[bytes]) -> Iterator[list[tuple[str, str]]]:
     fields: list[tuple[str, str]] = []
     size = 0
     for line in lines:
-        if not line.endswith(b"\n"):
-            return  # cut off
-        name, _, rest = line.rstrip(b"\r\n").partition(b":")
         size += len(line)
         if size > MAX_EVENT:
             raise BadStream(f"an event of more than {MAX_EVENT} bytes")
+        if not line.endswith(b"\n"):
+            return  # cut off
+        name, _, rest = line.rstrip(b"\r\n").partition(b":")
         if name or rest:
             text = rest.removeprefix(b" ").decode(errors="replace")
             fields.append((name.decode(errors="replace"), text))
