@@ -27,3 +27,11 @@ asking_for_nonsense_makes_no_atoms_test() ->
 names_that_are_no_members_test_() ->
     Others = ['ctl-1@127.0.0.1', nonode@nohost, 'baguette@host', 'baguette@', 1],
     [?_assertNot(is_member_name(N)) || N <- Others].
+
+a_members_name_from_a_file_is_its_node_test_() ->
+    From = fun baguette_cluster_node_name:from_name/1,
+    [?_assertEqual({ok, 'baguette@127.0.0.9'}, From(<<"baguette@127.0.0.9">>))] ++
+        [
+            ?_assertEqual({error, bad_address}, From(Name))
+         || Name <- [<<>>, <<"true">>, <<"baguette@">>, <<"baguette@host">>, <<"x@127.0.0.1">>]
+        ].
