@@ -28,8 +28,8 @@ $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 .NOTPARALLEL:
 .PHONY: help setup build demo up status events token down shell doctor join leave invite \
 	bench bench-cluster bench-reliability weights \
-	test test-erlang test-python test-cluster test-chaos check check-erlang check-style \
-	check-python check-shell dialyzer fmt train-mini clean
+	test test-erlang test-python test-cluster test-chaos screenshots check check-erlang \
+	check-style check-python check-shell dialyzer fmt train-mini clean
 
 help: ## list these targets
 	@echo 'make TARGET [NAME=value ...]'
@@ -145,7 +145,12 @@ test-python: setup ## pytest of the package
 	@cd python_worker && ../$(PY) -m pytest tests
 
 test-cluster: build ## whole clusters on this machine against the single-process pipeline
+	@scripts/setup browser </dev/null
 	@$(PY) -m pytest -c $(PYPROJECT) tests
+
+screenshots: build ## take the pictures of the dashboard in docs/images anew
+	@scripts/setup browser </dev/null
+	@SCREENSHOTS=docs/images $(PY) -m pytest -c $(PYPROJECT) tests/test_dashboard.py
 
 test-chaos: build ## twenty seeds of kills and cancels (CHAOS="--seed 7" plays one, --help tells)
 	@PYTHONPATH=python_worker:tests:scripts $(PY) -m chaos $${CHAOS:---seeds 20}

@@ -51,14 +51,10 @@ def up(options: Options) -> int:
             raise
     port = "" if cluster.port == DEFAULT_PORT else f" PORT={cluster.port}"
     print(f"{nodes} nodes are running: make status{port}, make shell{port}, make down{port}")
-    print(f"the dashboard: http://{address(0)}:{cluster.web_port}/ ({_way_in(cluster.run.parent)})")
+    run = cluster.run.parent
+    way_in = tokens.way_in(run, tokens.read_key(tokens.checkout_key(run)))
+    print(f"the dashboard: http://{address(0)}:{cluster.web_port}/ ({way_in})")
     return 0
-
-
-def _way_in(run: Path) -> str:
-    """How a person gets a token."""
-    path = tokens.token_file(run)
-    return f"the token is in {path}" if path.exists() else "`make token` prints the token"
 
 
 def token(options: Options) -> int:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import IO
 
-from launcher.addresses import DEFAULT_PORT, WEB_PORT_BELOW
+from launcher import tokens
+from launcher.addresses import DEFAULT_PORT, WEB_PORT_BELOW, web_host
 from launcher.control import Control, Event
 from launcher.doctor import Examination, examine
 from launcher.erlang import last_words
@@ -175,6 +176,10 @@ def _become_ready(member: Member, begun: float) -> int:
     port = "" if member.port == DEFAULT_PORT else f" (port {member.port})"
     print(f"READY as {member.host}{port} after {clock.total():.1f} s: {clock.parts()}")
     print("`make status` shows the cluster, `make shell` draws on it, `make leave` leaves it")
+    way_in = tokens.way_in(member.run.parent, tokens.read_key(member.run / "http.key"))
+    print(
+        f"the dashboard: http://{web_host(member.host)}:{member.port - WEB_PORT_BELOW}/ ({way_in})"
+    )
     (member.run / "join.json").write_text(json.dumps(clock.seconds) + "\n", encoding="ascii")
     return 0
 

@@ -79,11 +79,22 @@ def token_file(run: Path, name: str = DEFAULT_NAME) -> Path:
     return run / "tokens" / name
 
 
+def way_in(run: Path, key: bytes) -> str:
+    """How a person comes by a token for nodes with this key."""
+    path = token_file(run)
+    good = path.exists() and _is(path, token(DEFAULT_NAME, key))
+    return f"the token is in {path}" if good else "`make token` prints the token"
+
+
+def _is(path: Path, made: str) -> bool:
+    return hmac.compare_digest(path.read_bytes().strip(), made.encode())
+
+
 def keep(run: Path, name: str, key: bytes) -> tuple[str, bool]:
     """The token of this name, written to its file; and whether it was there before."""
     made = token(name, key)
     path = token_file(run, name)
-    if path.exists() and hmac.compare_digest(path.read_bytes().strip(), made.encode()):
+    if path.exists() and _is(path, made):
         return made, True
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(path, made + "\n")

@@ -38,8 +38,8 @@ export function jobChanged(summary) {
   const job = { ...before, ...summary, gone: null };
   job.routing = summary.routing ?? before.routing;
   jobs.set(job.id, job);
-  if (job.routing.filter(Boolean).length < job.step || (over(job) && !job.calls)) whole(job);
-  else if (job.failovers_count > (job.failovers ?? []).length) whole(job);
+  if (!over(job) && job.routing.filter(Boolean).length < job.step) whole(job);
+  else if (!over(job) && job.failovers_count > (job.failovers ?? []).length) whole(job);
   if (job.status === "completed" && !job.fetched) fetchPictures(job);
   forget();
   draw();
@@ -225,7 +225,10 @@ const tiles = (job) =>
     : [{ key: job.id, job, i: 0 }];
 
 function newTile({ job, i }) {
-  const show = () => about(jobs.get(job.id), i, experts);
+  const show = async () => {
+    if (!jobs.get(job.id).calls) await whole(jobs.get(job.id));
+    about(jobs.get(job.id), i, experts);
+  };
   return h(
     "figure",
     { class: "tile" },
