@@ -10,8 +10,8 @@ import importlib.util
 import os
 import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,15 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
+class Readings:
+    """What a GPU's sensors say now; None for what they do not say."""
+
+    utilisation: float | None = None  # 0..1, of about the last second
+    temperature_c: int | None = None
+    power_w: float | None = None
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One GPU as its driver tells of it; memory 0 where the driver does not say."""
 
@@ -35,6 +44,7 @@ class Gpu:
     vram_mib: int
     vram_free_mib: int
     uuid: str = ""
+    readings: Readings = Readings()
 
 
 @dataclass(frozen=True)
@@ -160,11 +170,31 @@ def _gpu(pynvml: Any, index: int) -> Gpu:
     name, uuid = (
         _text(ask(handle)) for ask in (pynvml.nvmlDeviceGetName, pynvml.nvmlDeviceGetUUID)
     )
+    now = readings(pynvml, handle)
     try:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError:  # memory shared with the CPU has no figure of its own
-        return Gpu(name, 0, 0, uuid)
-    return Gpu(name, memory.total // _MIB, memory.free // _MIB, uuid)
+        return Gpu(name, 0, 0, uuid, now)
+    return Gpu(name, memory.total // _MIB, memory.free // _MIB, uuid, now)
+
+
+def readings(pynvml: Any, handle: Any) -> Readings:
+    """Ask each sensor by itself: a card of another kind lacks one or the other."""
+
+    def said(ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except pynvml.NVMLError:
+            return None
+
+    rates = said(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
+    celsius = said(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+    milliwatts = said(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
+    return Readings(
+        None if rates is None else rates.gpu / 100,
+        celsius,
+        None if milliwatts is None else milliwatts / 1000,
+    )
 
 
 def _text(value: str | bytes) -> str:
@@ -189,6 +219,21 @@ def torch_build() -> TorchBuild:
 def device(seen: Machine, build: TorchBuild) -> str:
     """Where experts will compute: what device.compute_device will say, told without torch."""
     return "cuda" if build.cuda and seen.gpus.found else "cpu"
+
+
+def device_now(seen: Machine, on: str) -> dict[str, Any]:
+    """What experts compute on, and how it is: of a CPU only whose memory is used is known."""
+    gpu = seen.gpus.found[0] if on == "cuda" and seen.gpus.found else None
+    if gpu and gpu.vram_mib:
+        memory_mib, free_mib = gpu.vram_mib, gpu.vram_free_mib
+    else:
+        memory_mib, free_mib = seen.ram_mib, seen.ram_free_mib
+    return {
+        "name": gpu.name if gpu else seen.cpu,
+        "memory_mib": memory_mib,
+        "used_mib": max(0, memory_mib - free_mib),
+        **asdict(gpu.readings if gpu else Readings()),
+    }
 
 
 def component_memory_mib(seen: Machine, on: str) -> int:

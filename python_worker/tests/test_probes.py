@@ -256,6 +256,46 @@ def test_real_calls_are_timed_per_image(worker: Any) -> None:
     assert after["image_us"] > 0
     assert after["rss_peak_mib"] >= after["rss_mib"] > 0
     assert after["ram_free_mib"] > 0
+    now = after["device_now"]
+    assert now["name"]
+    assert 0 < now["used_mib"] < now["memory_mib"]
+    assert after["device"] == "cuda" or now["temperature_c"] is None
+
+
+class Driver:
+    """A driver's library, of a card that has no thermometer."""
+
+    NVML_TEMPERATURE_GPU = 0
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:  # noqa: N802
+        return type("Rates", (), {"gpu": 37})()
+
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
+        return 41250
+
+    def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:  # noqa: N802
+        raise self.NVMLError
+
+
+def test_what_a_gpu_is_now_is_told_and_what_it_does_not_say_is_none() -> None:
+    readings = machine.readings(Driver(), "handle")
+    assert readings == machine.Readings(0.37, None, 41.25)
+    seen = machine_with(Gpus((Gpu("A GPU", 24000, 23000, "", readings),), "600.1", ""))
+    assert machine.device_now(seen, "cuda") == {
+        "name": "A GPU", "memory_mib": 24000, "used_mib": 1000,
+        "utilisation": 0.37, "temperature_c": None, "power_w": 41.25,
+    }  # fmt: skip
+
+
+def test_a_gpu_that_torch_cannot_use_is_not_the_device() -> None:
+    now = machine.device_now(ONE_GPU, "cpu")
+    assert now["name"] == ONE_GPU.cpu
+    assert now["memory_mib"] == ONE_GPU.ram_mib
+    assert now["used_mib"] == ONE_GPU.ram_mib - ONE_GPU.ram_free_mib
+    assert now["utilisation"] is None
 
 
 def test_the_fastest_of_the_last_calls_counts() -> None:

@@ -11,7 +11,7 @@
 -export([checkpoint/1, predict/1, admission/0]).
 %% The node
 -export([model/0, experts/0, workers/0, capabilities/0, overview/0, health/0]).
--export([metrics/0, calls/0]).
+-export([metrics/0, calls/0, device/0]).
 %% A node with a simulated device
 -export([simulate/1]).
 
@@ -173,7 +173,15 @@ capabilities() ->
 %% a prefix. Buckets are cumulative.
 -spec metrics() -> [baguette_engine_metrics:metric()].
 metrics() ->
-    baguette_engine_metrics:all().
+    baguette_engine_metrics:all() ++
+        baguette_engine_gauges:device(device()) ++
+        baguette_engine_gauges:links(baguette_cluster:nodes()).
+
+%% @doc What experts compute on here, as last looked at: every 5 s, when the worker has nothing else
+%% to do. Every node knows it of every other as the fact `device_now' of its report.
+-spec device() -> baguette_engine_facts:device().
+device() ->
+    maps:get(device_now, capabilities(), baguette_engine_facts:no_device()).
 
 %% @doc What expert calls took of late, in milliseconds, as this node's generations saw it.
 -spec calls() -> [map()].

@@ -4,10 +4,20 @@
 -module(baguette_engine_facts).
 
 -export([keys/0, machine/1, speed/1, memory/3, differs/2]).
+-export([device/1, no_device/0, has_changed/2]).
 
--export_type([facts/0]).
+-export_type([facts/0, device/0]).
 
 -type facts() :: #{atom() => integer() | map()}.
+%% What experts of a node compute on, and how it is; on a CPU the memory is the machine's.
+-type device() :: #{
+    name := binary() | undefined,
+    memory_mib := non_neg_integer() | undefined,
+    used_mib := non_neg_integer() | undefined,
+    utilisation := float() | undefined, % 0..1
+    temperature_c := integer() | undefined,
+    power_w := float() | undefined
+}.
 -type answer() :: #{binary() => baguette_engine_msgpack:value()}.
 
 %% A published time stands until a new one is so much faster, or so much slower. Calls of a picture
@@ -17,7 +27,7 @@
 
 %% @doc Every fact the engine publishes.
 -spec keys() -> [atom()].
-keys() -> [call_us, load_us_per_mib, hardware, speed, memory, queue].
+keys() -> [call_us, load_us_per_mib, hardware, speed, memory, queue, device_now].
 
 %% @doc From `machine': what the hardware is and, where it was kept, how fast.
 -spec machine(answer()) -> facts().
@@ -80,6 +90,40 @@ used(_Device, none) -> {0, 0};
 used(<<"cuda">>, #{<<"vram_mib">> := Mib, <<"vram_peak_mib">> := Peak}) when Peak > 0 ->
     {Mib, Peak};
 used(_Device, #{<<"rss_mib">> := Mib, <<"rss_peak_mib">> := Peak}) -> {Mib, Peak}.
+
+%% @doc From an expert worker's `stats'.
+-spec device(answer()) -> device().
+device(#{<<"device_now">> := Now}) ->
+    maps:map(fun(Key, undefined) -> known(maps:get(atom_to_binary(Key), Now)) end, no_device()).
+
+known(nil) -> undefined;
+known(Value) -> Value.
+
+%% @doc Nothing is known yet.
+-spec no_device() -> device().
+no_device() ->
+    #{
+        name => undefined, memory_mib => undefined, used_mib => undefined,
+        utilisation => undefined, temperature_c => undefined, power_w => undefined
+    }.
+
+%% @doc Whether a device is so different now that others should be told: gossip is not for noise.
+-spec has_changed(Told :: device(), Now :: device()) -> boolean().
+has_changed(Told, #{memory_mib := Mib} = Now) ->
+    Least = #{
+        name => 0, memory_mib => 1, used_mib => known_or(0, Mib) / 50, utilisation => 0.1,
+        temperature_c => 2, power_w => 5
+    },
+    Differs = fun(Key) ->
+        differs_by(maps:get(Key, Least), maps:get(Key, Told), maps:get(Key, Now))
+    end,
+    lists:any(Differs, maps:keys(Least)).
+
+known_or(Default, undefined) -> Default;
+known_or(_Default, Value) -> Value.
+
+differs_by(Least, Old, New) when is_number(Old), is_number(New) -> abs(New - Old) >= Least;
+differs_by(_Least, Old, New) -> Old =/= New.
 
 %% @doc Whether a measured time is worth telling, given the one that is published.
 -spec differs(Published :: integer() | undefined, Measured :: non_neg_integer()) -> boolean().

@@ -12,7 +12,7 @@
 %% Reading
 -export([all/0, value/1, calls/0, usual_us/1]).
 %% Pure
--export([quantile/2]).
+-export([quantile/2, address/1]).
 
 -export_type([metric/0, part/0]).
 
@@ -228,5 +228,7 @@ texts(call, {Component, Node}, Numbers) ->
 texts(Label, Value, _) ->
     [{atom_to_binary(Label), atom_to_binary(Value)}].
 
+%% @doc How a node is named in a label: a member by its address.
+-spec address(node()) -> binary().
 address(Node) ->
     lists:last(binary:split(atom_to_binary(Node), <<"@">>)).

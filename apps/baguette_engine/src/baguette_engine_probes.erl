@@ -18,6 +18,7 @@
 %% Real calls are looked at this often while there are any.
 -define(SERVED_MS, 3000).
 -define(MEMORY_MS, 60000).
+-define(DEVICE_MS, 5000).
 -define(EMPTY, <<128>>).
 -define(QUEUE_WEIGHT, 0.2). % of one look, every TICK_MS
 
@@ -35,6 +36,9 @@
     seen_asks = 0 :: non_neg_integer(),
     stats_ms :: integer(),
     memory_ms :: integer(),
+    %% As published, and when that was.
+    device = baguette_engine_facts:no_device() :: baguette_engine_facts:device(),
+    device_ms :: integer(),
     pipeline = none :: none | map(),
     %% Calls at the expert worker, as a moving average, and what is published of it.
     queue = 0.0 :: float(),
@@ -67,7 +71,8 @@ init([]) ->
     Now = now_ms(),
     Asks = baguette_engine_expert:asks(),
     S = #?MODULE{
-        asks = Asks, seen_asks = Asks, asked_ms = Now, stats_ms = Now, memory_ms = Now - ?MEMORY_MS
+        asks = Asks, seen_asks = Asks, asked_ms = Now, stats_ms = Now, memory_ms = Now - ?MEMORY_MS,
+        device_ms = Now - ?DEVICE_MS
     },
     {ok, tick(S)}.
 
@@ -147,7 +152,7 @@ expert_job(Now, S) ->
     Served = Asks =/= Seen andalso Now - Stats >= ?SERVED_MS,
     case busy([explore, stats], S) of
         true -> S;
-        false when Served; Now - Memory >= ?MEMORY_MS ->
+        false when Served; Now - Stats >= ?DEVICE_MS; Now - Memory >= ?MEMORY_MS ->
             ask(stats, baguette_engine_expert, stats, S#?MODULE{stats_ms = Now, seen_asks = Asks});
         false -> explore(Now - S#?MODULE.asked_ms, S)
     end.
@@ -195,7 +200,7 @@ done(explore, {error, Reason}, S) ->
     S#?MODULE{explored = true};
 done(stats, {ok, #{<<"image_us">> := ImageUs} = Stats}, S) ->
     ok = refresh(ImageUs, maps:get(call_us, published(), undefined)),
-    remembered(Stats, S);
+    remembered(Stats, device(baguette_engine_facts:device(Stats), S));
 done(pipeline, {ok, Stats}, #?MODULE{pipeline = none} = S) ->
     %% It may have taken seconds to start: what was told without it is told anew.
     work(S#?MODULE{pipeline = Stats, memory_ms = now_ms() - ?MEMORY_MS});
@@ -210,6 +215,17 @@ refresh(ImageUs, Published) ->
     case baguette_engine_facts:differs(Published, ImageUs) of
         true -> publish(#{call_us => ImageUs});
         false -> ok
+    end.
+
+%% Looked at with every `stats', and told when it is clearly another.
+device(Device, #?MODULE{device = Told, device_ms = Last} = S) ->
+    Now = now_ms(),
+    case Now - Last >= ?DEVICE_MS andalso baguette_engine_facts:has_changed(Told, Device) of
+        true ->
+            ok = publish(#{device_now => Device}),
+            S#?MODULE{device = Device, device_ms = Now};
+        false ->
+            S
     end.
 
 remembered(Stats, #?MODULE{memory_ms = Last, pipeline = Pipeline} = S) ->

@@ -105,15 +105,8 @@ entry(explore, _, Settings, M) ->
         device => {text, <<"simulated">>}, call_us => Calls, skipped => [], rows_equal => []
     },
     {0, {ok, #{done => true, speed => Speed}}, M};
-entry(stats, _, Settings, #memory{loaded = Loaded, calls = Calls} = M) ->
-    Stats = #{
-        device => {text, <<"simulated">>}, rss_mib => 0, rss_peak_mib => 0, vram_mib => 0,
-        vram_peak_mib => 0, uptime_s => 0, os_pid => nil, calls => Calls,
-        ram_free_mib => 0, vram_free_mib => 0,
-        image_us => case Calls of 0 -> 0; _ -> call_us(1, Settings) end,
-        components => [{text, C} || C <- Loaded]
-    },
-    {0, {ok, Stats}, M};
+entry(stats, _, Settings, M) ->
+    {0, {ok, stats(Settings, M)}, M};
 %% The pipeline worker
 entry(encode, #{<<"prompt">> := Prompt, <<"negative_prompt">> := Negative}, Settings, M) ->
     Us = maps:get(encode_us, Settings),
@@ -146,6 +139,20 @@ entry(decode, #{<<"latents">> := Latents, <<"text">> := Texts}, Settings, M) ->
     {Us, {ok, #{images => Images, micros => Us}}, M};
 entry(_, _, _, _) ->
     throw({failure, <<"no entry point of a simulated device, or not its fields">>}).
+
+stats(#{model := #{size_mib := Size}} = Settings, #memory{loaded = Loaded, calls = Calls}) ->
+    #{
+        device => {text, <<"simulated">>}, rss_mib => 0, rss_peak_mib => 0, vram_mib => 0,
+        vram_peak_mib => 0, uptime_s => 0, os_pid => nil, calls => Calls,
+        ram_free_mib => 0, vram_free_mib => 0,
+        image_us => case Calls of 0 -> 0; _ -> call_us(1, Settings) end,
+        components => [{text, C} || C <- Loaded],
+        device_now => #{
+            name => {text, <<"simulated device">>}, memory_mib => ?MIB(Size),
+            used_mib => length(Loaded) * Size, utilisation => nil, temperature_c => nil,
+            power_w => nil
+        }
+    }.
 
 inventory(#{model := Model} = Settings) ->
     #{name := Name, size_mib := Size, top_k := TopK, steps := Steps} = Model,

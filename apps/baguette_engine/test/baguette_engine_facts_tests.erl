@@ -69,6 +69,39 @@ a_pipeline_worker_that_does_not_run_takes_nothing_test() ->
         baguette_engine_facts:memory(<<"cpu">>, stats(1, 0), none)
     ).
 
+device(Changes) ->
+    Now = #{
+        <<"name">> => <<"A GPU">>, <<"memory_mib">> => 10000, <<"used_mib">> => 5000,
+        <<"utilisation">> => 0.5, <<"temperature_c">> => 60, <<"power_w">> => nil
+    },
+    baguette_engine_facts:device(#{<<"device_now">> => maps:merge(Now, Changes)}).
+
+what_a_device_does_not_say_is_undefined_test() ->
+    ?assertEqual(
+        #{
+            name => <<"A GPU">>, memory_mib => 10000, used_mib => 5000, utilisation => 0.5,
+            temperature_c => 60, power_w => undefined
+        },
+        device(#{})
+    ).
+
+a_device_is_told_again_when_it_is_clearly_another_test_() ->
+    Changed = fun(Key, Value) ->
+        baguette_engine_facts:has_changed(device(#{}), device(#{Key => Value}))
+    end,
+    [
+        ?_assert(baguette_engine_facts:has_changed(baguette_engine_facts:no_device(), device(#{}))),
+        ?_assertNot(baguette_engine_facts:has_changed(device(#{}), device(#{}))),
+        ?_assertNot(Changed(<<"used_mib">>, 5100)),
+        ?_assert(Changed(<<"used_mib">>, 5200)),
+        ?_assertNot(Changed(<<"utilisation">>, 0.55)),
+        ?_assert(Changed(<<"utilisation">>, 0.7)),
+        ?_assert(Changed(<<"utilisation">>, nil)),
+        ?_assert(Changed(<<"temperature_c">>, 62)),
+        ?_assert(Changed(<<"power_w">>, 41.5)),
+        ?_assert(Changed(<<"name">>, <<"Another">>))
+    ].
+
 a_time_is_told_again_when_it_is_clearly_another_test_() ->
     Differs = fun baguette_engine_facts:differs/2,
     [

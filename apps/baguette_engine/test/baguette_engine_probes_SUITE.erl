@@ -55,6 +55,13 @@ a_node_comes_to_know_itself(_Config) ->
     ),
     #{memory := #{expert_peak_mib := Peak, expert_mib := Mib, pipeline_mib := Pipeline}} = Facts,
     ?assert(Mib > 50 andalso Peak >= Mib andalso Pipeline > Mib),
+    #{name := Name, memory_mib := All, used_mib := Used} = Device = baguette_engine:device(),
+    ?assertEqual(maps:get(device_now, Facts), Device),
+    ?assert(is_binary(Name) andalso Used > 0 andalso Used < All),
+    ?assertMatch(
+        [#{type := gauge, samples := [{[], Bytes}]}] when Bytes =:= All * 1048576,
+        [M || #{name := <<"device_memory_bytes">>} = M <- baguette_engine:metrics()]
+    ),
     [?assert(erlang:external_size(Fact) =< ?FACT_BYTES) || Fact <- maps:values(Facts)].
 
 real_calls_refresh_what_is_told(_Config) ->

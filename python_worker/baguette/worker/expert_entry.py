@@ -221,16 +221,19 @@ def stats(_payload: bytes) -> bytes:
     """{} -> this process's figures, what it holds, what real calls took, and what is free.
 
     image_us: microseconds per image, the least of the last 32 canonical calls; 0 before.
+    device_now: {name, memory_mib, used_mib, utilisation, temperature_c, power_w}, nil if unknown.
     """
+    from baguette.machine import device_now
     from baguette.machine import machine as look
 
-    seen = look()
+    seen, figures = look(), process_figures()
     gpu = seen.gpus.found[0] if seen.gpus.found else None
     served = _served[0].to_map() if _served else {"calls": 0, "image_us": 0}
     return pack(
         {
-            **process_figures(),
+            **figures,
             **served,
+            "device_now": device_now(seen, str(figures["device"])),
             "ram_free_mib": seen.ram_free_mib,
             "vram_free_mib": gpu.vram_free_mib if gpu else 0,
             "components": sorted(_held),
