@@ -11,6 +11,7 @@ import json
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from typing import Any
 import pytest
 
 from http_server import Reply, Server, serving
+from launcher.nodes import Launch
 from launcher.simulated import Device
+from live import free_web_port, running
 
 # A picture of 30 steps takes about three seconds, so that there is a middle to be killed in.
 SLOW = Device(batch_us=40_000, row_us=10_000, load_ms=20, more={"encode_us": 500_000})
@@ -80,8 +83,8 @@ def kill_and_start(server: Server) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path, device=SLOW, checkpoint_ms=200) as running:
-        yield running
+    with serving(tmp_path, device=SLOW, checkpoint_ms=200) as started:
+        yield started
 
 
 def test_a_killed_node_goes_on_with_its_jobs(server: Server) -> None:
@@ -108,6 +111,20 @@ def test_a_killed_node_goes_on_with_its_jobs(server: Server) -> None:
     # What has ended stays as it ended.
     kill_and_start(server)
     assert job(server, ident) == again
+
+
+def test_a_real_picture_is_the_same_after_a_kill(three: Path, tmp_path: Path) -> None:
+    port = free_web_port(2)
+    launch = Launch(2, three, web_port=port, web={"checkpoint_ms": 0})
+    with running(tmp_path, launch, uuid.uuid4().hex) as fleet:
+        server = Server(fleet, tmp_path, port)
+        undisturbed = ended(server, submit(server, seed=5, steps=250))
+        ident = submit(server, seed=5, steps=250)
+        until(lambda: job(server, ident)["step"] > 20)
+        kill_and_start(server)
+        again = ended(server, ident)
+    assert pixels(again) == pixels(undisturbed)
+    assert again["resumed"] == 1
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 %% @doc One accepted job, from its acceptance to its end: waits for its turn, has the engine draw
 %% it, tells its watchers, and writes to disk what a restart must know.
 %%
-%% Started by baguette_web_job_admission. When it dies, that begins it again from its files. It writes
-%% checkpoints itself, so that a slow disk delays no generation. A job has ended when its end is on
-%% the disk; watchers hear of it afterwards.
+%% Started by baguette_web_job_admission, which begins it again from its files when it dies. It
+%% writes checkpoints itself, so that a slow disk delays no generation. A job has ended when its end
+%% is on the disk; watchers hear of it afterwards.
 -module(baguette_web_job).
 -behaviour(gen_server).
 
@@ -313,7 +313,8 @@ ended(Job, S) ->
     ended(Job, 0, S).
 
 ended(#{status := Status} = Job, Bytes, #?MODULE{id = Id, dir = Dir, kept = Kept} = S) ->
-    {Event, Ring} = baguette_web_ring:add(other, {Status, baguette_web_sse:json(Job)}, S#?MODULE.ring),
+    End = {Status, baguette_web_sse:json(Job)},
+    {Event, Ring} = baguette_web_ring:add(other, End, S#?MODULE.ring),
     {Last, _, _} = Event,
     ok = baguette_web_store:drop_step(Dir, Id),
     File = Kept#{job => Job, last_event => Last, bytes => Bytes},
@@ -332,7 +333,8 @@ lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, ring = Ring0} = S) ->
         {error, Why} -> ?LOG_ERROR(#{what => job_not_renamed, reason => Why}, ?LOG_META)
     end,
     Failed = baguette_web_job_record:failed(Reason, now_s(), Job),
-    {Event, Ring} = baguette_web_ring:add(other, {<<"failed">>, baguette_web_sse:json(Failed)}, Ring0),
+    End = {<<"failed">>, baguette_web_sse:json(Failed)},
+    {Event, Ring} = baguette_web_ring:add(other, End, Ring0),
     told(Event, S#?MODULE{job = Failed, ring = Ring}, 0).
 
 told(Event, #?MODULE{id = Id, job = Job, cancelling = Cancelling} = S, Bytes) ->

@@ -1,5 +1,5 @@
-%% @doc Jobs on one node with a simulated device, over real HTTP: who is taken, who is refused, whose
-%% turn it is, what a restart leaves, and that every job has one end. Whole clusters with real
+%% @doc Jobs on one node with a simulated device, over real HTTP: who is taken, who is refused,
+%% whose turn it is, what a restart leaves, and that every job has one end. Whole clusters with real
 %% pictures, and kill -9, are in tests/test_jobs.py.
 -module(baguette_web_jobs_SUITE).
 
@@ -284,10 +284,8 @@ a_crash_of_ours_ends_no_job(Config) ->
         end
      || Times <- [0, 1, 2]
     ],
-    ?assertMatch(
-        #{<<"status">> := <<"failed">>, <<"error">> := #{<<"type">> := <<"urn:baguette:job_crashed">>}},
-        ended(Config, Doomed)
-    ).
+    #{<<"status">> := Status, <<"error">> := #{<<"type">> := Why}} = ended(Config, Doomed),
+    ?assertEqual({<<"failed">>, <<"urn:baguette:job_crashed">>}, {Status, Why}).
 
 %% What was not begun, and what was begun, in the order they came.
 a_restart_goes_on_with_what_was_taken(Config) ->
@@ -397,7 +395,8 @@ a_drained_node_leaves_jobs_that_go_on(Config) ->
 openais_shape(Config) ->
     {200, _, #{<<"created">> := _, <<"data">> := Data}} =
         post(Config, "/v1/images/generations", #{n => 2, user => <<"me">>, quality => <<"hd">>}),
-    ?assertMatch([<<137, "PNG", _/binary>>, _], [base64:decode(B) || #{<<"b64_json">> := B} <- Data]),
+    Pngs = [base64:decode(B) || #{<<"b64_json">> := B} <- Data],
+    ?assertMatch([<<137, "PNG", _/binary>>, _], Pngs),
     {200, _, #{<<"data">> := [#{<<"url">> := Url}]}} =
         post(Config, "/v1/images/generations", #{response_format => url}),
     {ok, {{_, 200, _}, _, Png}} = httpc:request(binary_to_list(Url)),
@@ -457,7 +456,8 @@ post(Config, Path, Body) -> post(Config, Path, Body, []).
 
 post(Config, Path, Body, Headers) ->
     {Url, Own, Type, Json} = json_request(Config, Path, Body),
-    answer(httpc:request(post, {Url, Headers ++ Own, Type, Json}, [], [{body_format, binary}]), json).
+    Request = {Url, Headers ++ Own, Type, Json},
+    answer(httpc:request(post, Request, [], [{body_format, binary}]), json).
 
 json_request(Config, Path, Body) ->
     Json = jiffy:encode(maps:merge(#{<<"prompt">> => <<"a red circle">>}, Body)),
