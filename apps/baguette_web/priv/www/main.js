@@ -53,7 +53,7 @@ function banner(state, reasons, snapshot) {
   );
 }
 
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/[^.?!]$/, "$&.");
 
 function allWell({ nodes, experts }) {
   const on = nodes.length === 1 ? "this one node" : `${nodes.length} nodes`;

@@ -72,7 +72,8 @@ async function fetchPictures(job) {
     draw();
   } catch (error) {
     job.fetched = false;
-    job.gone = told(error);
+    job.gone = error instanceof Problem ? error.message : `${job.node} has it, and does not answer`;
+    draw();
   }
 }
 
