@@ -26,6 +26,7 @@ STREAM = "/v1/stream"
 LIMITS = {"max_steps": 50, "max_n": 2, "max_jobs": 100_000, "max_client_jobs": 100_000}
 FAST = Device(batch_us=100, row_us=10, load_ms=20)
 EXAMPLES = 40
+CLIENTS = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,6 @@ OPERATIONS = [
 def test_the_node_answers_as_the_document_says(
     server: Server, api: schemathesis.BaseSchema, path: str, method: str, mode: GenerationMode
 ) -> None:
-    number = itertools.count()
-
     @given(case=api[path][method].as_strategy(generation_mode=mode))
     @settings(
         max_examples=EXAMPLES,
@@ -82,7 +81,7 @@ def test_the_node_answers_as_the_document_says(
     )
     def holds(case: schemathesis.Case) -> None:
         # A client of its own: an Idempotency-Key that comes twice is another client's.
-        bearer = server.bearer(f"client-{next(number)}")
+        bearer = server.bearer(f"client-{next(CLIENTS)}")
         case.call_and_validate(headers={"Authorization": bearer}, timeout=SECONDS)
 
     holds()

@@ -8,7 +8,7 @@
 -define(ID, <<"0123456789abcdef">>).
 
 golden() ->
-    generation() ++ engine() ++ components() ++ cluster() ++ node_itself().
+    generation() ++ engine() ++ components() ++ cluster() ++ over_http() ++ node_itself().
 
 generation() ->
     [
@@ -108,6 +108,16 @@ components() ->
         {hold_not_taken, #{class => exit, why => noproc},
             "the engine did not take the list of what to hold; it is told again "
             "(class exit, why noproc)"}
+    ].
+
+over_http() ->
+    [
+        {handler_crashed, #{class => error, reason => badarg},
+            "a request over HTTP failed here by our own mistake (reason badarg)"},
+        {dashboard_look_failed, #{look => near},
+            "the dashboard could not look at this node by our own mistake"},
+        {job_ended, #{how => completed, client => <<"phone">>, seconds => 2.04},
+            "the job of phone is completed, in 2.0 s"}
     ].
 
 cluster() ->
