@@ -199,6 +199,18 @@ around(What, Facts) ->
 asked_over_http(job_ended, #{how := How, client := Client, seconds := Seconds}) ->
     {["the job of ", words(Client), " is ", words(How), after_seconds(Seconds)],
         [how, client, seconds]};
+asked_over_http(job_crashed, #{job := Id}) ->
+    {["job ", words(Id), " failed by our own mistake"], [job]};
+asked_over_http(job_not_watched, _) ->
+    {"a job's generation ended before it could be watched", []};
+asked_over_http(job_not_written, _) ->
+    {"the end of a job could not be written: it counts as failed", []};
+asked_over_http(job_not_renamed, _) ->
+    {"a job that is lost could not be marked so: it is begun again at the next start", []};
+asked_over_http(checkpoint_not_written, _) ->
+    {"how far a job is could not be written: after a restart it goes on from before", []};
+asked_over_http(checkpoint_refused, _) ->
+    {"what was written of a job does not fit this node any more: it begins anew", []};
 asked_over_http(handler_crashed, _) ->
     {"a request over HTTP failed here by our own mistake", [class]};
 asked_over_http(dashboard_look_failed, _) ->

@@ -112,6 +112,20 @@ components() ->
 
 over_http() ->
     [
+        {job_crashed, #{job => <<"0660">>, why => badmatch},
+            "job 0660 failed by our own mistake (why badmatch)"},
+        {job_not_watched, #{}, "a job's generation ended before it could be watched"},
+        {job_not_written, #{reason => enospc},
+            "the end of a job could not be written: it counts as failed (reason enospc)"},
+        {job_not_renamed, #{reason => eio},
+            "a job that is lost could not be marked so: it is begun again at the next start "
+            "(reason eio)"},
+        {checkpoint_not_written, #{reason => enospc},
+            "how far a job is could not be written: after a restart it goes on from before "
+            "(reason enospc)"},
+        {checkpoint_refused, #{reason => another_pipeline},
+            "what was written of a job does not fit this node any more: it begins anew "
+            "(reason another pipeline)"},
         {handler_crashed, #{class => error, reason => badarg},
             "a request over HTTP failed here by our own mistake (reason badarg)"},
         {dashboard_look_failed, #{look => near},
