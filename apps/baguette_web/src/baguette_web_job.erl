@@ -196,9 +196,7 @@ begun(#?MODULE{options = Options, checkpoint = Checkpoint, generation = undefine
             _ = erlang:send_after(?AGAIN_MS, self(), begin_now),
             {noreply, S};
         {error, Reason} when Checkpoint =/= none ->
-            %% Of another version of the model, say: what was drawn of it is drawn again.
-            ?LOG_WARNING(#{what => checkpoint_refused, reason => name(Reason)}, ?LOG_META),
-            begun(S#?MODULE{checkpoint = none});
+            begun_anew(Reason, S);
         {error, {bad_request, Field, _Got, Allowed}} ->
             failed({bad_request, #{field => atom_to_binary(Field), allowed => Allowed}}, S);
         {error, Reason} ->
@@ -206,6 +204,11 @@ begun(#?MODULE{options = Options, checkpoint = Checkpoint, generation = undefine
     end;
 begun(S) ->
     {noreply, S}.
+
+%% Of another version of the model, say: what was drawn of it is drawn again.
+begun_anew(Reason, S) ->
+    ?LOG_WARNING(#{what => checkpoint_refused, reason => name(Reason)}, ?LOG_META),
+    begun(S#?MODULE{checkpoint = none}).
 
 name(Reason) -> element(1, Reason).
 
@@ -275,6 +278,9 @@ outcome({ok, Result}, S) ->
     completed(Result, S#?MODULE{generation = undefined});
 outcome({error, {cancelled, _}}, #?MODULE{job = Job} = S) ->
     ended(baguette_web_job_record:cancelled(now_s(), Job), S#?MODULE{generation = undefined});
+outcome({error, {bad_checkpoint, _} = Reason}, #?MODULE{checkpoint = <<_/binary>>} = S) ->
+    %% That is known only once the pipeline worker has encoded the prompt.
+    begun_anew(Reason, S#?MODULE{generation = undefined, awaiting = undefined});
 outcome({error, Reason}, S) ->
     failed(Reason, S#?MODULE{generation = undefined}).
 
