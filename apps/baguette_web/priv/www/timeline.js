@@ -5,17 +5,20 @@ import { bar, h, say, svg } from "./dom.js";
 
 const X = 16;
 const Y = 18;
-const LEFT = 34;
+const NAMES = 30;
 const TOP = 20;
 
 /** A drawing that grows: update(job, image) adds the steps it does not show yet. */
 export class Timeline {
   constructor() {
     this.svg = svg("svg", { class: "timeline", role: "img" });
+    // Beside what scrolls, so that a row can be told from another at any step.
+    this.names = svg("svg", { class: "timeline", "aria-hidden": "true" });
     this.note = h("p", { class: "hint" });
     const named = { role: "region", "aria-label": "Routing timeline" };
     this.scroll = h("div", { class: "wide", tabindex: "0", ...named }, this.svg);
-    this.element = h("div", { class: "routing" }, this.scroll, this.note);
+    const rows = h("div", { class: "rows" }, this.names, this.scroll);
+    this.element = h("div", { class: "routing" }, rows, this.note);
     this.shape = "";
     this.drawn = 0;
   }
@@ -36,22 +39,22 @@ export class Timeline {
   }
 
   grid(rows, steps) {
-    const width = LEFT + steps * X + 4;
     const height = TOP + rows * Y + 4;
-    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.svg.setAttribute("width", width);
-    this.svg.setAttribute("height", height);
+    size(this.svg, steps * X + 4, height);
+    size(this.names, NAMES, height);
     const every = steps > 40 ? 10 : steps > 16 ? 5 : 1;
     const parts = [];
+    const names = [];
     for (let step = 0; step < steps; step += every) {
       parts.push(svg("text", { class: "step", x: x(step), y: 12 }, String(step)));
     }
     for (let row = 0; row < rows; row += 1) {
-      parts.push(svg("text", { class: "expert", x: 2, y: y(row) + 4 }, `E${row}`));
+      names.push(svg("text", { class: "expert", x: 2, y: y(row) + 4 }, `E${row}`));
       const at = { x1: x(0), x2: x(steps - 1) + 0.01, y1: y(row), y2: y(row) };
       parts.push(svg("line", { class: "rest", ...at }));
     }
     this.svg.replaceChildren(...parts);
+    this.names.replaceChildren(...names);
   }
 
   marks(failovers) {
@@ -97,7 +100,13 @@ export class Timeline {
   }
 }
 
-const x = (step) => LEFT + 8 + step * X;
+const size = (drawing, width, height) => {
+  drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  drawing.setAttribute("width", width);
+  drawing.setAttribute("height", height);
+};
+
+const x = (step) => 8 + step * X;
 const y = (row) => TOP + 8 + row * Y;
 
 /** How often each expert was asked for an image, the most asked first. */
