@@ -9,6 +9,7 @@
 
 -define(SEND_MS, 15000).
 -define(LINGER_MS, 1000).
+-define(STRANGER_MS, 5000).
 
 %% @doc Serves a socket until its client or a limit ends it.
 -spec loop(gen_tcp:socket(), list(), baguette_web_settings:settings()) -> ok.
@@ -25,7 +26,7 @@ serve(Socket, FirstMs, #{idle_ms := IdleMs} = Settings) ->
         {ok, Request} ->
             Answer = baguette_web_exchange:answer(Request, Settings),
             case write(Socket, Request, Answer) of
-                keep -> serve(Socket, IdleMs, Settings);
+                keep -> serve(Socket, patience(Request, Answer, IdleMs), Settings);
                 close -> ok
             end;
         {refuse, Status, Detail} ->
@@ -33,6 +34,14 @@ serve(Socket, FirstMs, #{idle_ms := IdleMs} = Settings) ->
             linger(Socket);
         gone ->
             ok
+    end.
+
+%% Who has shown no token holds one of the connections that others could have.
+patience(#{headers := Headers}, {Status, _, _}, IdleMs) ->
+    Shown = baguette_web_request:header(<<"authorization">>, Headers) =/= undefined,
+    case Shown andalso Status =/= 401 of
+        true -> IdleMs;
+        false -> min(IdleMs, ?STRANGER_MS)
     end.
 
 write(Socket, #{method := 'HEAD'} = Request, {Status, Headers, Fun}) when is_function(Fun) ->
@@ -74,7 +83,7 @@ send(Socket, Data) ->
 keep(#{version := {1, 1}, headers := Headers}) ->
     case baguette_web_request:header(<<"connection">>, Headers) of
         undefined -> keep;
-        Value -> asked(string:lowercase(Value))
+        Value -> asked(baguette_web_request:lower(Value))
     end;
 keep(_) ->
     close.

@@ -20,24 +20,21 @@ request(Route, Status) ->
 %% @doc Runs a stream and counts it while it is open.
 -spec stream(fun(() -> ok)) -> ok.
 stream(Fun) ->
-    change(1),
+    true = ets:insert(?MODULE, {{stream, self()}}),
     try
         Fun()
     after
-        change(-1)
+        ets:delete(?MODULE, {stream, self()})
     end.
-
-change(By) ->
-    _ = ets:update_counter(?MODULE, streams, By, {streams, 0}),
-    ok.
 
 -spec requests() -> [{Route :: binary(), Status :: 100..599, Count :: pos_integer()}].
 requests() ->
     lists:sort(ets:select(?MODULE, [{{{request, '$1', '$2'}, '$3'}, [], [{{'$1', '$2', '$3'}}]}])).
 
+%% @doc How many are open. One whose process was killed could not say that it ended.
 -spec streams() -> non_neg_integer().
 streams() ->
-    case ets:lookup(?MODULE, streams) of
-        [{_, Count}] -> Count;
-        [] -> 0
-    end.
+    Pids = ets:select(?MODULE, [{{{stream, '$1'}}, [], ['$1']}]),
+    {Open, Killed} = lists:partition(fun is_process_alive/1, Pids),
+    lists:foreach(fun(Pid) -> ets:delete(?MODULE, {stream, Pid}) end, Killed),
+    length(Open).

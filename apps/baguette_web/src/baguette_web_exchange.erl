@@ -29,12 +29,14 @@
 -spec answer(baguette_web_request:request(), baguette_web_settings:settings()) ->
     {Status :: 200..599, headers(), iodata() | fun((send()) -> ok)}.
 answer(#{target := Target} = Request, Settings) ->
-    {Route, Answer} =
+    {Route, {Status, Headers, Body}} =
         case target(Target) of
-            {ok, Segments, Query} -> routed(Request, Segments, Query, Settings);
-            error -> {<<"none">>, problem(400, "write path and query as percent-encoded UTF-8")}
+            {ok, Segments, Query} ->
+                routed(Request, Segments, Query, Settings);
+            error ->
+                Unread = problem(400, "write path and query as percent-encoded UTF-8"),
+                {<<"none">>, reply(Unread)}
         end,
-    {Status, Headers, Body} = reply(Answer),
     ok = baguette_web_counts:request(Route, Status),
     More = baguette_web_guard:cors(Request, Settings) ++ policy(Headers, Settings),
     {Status, More ++ Headers, Body}.
@@ -60,7 +62,8 @@ target(Target) ->
         Decoded = [decoded(Segment) || Segment <- Segments],
         {ok, trailing(Decoded), query(Query)}
     catch
-        error:_ -> error
+        %% What is not UTF-8 is thrown.
+        _:_ -> error
     end.
 
 trailing([<<>>]) -> [];
@@ -88,16 +91,15 @@ text(Value) -> Value.
 routed(#{method := Method} = Request, Segments, Query, Settings) ->
     case baguette_web_routes:find(Method, Segments) of
         {ok, {_, _, Access, Module, Function} = Route} ->
-            Answer =
+            Answer = fun() ->
                 case baguette_web_guard:check(Access, Request, Settings) of
-                    {ok, Client} ->
-                        handled(Module, Function, exchange(Request, Segments, Query, Client));
-                    {problem, _} = Problem ->
-                        Problem
-                end,
-            {baguette_web_routes:name(Route), Answer};
+                    {ok, Client} -> Module:Function(exchange(Request, Segments, Query, Client));
+                    {problem, _} = Problem -> Problem
+                end
+            end,
+            {baguette_web_routes:name(Route), handled(Answer)};
         Other ->
-            {<<"none">>, unrouted(Other, Request, Settings)}
+            {<<"none">>, handled(fun() -> unrouted(Other, Request, Settings) end)}
     end.
 
 unrouted(Other, #{method := Method} = Request, Settings) ->
@@ -138,10 +140,13 @@ header(Name, Headers) ->
         Value -> binary_to_list(Value)
     end.
 
-handled(Module, Function, Exchange) ->
+handled(Answer) ->
     try
-        Module:Function(Exchange)
+        reply(Answer())
     catch
+        exit:{shutdown, client_gone} ->
+            %% Nobody to answer, and nobody's mistake.
+            exit({shutdown, client_gone});
         Class:Reason:Stack ->
             %% No arguments: a prompt may be among them.
             At = [{M, F} || {M, F, _, _} <- Stack],
@@ -149,7 +154,7 @@ handled(Module, Function, Exchange) ->
                 #{what => handler_crashed, class => Class, reason => name(Reason), at => At},
                 #{domain => [baguette, web]}
             ),
-            problem(500, "something went wrong here; `make events` on this node says more")
+            reply(problem(500, "something went wrong here; `make events` on this node says more"))
     end.
 
 name(Reason) when is_atom(Reason) -> Reason;

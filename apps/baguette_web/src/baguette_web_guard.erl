@@ -107,8 +107,8 @@ client(token, #{headers := Headers} = Request, #{key := Key} = Settings) ->
     end.
 
 bearer(<<Scheme:6/binary, " ", Token/binary>>) ->
-    case string:lowercase(Scheme) of
-        <<"bearer">> -> {ok, string:trim(Token)};
+    case {baguette_web_request:lower(Scheme), binary:split(Token, <<" ">>, [global, trim_all])} of
+        {<<"bearer">>, [Word]} -> {ok, Word};
         _ -> none
     end;
 bearer(_) ->

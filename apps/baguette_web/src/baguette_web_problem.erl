@@ -4,7 +4,7 @@
 %% The detail is one sentence that says what to do. `field' names the culprit in a request's body.
 -module(baguette_web_problem).
 
--export([new/2, new/3, status/1, reply/1]).
+-export([new/2, new/3, status/1, reply/1, title/1]).
 -export_type([problem/0]).
 
 -opaque problem() :: #{
@@ -58,6 +58,8 @@ reply(#{status := Status} = Problem) ->
     ],
     {Status, Headers, [jiffy:encode(maps:remove(headers, Problem)), $\n]}.
 
+%% @doc What a status is called, here and in the status line.
+-spec title(400..599) -> binary().
 title(400) -> <<"Bad Request">>;
 title(401) -> <<"Unauthorized">>;
 title(403) -> <<"Forbidden">>;

@@ -41,5 +41,7 @@ defaults() ->
         {<<"content-security-policy">>, <<"default-src 'none'; frame-ancestors 'none'">>}
     ].
 
+status(Status) when Status >= 400 ->
+    [integer_to_binary(Status), $\s, baguette_web_problem:title(Status)];
 status(Status) ->
     [integer_to_binary(Status), $\s, httpd_util:reason_phrase(Status)].

@@ -7,7 +7,7 @@
 %% length (no chunked requests): one way of framing is one that nobody disagrees about.
 -module(baguette_web_request).
 
--export([read/3, header/2]).
+-export([read/3, header/2, lower/1]).
 -export_type([request/0, limits/0]).
 
 -type request() :: #{
@@ -23,6 +23,7 @@
 
 -define(MAX_LINE, 8192).
 -define(MAX_HEADERS, 64).
+-define(MAX_HEADER_BYTES, 32768).
 
 %% linux/tcp.h: the state is the first byte of TCP_INFO.
 -define(IPPROTO_TCP, 6).
@@ -42,8 +43,8 @@ read(Socket, FirstMs, Limits) ->
     end.
 
 request(Socket, {http_request, Method, {abs_path, Target}, {1, Minor}}, Deadline, Limits) ->
-    Headers = headers(Socket, Deadline, 0),
-    ok = only_one([<<"host">>, <<"content-length">>, <<"authorization">>], Headers),
+    Headers = headers(Socket, Deadline, 0, ?MAX_HEADER_BYTES),
+    ok = only_one([<<"host">>, <<"origin">>, <<"content-length">>, <<"authorization">>], Headers),
     Peer = peer(Socket),
     #{max_body := Max} = Limits,
     Body = body(Socket, body_length(Headers, Max), {1, Minor}, Headers, Deadline),
@@ -76,16 +77,27 @@ received({error, emsgsize}) -> throw({refuse, 431, "a line of the request is ove
 received({error, timeout}) -> throw({refuse, 408, "the request did not come in time"});
 received({error, _}) -> throw(gone).
 
-headers(_Socket, _Deadline, ?MAX_HEADERS) ->
-    throw({refuse, 431, "a request may have 64 headers"});
-headers(Socket, Deadline, Count) ->
+headers(_Socket, _Deadline, Count, Left) when Count =:= ?MAX_HEADERS; Left < 0 ->
+    throw({refuse, 431, "a request may have 64 headers, 32 KiB in all"});
+headers(Socket, Deadline, Count, Left) ->
     case received(gen_tcp:recv(Socket, 0, left(Deadline))) of
         http_eoh -> [];
         {http_header, _, Name, _, Value} ->
-            [{lower(Name), Value} | headers(Socket, Deadline, Count + 1)];
+            ok = is_one_line(Value),
+            Header = {lower(Name), Value},
+            [Header | headers(Socket, Deadline, Count + 1, Left - byte_size(Value))];
         _ -> bad_request()
     end.
 
+%% A return alone is a line's end to some readers and none to others.
+is_one_line(Value) ->
+    case binary:match(Value, [<<"\r">>, <<"\n">>, <<0>>]) of
+        nomatch -> ok;
+        _ -> bad_request()
+    end.
+
+%% @doc In lower case, byte by byte: what comes from a socket need not be text.
+-spec lower(atom() | binary()) -> binary().
 lower(Name) when is_atom(Name) -> lower(atom_to_binary(Name));
 lower(Name) -> << <<(lower_byte(C))>> || <<C>> <= Name >>.
 
