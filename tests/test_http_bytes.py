@@ -1,4 +1,4 @@
-"""Bytes that no well-behaved client sends: each gets an answer, and nothing is logged as a crash."""
+"""Bytes that no well-behaved client sends: each gets an answer, and none is logged as a crash."""
 
 from __future__ import annotations
 

@@ -25,9 +25,10 @@ kept(#{client := Client, key := Key, hash := Hash, attended := Attended}) ->
     {ended, entry()} | {unended, entry(), baguette_web_job:start()}.
 start(Id, Ends, #{jobs_dir := Dir} = Settings) ->
     case baguette_web_store:job(Dir, Id) of
-        {ok, #{<<"job">> := #{<<"status">> := Status}} = File} ->
+        {ok, #{<<"job">> := #{<<"status">> := Status} = Job} = File} ->
+            IsJob = baguette_web_job_shape:is_job(Job),
             case {lists:member(Status, ?ENDS), entry(File)} of
-                {_, damaged} -> {ended, damaged()};
+                {_, Entry} when not IsJob; Entry =:= damaged -> {ended, damaged()};
                 {true, Entry} -> {ended, Entry};
                 {false, Entry} -> unended(Id, File, Entry, Ends, Settings)
             end;
@@ -61,8 +62,13 @@ unended(Id, #{<<"job">> := First} = File, Entry, Ends, #{jobs_dir := Dir} = Sett
 
 last_step(Dir, Id, First) ->
     case baguette_web_store:step(Dir, Id) of
-        {ok, #{<<"job">> := #{} = Last, <<"step">> := Step}, Checkpoint} when is_integer(Step) ->
-            {Last, Step, Checkpoint};
+        {ok, #{<<"job">> := Last, <<"step">> := Step}, Checkpoint} when
+            is_integer(Step), Step >= 0
+        ->
+            case baguette_web_job_shape:is_job(Last) of
+                true -> {Last, Step, Checkpoint};
+                false -> {First, 0, none}
+            end;
         _ ->
             {First, 0, none}
     end.
@@ -110,13 +116,17 @@ now_s() -> baguette_web_job_record:seconds().
 -spec ended(baguette_web_store:dir(), binary()) -> {map(), Last :: non_neg_integer()}.
 ended(Dir, Id) ->
     case baguette_web_store:job(Dir, Id) of
-        {ok, #{<<"job">> := #{<<"status">> := _, <<"failovers">> := _} = Job} = File} ->
-            {Job, maps:get(<<"last_event">>, File, 0)};
-        {lost, #{<<"job">> := #{} = Job}} ->
-            {baguette_web_job_record:lost({store_failed, #{why => enospc}}, Id, Job), 0};
+        {ok, #{<<"job">> := Job} = File} ->
+            read(baguette_web_job_shape:is_job(Job), Id, Job, maps:get(<<"last_event">>, File, 0));
+        {lost, #{<<"job">> := Job}} ->
+            Known = case baguette_web_job_shape:is_job(Job) of true -> Job; false -> #{} end,
+            {baguette_web_job_record:lost({store_failed, #{why => enospc}}, Id, Known), 0};
         _ ->
-            {baguette_web_job_record:lost({damaged, #{}}, Id, #{}), 0}
+            read(false, Id, none, 0)
     end.
+
+read(true, _Id, Job, Last) when is_integer(Last), Last >= 0 -> {Job, Last};
+read(_, Id, _Job, _Last) -> {baguette_web_job_record:lost({damaged, #{}}, Id, #{}), 0}.
 
 %% @doc Of those that have ended, oldest first, the ones that are to be deleted: older than they may
 %% be, or more than there may be, in number or in bytes.

@@ -73,11 +73,16 @@ init(Port) ->
     lists:foreach(fun(Message) -> self() ! Message end, [look, far, point, keep_alive]),
     {ok, #?MODULE{port = Port}}.
 
-%% A node without a directory for jobs takes none.
+%% A node without a directory for jobs takes none. Who admits them may be about to start again.
 follow_jobs() ->
     case baguette_web_jobs:subscribe_all() of
-        ok -> ok;
-        {error, {no_jobs_dir, _}} -> ok
+        ok ->
+            ok;
+        {error, {no_jobs_dir, _}} ->
+            ok;
+        {error, {not_ready, _}} ->
+            _ = erlang:send_after(?LOOK_MS, self(), follow),
+            ok
     end.
 
 -spec handle_call(watch, gen_server:from(), #?MODULE{}) -> {reply, ok, #?MODULE{}}.
@@ -91,6 +96,9 @@ handle_cast(Unknown, S) ->
     handle_info(Unknown, S).
 
 -spec handle_info(term(), #?MODULE{}) -> {noreply, #?MODULE{}}.
+handle_info(follow, S) ->
+    ok = follow_jobs(),
+    {noreply, S};
 handle_info(look, S) ->
     _ = erlang:send_after(?LOOK_MS, self(), look),
     {noreply, if_watched(near, S)};
