@@ -1,7 +1,8 @@
 %% @doc POST /v1/images/generations, in the shape OpenAI's clients speak: a job that somebody waits
 %% for. Handler of baguette_web_routes.
 %%
-%% The job is cancelled when the connection ends before it: this process is its owner.
+%% The job is cancelled when the connection ends before it: this process is its owner. With an
+%% Idempotency-Key it is drawn on, for whoever asks for it again.
 -module(baguette_web_images_h).
 
 -export([create/1]).

@@ -209,7 +209,9 @@ new(#{client := Client, key := Key} = Ask, {Pid, _}, #?MODULE{settings = Setting
     Before = [C || {_, #{client := C}, _} <- maps:values(Writing)],
     Own = baguette_web_fair:size(Client, Waiting) + length([C || C <- Before, C =:= Client]),
     All = baguette_web_fair:size(Waiting) + length(Before),
-    case {All >= Most, Own >= MostOfOne} of
+    %% Who waits for nothing is not shut out by those who wait for much; nor may there be ever more.
+    IsFull = All >= Most andalso (Own > 0 orelse All >= 2 * Most),
+    case {IsFull, Own >= MostOfOne} of
         {false, false} ->
             {Id, Time} = baguette_web_job_record:new_id(S#?MODULE.last_id),
             {{new, Id}, S#?MODULE{

@@ -41,7 +41,8 @@ known(Id) ->
 
 written(Id, #{client := Client, request := Options, body_hash := Hash} = Ask, Key, Settings) ->
     #{jobs_dir := Dir, checkpoint_ms := CheckpointMs} = Settings,
-    Owner = maps:get(owner, Ask, none),
+    %% What can be asked for again by its key is drawn on when its client is cut off.
+    Owner = case Key of null -> maps:get(owner, Ask, none); _ -> none end,
     Job = baguette_web_job_record:new(#{
         id => Id, client => Client, options => Options, predicted_seconds => predicted(Options),
         created => baguette_web_job_record:seconds()

@@ -45,12 +45,22 @@ submitted(Body, #{client := Client} = Exchange, More) ->
         {_, {problem, _} = Problem} ->
             Problem;
         {{ok, Key}, {ok, Options}} ->
-            Ask = #{client => Client, request => Options, key => Key, body_hash => hash(Options)},
+            Ask = #{
+                client => Client, request => seeded(Body, Options), key => Key,
+                body_hash => hash(Options)
+            },
             case baguette_web_jobs:submit(maps:merge(Ask, More)) of
                 {ok, _, _} = Ok -> Ok;
                 {error, Reason} -> baguette_web_job_problem:new(Reason)
             end
     end.
+
+%% Who names no seed would otherwise get the same picture for the same words for ever.
+seeded(#{<<"seed">> := Seed}, Options) when Seed =/= null ->
+    Options;
+seeded(_, Options) ->
+    <<Seed:31, _:1>> = crypto:strong_rand_bytes(4),
+    Options#{seed := Seed}.
 
 %% The same request is one that asks for the same, however it is written.
 hash(Options) ->
