@@ -11,6 +11,7 @@
 
 -spec start(application:start_type(), term()) -> {ok, pid(), term()} | {error, term()}.
 start(_Type, _Args) ->
+    ok = baguette_web_health_h:started(),
     %% OTP puts included_applications there by itself.
     Env = proplists:delete(included_applications, application:get_all_env(baguette_web)),
     case baguette_web_settings:check(Env, node()) of

@@ -2,7 +2,7 @@
 %% why, in sentences. Handlers of baguette_web_routes.
 -module(baguette_web_health_h).
 
--export([alive/1, ready/1, reasons/0, stopping/0]).
+-export([alive/1, ready/1, reasons/0, started/0, stopping/0, is_stopping/0]).
 
 -define(STOPPING, {?MODULE, stopping}).
 
@@ -22,14 +22,20 @@ ready(_Exchange) ->
 %% @doc Why no picture could be asked of this node now; [] when one could.
 -spec reasons() -> [baguette_web_reason:reason()].
 reasons() ->
-    case persistent_term:get(?STOPPING, false) of
+    case is_stopping() of
         true -> [#{name => stopping, detail => <<"this node is being stopped: ask another">>}];
-        false -> baguette_web_reason:engine(baguette_engine:health(), fun why_missing/1)
+        false -> baguette_web_reason:engine(baguette_engine:health(), fun baguette_web_reason:why_missing/1)
     end.
 
-why_missing(Expert) ->
-    [Component] = [C || #{expert := E, component := C} <- baguette_engine:experts(), E =:= Expert],
-    baguette_cluster:why_missing(Component).
+%% @doc The room was started, and nothing stops it.
+-spec started() -> ok.
+started() ->
+    _ = persistent_term:erase(?STOPPING),
+    ok.
+
+-spec is_stopping() -> boolean().
+is_stopping() ->
+    persistent_term:get(?STOPPING, false).
 
 %% @doc From now on this node is not ready.
 -spec stopping() -> ok.

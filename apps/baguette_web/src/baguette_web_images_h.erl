@@ -62,20 +62,28 @@ follow(Id, Take) ->
         {error, _} = Error -> Error
     end.
 
+%% Its process ended, and it did not.
+interrupted() ->
+    case baguette_web_health_h:is_stopping() of
+        true -> leaving;
+        false -> interrupted
+    end.
+
 next_look() -> erlang:monotonic_time(millisecond) + ?LOOK_MS.
 
 taken(Events, Id, Monitor, LookAt, Take) ->
     Next = lists:foldl(fun(Event, Fun) -> Fun(Event) end, Take, Events),
     receive
-        {baguette_web_job, Id, {_, Name, Job}} when
-            Name =:= <<"completed">>; Name =:= <<"failed">>; Name =:= <<"cancelled">>
-        ->
-            true = erlang:demonitor(Monitor, [flush]),
-            {Name, plain(Job)};
-        {baguette_web_job, Id, Event} ->
-            taken([Event], Id, Monitor, LookAt, Next);
+        {baguette_web_job, Id, {_, Name, Value} = Event} ->
+            case baguette_web_job_record:is_end(Name) of
+                true ->
+                    true = erlang:demonitor(Monitor, [flush]),
+                    {Name, plain(Value)};
+                false ->
+                    taken([Event], Id, Monitor, LookAt, Next)
+            end;
         {'DOWN', Monitor, process, _, _} ->
-            {error, {leaving, #{}}}
+            {error, {interrupted(), #{}}}
     after max(0, LookAt - erlang:monotonic_time(millisecond)) ->
         taken([look], Id, Monitor, next_look(), Next)
     end.
@@ -148,8 +156,10 @@ ended_stream({<<"failed">>, #{<<"error">> := #{<<"detail">> := Detail}}}, Send) 
     failed(Detail, Send);
 ended_stream({<<"cancelled">>, _}, Send) ->
     failed(<<"the job was cancelled while it was drawn; ask again">>, Send);
-ended_stream({error, _}, Send) ->
-    failed(<<"this node is being stopped; ask another">>, Send).
+ended_stream({error, Reason}, Send) ->
+    {problem, Problem} = baguette_web_job_problem:new(Reason),
+    #{detail := Detail} = baguette_web_problem:document(Problem),
+    failed(Detail, Send).
 
 event(Type, B64, #{<<"created">> := Created, <<"id">> := Id}) ->
     #{

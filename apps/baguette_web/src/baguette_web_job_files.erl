@@ -5,9 +5,7 @@
 %% its file was damaged.
 -module(baguette_web_job_files).
 
--export([kept/1, start/3, ended/2, too_many/3]).
-
--define(ENDS, [<<"completed">>, <<"failed">>, <<"cancelled">>]).
+-export([kept/1, start/3, last/2, too_many/3]).
 
 -type entry() :: baguette_web_job_index:entry().
 
@@ -26,7 +24,7 @@ kept(#{client := Client, key := Key, hash := Hash, attended := Attended}) ->
 start(Id, Ends, #{jobs_dir := Dir} = Settings) ->
     case baguette_web_store:job(Dir, Id) of
         {ok, #{<<"job">> := #{<<"status">> := Status}} = File} ->
-            case {lists:member(Status, ?ENDS), entry(File)} of
+            case {baguette_web_job_record:is_end(Status), entry(File)} of
                 {_, damaged} -> {ended, damaged()};
                 {true, Entry} -> {ended, Entry};
                 {false, Entry} -> unended(Id, File, Entry, Ends, Settings)
@@ -106,9 +104,10 @@ number(_) -> now_s().
 %% long as one that has just ended.
 now_s() -> baguette_web_job_record:seconds().
 
-%% @doc A job that has ended, with the number of its last event.
--spec ended(baguette_web_store:dir(), binary()) -> {map(), Last :: non_neg_integer()}.
-ended(Dir, Id) ->
+%% @doc A job without a process, with the number of its last event: it has ended, unless it is about
+%% to be begun again.
+-spec last(baguette_web_store:dir(), binary()) -> {map(), Last :: non_neg_integer()}.
+last(Dir, Id) ->
     case baguette_web_store:job(Dir, Id) of
         {ok, #{<<"job">> := #{<<"status">> := _, <<"failovers">> := _} = Job} = File} ->
             {Job, maps:get(<<"last_event">>, File, 0)};

@@ -22,6 +22,11 @@ new({not_ready, Facts}) ->
     later(503, not_ready, Seconds, "this node is not ready to draw yet; ask again in a moment");
 new({leaving, _}) ->
     later(503, leaving, 1, "this node is being stopped; ask another");
+new({interrupted, _}) ->
+    later(503, interrupted, 1, [
+        "drawing was interrupted by a fault of this node; ask again, by the same Idempotency-Key "
+        "if the request had one"
+    ]);
 new({no_jobs_dir, _}) ->
     problem(503, no_jobs_dir, "this node has no place for jobs; set jobs_dir, or ask another node");
 new({key_used, _}) ->

@@ -5,7 +5,7 @@
 -module(baguette_web_job_record).
 
 -export([new_id/1, new/1, restored/3, again/2, queued/2, begun/2]).
--export([event/2, completed/3, failed/3, cancelled/2, lost/3, summary/1, seconds/0]).
+-export([event/2, completed/3, failed/3, cancelled/2, lost/3, summary/1, is_end/1, seconds/0]).
 -export_type([job/0, news/0]).
 
 -type job() :: #{atom() => jiffy:json_value()}.
@@ -181,6 +181,10 @@ summary(#{failovers := Failovers} = Job) ->
 summary(#{<<"failovers">> := Failovers} = Read) ->
     Left = maps:without([atom_to_binary(Key) || Key <- ?NOT_IN_SUMMARY], Read),
     Left#{failovers_count => length(Failovers)}.
+
+%% @doc Whether a job of this status, or one of which this event is told, goes on no more.
+-spec is_end(Status :: binary()) -> boolean().
+is_end(Status) -> lists:member(Status, [<<"completed">>, <<"failed">>, <<"cancelled">>]).
 
 %% @doc Now, as it stands in jobs: since 1970.
 -spec seconds() -> float().

@@ -73,16 +73,9 @@ trouble() ->
             none;
         {degraded, Reasons} ->
             case [Expert || {no_holder, Expert} <- Reasons] of
-                [Expert | _] -> {expert_missing, #{expert => Expert, why => why(Expert)}};
+                [Expert | _] -> {expert_missing, #{expert => Expert, why => baguette_web_reason:why_missing(Expert)}};
                 [] -> {not_ready, #{}}
             end
-    end.
-
-why(Expert) ->
-    Components = [C || #{expert := E, component := C} <- baguette_engine:experts(), E =:= Expert],
-    case Components of
-        [Component] -> baguette_cluster:why_missing(Component);
-        [] -> not_settled
     end.
 
 %% @doc A job as it is now.
@@ -91,7 +84,7 @@ get(Id) ->
     with_job(Id, fun(#{pid := Pid}, Dir) ->
         case Pid =/= none andalso baguette_web_job:get(Pid) of
             {ok, Job} -> {ok, Job};
-            _ -> {ok, element(1, baguette_web_job_files:ended(Dir, Id))}
+            _ -> {ok, element(1, baguette_web_job_files:last(Dir, Id))}
         end
     end).
 
@@ -140,7 +133,7 @@ events(Id, Last) ->
     with_job(Id, fun(#{pid := Pid}, Dir) ->
         case Pid =/= none andalso live(Pid, Last) of
             {live, _, _} = Live -> Live;
-            _ -> {ended, last_event(Last, baguette_web_job_files:ended(Dir, Id))}
+            _ -> last_event(Last, baguette_web_job_files:last(Dir, Id))
         end
     end).
 
@@ -154,9 +147,14 @@ live(Pid, Last) ->
             gone
     end.
 
-last_event(Last, {_, Last}) -> [];
-last_event(_, {#{status := Status} = Job, N}) -> [{N, Status, Job}];
-last_event(_, {#{<<"status">> := Status} = Job, N}) -> [{N, Status, Job}].
+last_event(Last, {Job, N}) ->
+    Status = case Job of #{status := S} -> S; #{<<"status">> := S} -> S end,
+    case baguette_web_job_record:is_end(Status) of
+        true when Last =:= N -> {ended, []};
+        true -> {ended, [{N, Status, Job}]};
+        %% Its process was lost, or suspended: it will be begun again.
+        false -> {error, {not_ready, #{}}}
+    end.
 
 %% @doc Hear of every job: {baguette_web_jobs, {job, Summary} | {step, Step} | {preview, Preview}}.
 -spec subscribe_all() -> ok | problem().

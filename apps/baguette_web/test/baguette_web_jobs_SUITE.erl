@@ -25,13 +25,18 @@
     what_was_damaged_has_failed/1,
     the_oldest_go_when_there_are_too_many/1,
     a_drained_node_leaves_jobs_that_go_on/1,
+    a_missing_expert_is_named_and_why/1,
     openais_shape/1
 ]).
 
 -define(ADDRESS, {127, 0, 0, 1}).
 -define(STEPS, 20).
+%% A drawing of some ten seconds: nothing ends while a test looks at it.
+-define(SLOW, #{speed => 0.01}).
+-define(FAST, #{speed => 10}).
 
-suite() -> [{timetrap, {seconds, 20}}].
+%% More than the fixture waits for anything.
+suite() -> [{timetrap, {seconds, 90}}].
 
 all() ->
     [
@@ -48,6 +53,7 @@ all() ->
         what_was_damaged_has_failed,
         the_oldest_go_when_there_are_too_many,
         a_drained_node_leaves_jobs_that_go_on,
+        a_missing_expert_is_named_and_why,
         openais_shape
     ].
 
@@ -145,14 +151,27 @@ events_tell_it_all_and_go_on_where_they_were_cut_off(Config) ->
         {204, _, _}, request(Config, get, Path, [{"last-event-id", integer_to_list(Last)}], raw)
     ),
     %% Somebody who was cut off in between misses nothing.
-    ok = baguette_engine:simulate(#{speed => 0.1}),
+    ok = baguette_engine:simulate(?SLOW),
     Second = submitted(Config, #{}),
-    until(fun() -> step(Config, Second) > 3 end),
-    Later = sse(Config, "/v1/jobs/" ++ Second ++ "/events", [{"last-event-id", "4"}]),
+    until(fun() -> step(Config, Second) > 2 end),
+    Later = sse_from(Config, Second, "4"),
     ?assertMatch([{5, _, _} | _], Later),
+    ok = baguette_engine:simulate(?SLOW),
     Third = submitted(Config, #{}),
-    Unknown = sse(Config, "/v1/jobs/" ++ Third ++ "/events", [{"last-event-id", "999999"}]),
+    Unknown = sse_from(Config, Third, "999999"),
     ?assertMatch([{_, <<"resync">>, #{<<"routing">> := _}} | _], Unknown).
+
+%% The device is slow until somebody follows the job.
+sse_from(Config, Id, Last) ->
+    Self = self(),
+    Path = "/v1/jobs/" ++ Id ++ "/events",
+    _ = spawn_link(fun() ->
+        Self ! {followed, sse(Config, Path, [{"last-event-id", Last}])}
+    end),
+    Pid = process_of(list_to_binary(Id)),
+    until(fun() -> erlang:process_info(Pid, monitors) =/= {monitors, []} end),
+    ok = baguette_engine:simulate(?FAST),
+    receive {followed, Events} -> Events end.
 
 a_bad_request_is_refused_by_field(Config) ->
     [
@@ -170,7 +189,7 @@ a_bad_request_is_refused_by_field(Config) ->
     {200, _, #{<<"data">> := []}} = get(Config, "/v1/jobs").
 
 the_same_key_is_the_same_job(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.1}),
+    ok = baguette_engine:simulate(?SLOW),
     Key = [{"idempotency-key", "once"}],
     Self = self(),
     %% At the same moment too.
@@ -186,7 +205,7 @@ the_same_key_is_the_same_job(Config) ->
         {409, _, #{<<"type">> := <<"urn:baguette:key_in_progress">>}},
         post(Config, "/v1/jobs", #{seed => 2}, Key)
     ),
-    ok = baguette_engine:simulate(#{speed => 10}),
+    ok = baguette_engine:simulate(?FAST),
     _ = ended(Config, Id),
     %% Written otherwise, it asks for the same.
     ?assertMatch(
@@ -201,7 +220,7 @@ the_same_key_is_the_same_job(Config) ->
     {200, _, #{<<"data">> := [_]}} = get(Config, "/v1/jobs").
 
 too_many_are_refused_with_when_to_come_back(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.01}),
+    ok = baguette_engine:simulate(?SLOW),
     Taken = [post(Config, "/v1/jobs", #{seed => N}) || N <- lists:seq(1, 4)],
     [?assertMatch({202, _, _}, Answer) || Answer <- Taken],
     {429, Headers, Problem} = post(Config, "/v1/jobs", #{}),
@@ -217,7 +236,7 @@ too_many_are_refused_with_when_to_come_back(Config) ->
 
 %% Of one client, one at a time; each takes its turn. The door is asked as the handlers ask it.
 clients_take_turns(_Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.05}),
+    ok = baguette_engine:simulate(?SLOW),
     ok = baguette_web_jobs:subscribe_all(),
     Ids = [
         begin
@@ -228,7 +247,7 @@ clients_take_turns(_Config) ->
     ],
     ?assertMatch({error, {overloaded, #{whose := own}}}, submit(<<"a">>, 5)),
     {ok, new, #{id := Last}} = submit(<<"b">>, 6),
-    ok = baguette_engine:simulate(#{speed => 10}),
+    ok = baguette_engine:simulate(?FAST),
     Ends = order_of_ends([{Last, <<"b">>} | Ids], []),
     ?assertEqual([<<"a">>, <<"a">>, <<"b">>, <<"a">>, <<"a">>], Ends).
 
@@ -247,7 +266,7 @@ order_of_ends(Ids, Ended) ->
     end.
 
 a_cancelled_job_stops_and_stays_cancelled(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.05}),
+    ok = baguette_engine:simulate(?SLOW),
     Id = submitted(Config, #{}),
     until(fun() -> step(Config, Id) > 1 end),
     ?assertMatch({200, _, #{<<"status">> := <<"cancelled">>}}, delete(Config, Id)),
@@ -260,12 +279,13 @@ a_cancelled_job_stops_and_stays_cancelled(Config) ->
 
 a_crash_of_ours_ends_no_job(Config) ->
     Undisturbed = pixels(ended(Config, submitted(Config, #{seed => 3, deterministic => true}))),
-    ok = baguette_engine:simulate(#{speed => 0.1}),
     [
         begin
+            ok = baguette_engine:simulate(?SLOW),
             Id = submitted(Config, #{seed => 3, deterministic => true}),
             until(fun() -> step(Config, Id) > 3 end),
             exit(Victim(list_to_binary(Id)), kill),
+            ok = baguette_engine:simulate(?FAST),
             until(fun() -> resumed(Config, Id) > 0 end),
             Done = ended(Config, Id),
             ?assertEqual(Undisturbed, pixels(Done)),
@@ -276,6 +296,7 @@ a_crash_of_ours_ends_no_job(Config) ->
         end
      || Victim <- [fun process_of/1, fun(_) -> whereis(baguette_web_job_admission) end]
     ],
+    ok = baguette_engine:simulate(?SLOW),
     Doomed = submitted(Config, #{}),
     [
         begin
@@ -290,11 +311,12 @@ a_crash_of_ours_ends_no_job(Config) ->
 %% What was not begun, and what was begun, in the order they came.
 a_restart_goes_on_with_what_was_taken(Config) ->
     Undisturbed = pixels(ended(Config, submitted(Config, #{seed => 4, deterministic => true}))),
-    ok = baguette_engine:simulate(#{speed => 0.1}),
+    ok = baguette_engine:simulate(?SLOW),
     Ids = [submitted(Config, #{seed => 4, deterministic => true}) || _ <- [1, 2]],
     [First, _] = Ids,
     until(fun() -> step(Config, First) > 3 end),
     stop(),
+    ok = baguette_engine:simulate(?FAST),
     until(fun() -> running() =:= [] end),
     ok = start(#{}),
     Done = [ended(Config, Id) || Id <- Ids],
@@ -302,7 +324,7 @@ a_restart_goes_on_with_what_was_taken(Config) ->
     ?assertEqual([Undisturbed, Undisturbed], [pixels(Job) || Job <- Done]).
 
 nobody_waits_for_a_client_that_has_gone(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.02}),
+    ok = baguette_engine:simulate(?SLOW),
     [
         begin
             Socket = waiting_client(Config, More),
@@ -336,10 +358,11 @@ waiting_client(Config, More) ->
     Socket.
 
 what_was_damaged_has_failed(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.1}),
+    ok = baguette_engine:simulate(?SLOW),
     [Torn, Begun] = [submitted(Config, #{seed => N}) || N <- [1, 2]],
     until(fun() -> step(Config, Torn) > 2 end),
     stop(),
+    ok = baguette_engine:simulate(?FAST),
     ok = file:write_file(filename:join(dir(Config), Torn ++ ".job"), <<"baguette-job-1 0">>),
     ok = file:write_file(filename:join(dir(Config), Begun ++ ".step"), <<>>),
     ok = start(#{}),
@@ -378,19 +401,52 @@ pages(Config, Path) ->
     end.
 
 a_drained_node_leaves_jobs_that_go_on(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.05}),
-    Id = submitted(Config, #{}),
+    ok = baguette_engine:simulate(?SLOW),
+    Key = [{"idempotency-key", "mine"}],
+    {202, _, #{<<"id">> := IdBinary}} = post(Config, "/v1/jobs", #{}, Key),
+    Id = binary_to_list(IdBinary),
     until(fun() -> step(Config, Id) > 3 end),
     ok = baguette_web_jobs:drain(5000),
     until(fun() -> running() =:= [] end),
-    %% Not by httpc: it would come back by itself, as Retry-After says.
-    ?assertMatch({error, {leaving, _}}, submit(<<"a">>, 1)),
+    refused(leaving, bare(Config, "POST", "/v1/jobs", #{})),
+    %% It has no process now, and has not ended: whoever asks for its end is to come again.
+    refused(not_ready, bare(Config, "GET", "/v1/jobs/" ++ Id ++ "/events", none)),
+    Known = bare(Config, "POST", "/v1/images/generations", #{}, "Idempotency-Key: mine\r\n"),
+    refused(not_ready, Known),
+    ?assertMatch({200, _, _}, bare(Config, "GET", "/readyz", none)),
+    _ = baguette_web_app:prep_stop(none),
+    {503, _, #{<<"reasons">> := [#{<<"name">> := <<"stopping">>}]}} =
+        bare(Config, "GET", "/readyz", none),
     stop(),
     {ok, #{<<"step">> := Step}, _} = baguette_web_store:step(dir(Config), list_to_binary(Id)),
     ?assert(Step > 2),
-    ok = baguette_engine:simulate(#{speed => 1}),
+    ok = baguette_engine:simulate(?FAST),
     ok = start(#{}),
-    ?assertMatch(#{<<"status">> := <<"completed">>, <<"resumed">> := 1}, ended(Config, Id)).
+    ?assertMatch(#{<<"status">> := <<"completed">>, <<"resumed">> := 1}, ended(Config, Id)),
+    ?assertMatch({200, _, _}, bare(Config, "GET", "/readyz", none)).
+
+a_missing_expert_is_named_and_why(Config) ->
+    [Missing | Held] = All = [C || #{component := C} <- baguette_engine:experts()],
+    [#{expert := Expert}] = [E || #{component := C} = E <- baguette_engine:experts(), C =:= Missing],
+    ok = baguette_engine_expert:hold(Held),
+    until(fun() -> baguette_engine:health() =/= ok end),
+    #{<<"detail">> := Refused} =
+        refused(expert_missing, bare(Config, "POST", "/v1/jobs", #{})),
+    {503, _, #{<<"reasons">> := [#{<<"expert">> := Expert, <<"detail">> := Reason}]}} =
+        bare(Config, "GET", "/readyz", none),
+    Why = unicode:characters_to_binary(
+        baguette_web_words:missing(baguette_web_reason:why_missing(Expert))
+    ),
+    [?assertNotEqual(nomatch, binary:match(Text, Why)) || Text <- [Refused, Reason]],
+    ok = baguette_engine_expert:hold(All),
+    until(fun() -> baguette_engine:health() =:= ok end),
+    ?assertMatch({202, _, _}, bare(Config, "POST", "/v1/jobs", #{})).
+
+refused(Name, {503, Headers, Problem}) ->
+    Type = <<"urn:baguette:", (atom_to_binary(Name))/binary>>,
+    ?assertMatch(#{<<"type">> := Type, <<"status">> := 503}, Problem),
+    ?assert(list_to_integer(proplists:get_value("retry-after", Headers)) >= 1),
+    Problem.
 
 openais_shape(Config) ->
     {200, _, #{<<"created">> := _, <<"data">> := Data}} =
@@ -462,6 +518,40 @@ post(Config, Path, Body, Headers) ->
 json_request(Config, Path, Body) ->
     Json = jiffy:encode(maps:merge(#{<<"prompt">> => <<"a red circle">>}, Body)),
     {url(Config, Path), [], "application/json", iolist_to_binary(Json)}.
+
+%% Not by httpc, which comes back by itself as Retry-After says.
+bare(Config, Method, Path, Body) -> bare(Config, Method, Path, Body, "").
+
+bare(Config, Method, Path, Body, More) ->
+    Json = case Body of
+        none -> <<>>;
+        _ -> element(4, json_request(Config, Path, Body))
+    end,
+    {ok, Socket} = gen_tcp:connect(?ADDRESS, port(Config), [binary, {active, false}]),
+    ok = gen_tcp:send(Socket, [
+        Method, " ", Path, " HTTP/1.1\r\nHost: ", host(Config),
+        "\r\nConnection: close\r\nContent-Type: application/json\r\n", More,
+        "Content-Length: ", integer_to_list(byte_size(Json)), "\r\n\r\n", Json
+    ]),
+    ok = inet:setopts(Socket, [{packet, http}]),
+    {ok, {http_response, _, Status, _}} = gen_tcp:recv(Socket, 0),
+    Headers = headers(Socket),
+    ok = inet:setopts(Socket, [{packet, raw}]),
+    Length = list_to_integer(proplists:get_value("content-length", Headers)),
+    {ok, Answer} = gen_tcp:recv(Socket, Length),
+    ok = gen_tcp:close(Socket),
+    {Status, Headers, jiffy:decode(Answer, [return_maps])}.
+
+headers(Socket) ->
+    case gen_tcp:recv(Socket, 0) of
+        {ok, {http_header, _, Name, _, Value}} ->
+            [{string:lowercase(name(Name)), Value} | headers(Socket)];
+        {ok, http_eoh} ->
+            []
+    end.
+
+name(Name) when is_atom(Name) -> atom_to_list(Name);
+name(Name) -> Name.
 
 get(Config, Path) -> request(Config, get, Path, [], json).
 
