@@ -322,11 +322,19 @@ ended(#{status := Status} = Job, Bytes, #?MODULE{id = Id, dir = Dir, kept = Kept
     End = {Status, baguette_web_sse:json(Job)},
     {Event, Ring} = baguette_web_ring:add(other, End, S#?MODULE.ring),
     {Last, _, _} = Event,
-    ok = baguette_web_store:drop_step(Dir, Id),
-    File = Kept#{job => Job, last_event => Last, bytes => Bytes},
-    case baguette_web_store:put_job(Dir, Id, File) of
+    case put_end(Dir, Id, Kept#{job => Job, last_event => Last, bytes => Bytes}) of
         ok -> told(Event, S#?MODULE{job = Job, ring = Ring}, Bytes);
         {error, Reason} -> lost(Reason, S)
+    end.
+
+%% How far it was goes only when its end is there: of a job without either, all would be drawn anew.
+put_end(Dir, Id, File) ->
+    Written = baguette_web_store:put_job(Dir, Id, File),
+    ok = baguette_web_store:drop_step(Dir, Id),
+    case Written of
+        ok -> ok;
+        %% On a full disk there is room now.
+        {error, _} -> baguette_web_store:put_job(Dir, Id, File)
     end.
 
 %% No room even for that it has ended: the file's name says it.

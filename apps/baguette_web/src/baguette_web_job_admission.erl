@@ -336,9 +336,12 @@ name(_) -> other.
 
 %% What is on the disk ---------------------------------------------------------------------------
 
-found(Id, #?MODULE{settings = Settings} = S) ->
+found(Id, #?MODULE{settings = #{jobs_dir := Dir} = Settings} = S) ->
     case baguette_web_job_files:start(Id, no, Settings) of
-        {ended, Entry} -> known(Id, Entry, S);
+        {ended, Entry} ->
+            %% There is one if the node was killed between the job's end and its removal.
+            ok = baguette_web_store:drop_step(Dir, Id),
+            known(Id, Entry, S);
         {unended, Entry, Start} -> started(Id, Entry, Start, keyed(Id, Entry, S))
     end.
 

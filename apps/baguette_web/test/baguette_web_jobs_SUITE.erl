@@ -21,6 +21,7 @@
     a_cancelled_job_stops_and_stays_cancelled/1,
     a_crash_of_ours_ends_no_job/1,
     a_restart_goes_on_with_what_was_taken/1,
+    a_job_is_not_drawn_twice/1,
     nobody_waits_for_a_client_that_has_gone/1,
     what_was_damaged_has_failed/1,
     the_oldest_go_when_there_are_too_many/1,
@@ -49,6 +50,7 @@ all() ->
         a_cancelled_job_stops_and_stays_cancelled,
         a_crash_of_ours_ends_no_job,
         a_restart_goes_on_with_what_was_taken,
+        a_job_is_not_drawn_twice,
         nobody_waits_for_a_client_that_has_gone,
         what_was_damaged_has_failed,
         the_oldest_go_when_there_are_too_many,
@@ -323,6 +325,33 @@ a_restart_goes_on_with_what_was_taken(Config) ->
     [?assertMatch(#{<<"status">> := <<"completed">>, <<"resumed">> := 1}, Job) || Job <- Done],
     ?assertEqual([Undisturbed, Undisturbed], [pixels(Job) || Job <- Done]).
 
+%% Whenever the node is killed, a job has its end on the disk or what it can go on from.
+a_job_is_not_drawn_twice(Config) ->
+    ok = baguette_engine:simulate(?SLOW),
+    Id = submitted(Config, #{}),
+    File = fun(Kind) -> filename:join(dir(Config), Id ++ Kind) end,
+    until(fun() -> filelib:is_regular(File(".step")) end),
+    %% Its end cannot be written as long as nobody reads there.
+    Pipe = File(".job.new"),
+    "" = os:cmd("mkfifo " ++ Pipe),
+    ok = baguette_engine:simulate(?FAST),
+    Job = process_of(list_to_binary(Id)),
+    until(fun() ->
+        {current_function, {prim_file, open_nif, 2}} =:=
+            erlang:process_info(Job, current_function) andalso filelib:is_regular(File(".0.png"))
+    end),
+    ?assert(filelib:is_regular(File(".step"))),
+    "" = os:cmd("exec 3<>" ++ Pipe ++ "; rm " ++ Pipe),
+    _ = ended(Config, Id),
+    %% Killed after the end was written, and before the rest was removed.
+    Second = submitted(Config, #{}),
+    #{<<"status">> := <<"completed">>} = Done = ended(Config, Second),
+    stop(),
+    ok = baguette_web_store:put_step(dir(Config), list_to_binary(Second), #{step => 1}, <<>>),
+    ok = start(#{}),
+    ?assertEqual(Done, ended(Config, Second)),
+    ?assertNot(filelib:is_regular(filename:join(dir(Config), Second ++ ".step"))).
+
 nobody_waits_for_a_client_that_has_gone(Config) ->
     ok = baguette_engine:simulate(?SLOW),
     [
@@ -426,21 +455,21 @@ a_drained_node_leaves_jobs_that_go_on(Config) ->
     ?assertMatch({200, _, _}, bare(Config, "GET", "/readyz", none)).
 
 a_missing_expert_is_named_and_why(Config) ->
-    [Missing | Held] = All = [C || #{component := C} <- baguette_engine:experts()],
-    [#{expert := Expert}] = [E || #{component := C} = E <- baguette_engine:experts(), C =:= Missing],
-    ok = baguette_engine_expert:hold(Held),
+    %% Its worker dies, and stays away as long as nobody hears that it is there again.
+    ok = baguette_engine:simulate(#{fail => died, restart_ms => 5000}),
+    Id = submitted(Config, #{}),
     until(fun() -> baguette_engine:health() =/= ok end),
-    #{<<"detail">> := Refused} =
-        refused(expert_missing, bare(Config, "POST", "/v1/jobs", #{})),
-    {503, _, #{<<"reasons">> := [#{<<"expert">> := Expert, <<"detail">> := Reason}]}} =
+    ok = sys:suspend(baguette_engine_expert),
+    #{<<"detail">> := Refused} = refused(expert_missing, bare(Config, "POST", "/v1/jobs", #{})),
+    {503, _, #{<<"reasons">> := [#{<<"expert">> := 0, <<"detail">> := Reason} | _]}} =
         bare(Config, "GET", "/readyz", none),
     Why = unicode:characters_to_binary(
-        baguette_web_words:missing(baguette_web_reason:why_missing(Expert))
+        baguette_web_words:missing(baguette_web_reason:why_missing(0))
     ),
     [?assertNotEqual(nomatch, binary:match(Text, Why)) || Text <- [Refused, Reason]],
-    ok = baguette_engine_expert:hold(All),
-    until(fun() -> baguette_engine:health() =:= ok end),
-    ?assertMatch({202, _, _}, bare(Config, "POST", "/v1/jobs", #{})).
+    ok = baguette_engine:simulate(#{fail => none, restart_ms => 10}),
+    ok = sys:resume(baguette_engine_expert),
+    ?assertMatch(#{<<"status">> := <<"completed">>}, ended(Config, Id)).
 
 refused(Name, {503, Headers, Problem}) ->
     Type = <<"urn:baguette:", (atom_to_binary(Name))/binary>>,
