@@ -24,7 +24,9 @@ ready(_Exchange) ->
 reasons() ->
     case is_stopping() of
         true -> [#{name => stopping, detail => <<"this node is being stopped: ask another">>}];
-        false -> baguette_web_reason:engine(baguette_engine:health(), fun baguette_web_reason:why_missing/1)
+        false ->
+            Why = fun baguette_web_reason:why_missing/1,
+            baguette_web_reason:engine(baguette_engine:health(), Why)
     end.
 
 %% @doc The room was started, and nothing stops it.

@@ -73,7 +73,9 @@ trouble() ->
             none;
         {degraded, Reasons} ->
             case [Expert || {no_holder, Expert} <- Reasons] of
-                [Expert | _] -> {expert_missing, #{expert => Expert, why => baguette_web_reason:why_missing(Expert)}};
+                [Expert | _] ->
+                    Why = baguette_web_reason:why_missing(Expert),
+                    {expert_missing, #{expert => Expert, why => Why}};
                 [] -> {not_ready, #{}}
             end
     end.

@@ -1,5 +1,5 @@
 %% @doc Why a node is not ready, or a cluster not whole, in sentences: what is, and what helps.
-%% Pure but for why_missing/1, which reads tables; called by handlers, views and baguette_web_jobs.
+%% Reads settings and tables only; called by handlers, views and baguette_web_jobs.
 -module(baguette_web_reason).
 
 -export([engine/2, cluster/1, why_missing/1]).
@@ -15,7 +15,7 @@ engine(ok, _) -> [];
 engine({degraded, Facts}, WhyMissing) -> [lacking(Fact, WhyMissing) || Fact <- Facts].
 
 lacking({no_holder, Expert}, WhyMissing) ->
-    Why = baguette_web_words:missing(WhyMissing(Expert)),
+    Why = baguette_web_teller:missing(WhyMissing(Expert)),
     (new(no_holder, "no node holds expert ~b: ~ts", [Expert, Why]))#{expert => Expert};
 lacking({not_ready, _}, _) ->
     new(not_ready, "this node has not read its model yet; if this stays, its log says why", []);

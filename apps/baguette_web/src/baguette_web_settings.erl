@@ -18,7 +18,7 @@
     token_key_file := file:filename() | undefined,
     key => <<_:256>>,                % what lies in it, once it was read
     whois := boolean(),              % a peer's user on the tailnet stands in for a token
-    teller := module() | undefined,  % tells the event log: recent(N) -> [map()]
+    teller := module() | undefined,  % has words for events and errors: baguette_web_teller
     jobs_dir := file:filename() | undefined,    % undefined: no pictures are drawn over HTTP
     max_jobs := pos_integer(),       % that wait, and of one client
     max_client_jobs := pos_integer(),

@@ -76,8 +76,8 @@ init_per_testcase(Case, Config) ->
     {ok, Probe} = gen_tcp:listen(0, [{ip, ?ADDRESS}]),
     {ok, Port} = inet:port(Probe),
     ok = gen_tcp:close(Probe),
-    ok = start(#{port => Port, jobs_dir => Dir, checkpoint_ms => 0, max_jobs => 4,
-        max_client_jobs => 3, keep_jobs => 5}),
+    ok = start(#{port => Port, jobs_dir => Dir, teller => baguette_teller, checkpoint_ms => 0,
+        max_jobs => 4, max_client_jobs => 3, keep_jobs => 5}),
     [{dir, Dir}, {port, Port} | Config].
 
 end_per_testcase(_Case, _Config) ->
@@ -463,9 +463,7 @@ a_missing_expert_is_named_and_why(Config) ->
     #{<<"detail">> := Refused} = refused(expert_missing, bare(Config, "POST", "/v1/jobs", #{})),
     {503, _, #{<<"reasons">> := [#{<<"expert">> := 0, <<"detail">> := Reason} | _]}} =
         bare(Config, "GET", "/readyz", none),
-    Why = unicode:characters_to_binary(
-        baguette_web_words:missing(baguette_web_reason:why_missing(0))
-    ),
+    Why = baguette_web_teller:missing(baguette_web_reason:why_missing(0)),
     [?assertNotEqual(nomatch, binary:match(Text, Why)) || Text <- [Refused, Reason]],
     ok = baguette_engine:simulate(#{fail => none, restart_ms => 10}),
     ok = sys:resume(baguette_engine_expert),
