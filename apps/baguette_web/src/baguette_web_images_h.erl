@@ -33,7 +33,8 @@ drawn(#{<<"id">> := Id} = Job, #{stream := true} = How, #{gone := Gone}) ->
             job => Job, send => Send, most => maps:get(partial_images, How), told => #{},
             gone => Gone, looks => 0
         },
-        End = follow(Id, fun(Event) -> streamed(Event, Partial) end),
+        Wanted = #{previews => maps:get(most, Partial) > 0},
+        End = follow(Id, Wanted, fun(Event) -> streamed(Event, Partial) end),
         ended_stream(End, Send)
     end};
 drawn(#{<<"id">> := Id}, #{format := Format}, #{gone := Gone, header := Header}) ->
@@ -44,7 +45,7 @@ drawn(#{<<"id">> := Id}, #{format := Format}, #{gone := Gone, header := Header})
         Waiting(_) ->
             Waiting
     end,
-    case follow(Id, Quiet) of
+    case follow(Id, #{previews => false}, Quiet) of
         {<<"completed">>, Job} -> images(Job, Format, Header("host"));
         Other -> problem(Other, Id)
     end.
@@ -55,8 +56,8 @@ still_there(Gone) ->
 
 %% Each event, and `look' every now and then, is taken by a function that gives back the one for the
 %% next.
-follow(Id, Take) ->
-    case baguette_web_jobs:events(Id, none) of
+follow(Id, Wanted, Take) ->
+    case baguette_web_jobs:events(Id, none, Wanted) of
         {live, Monitor, Events} -> taken(Events, Id, Monitor, next_look(), Take);
         {ended, [{_, Name, Job}]} -> {Name, plain(Job)};
         {error, _} = Error -> Error

@@ -9,7 +9,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/1, reserve/1, accepted/2, abandoned/1, ended/2, close/0, load/0, follow/0]).
+-export([start_link/1, reserve/1, accepted/2, abandoned/1, ended/2, close/0, load/0, follow/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
 -export_type([ask/0, load/0, settings/0]).
 
@@ -87,9 +87,9 @@ close() -> gen_server:call(?MODULE, close).
 -spec load() -> {ok, load()} | refused().
 load() -> ask(load).
 
-%% @doc The caller hears of every job (baguette_web_jobs:subscribe_all/0).
--spec follow() -> ok | refused().
-follow() -> ask({follow, self()}).
+%% @doc The caller hears of every job (baguette_web_jobs:subscribe_all/1).
+-spec follow(Previews :: boolean()) -> ok | refused().
+follow(Previews) -> ask({follow, self(), Previews}).
 
 %% The exit's term may hold what was asked, which is for no log.
 ask(Question) ->
@@ -140,9 +140,10 @@ handle_call(close, _From, #?MODULE{jobs = Jobs} = S) ->
     {reply, maps:keys(Jobs), S#?MODULE{is_closed = true}};
 handle_call(load, _From, S) ->
     {reply, {ok, load(S)}, S};
-handle_call({follow, Pid}, _From, S) ->
-    _ = erlang:monitor(process, Pid),
-    {reply, baguette_web_job_index:follow(Pid), S}.
+handle_call({follow, Pid, Previews}, _From, S) ->
+    _ = lists:member(Pid, baguette_web_job_index:followers()) orelse erlang:monitor(process, Pid),
+    ok = baguette_web_job_index:follow(Pid, Previews),
+    {reply, ok, followers_changed(S)}.
 
 -spec handle_cast(term(), #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_cast(_Unknown, S) ->
@@ -163,6 +164,7 @@ handle_info(tidy, S) ->
 handle_info({'DOWN', Monitor, process, Pid, Reason}, #?MODULE{writing = Writing} = S) ->
     Left = [Id || {Id, {M, _, _}} <- maps:to_list(Writing), M =:= Monitor],
     ok = baguette_web_job_index:unfollow(Pid),
+    _ = followers_changed(S),
     {noreply, down(Pid, Reason, lists:foldl(fun given_up/2, S, Left))};
 handle_info(_Unknown, S) ->
     {noreply, S}.
@@ -238,6 +240,14 @@ given_up(Id, #?MODULE{settings = #{jobs_dir := Dir}, writing = Writing} = S0) ->
         S,
         lists:reverse(Same)
     ).
+
+%% Whether previews are wanted may have changed.
+followers_changed(#?MODULE{running = Running} = S) ->
+    _ = [
+        baguette_web_job:followers_changed(Pid)
+     || Id <- maps:keys(Running), {ok, #{pid := Pid}} <- [find(Id)], is_pid(Pid)
+    ],
+    S.
 
 without_key(#{client := Client, key := Key}, #?MODULE{keys = Keys} = S) ->
     S#?MODULE{keys = maps:remove({Client, Key}, Keys)}.

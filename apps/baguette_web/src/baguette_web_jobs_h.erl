@@ -146,7 +146,7 @@ events(#{segments := [_, _, Id, _], header := Header}) ->
 
 %% From a file: it has ended, or waits to be begun again.
 events_of(#{<<"status">> := _}, Id, Last) ->
-    case baguette_web_jobs:events(Id, Last) of
+    case baguette_web_jobs:events(Id, Last, #{previews => true}) of
         %% To a browser it says: do not connect again.
         {ended, []} when Last =/= none -> {reply, 204, [], <<>>};
         {ended, Events} -> stream(fun(Send) -> send(Events, Send) end);
@@ -172,7 +172,7 @@ last(_) ->
 unknown() -> 1 bsl 62.
 
 follow(Id, Last, Send) ->
-    case baguette_web_jobs:events(Id, Last) of
+    case baguette_web_jobs:events(Id, Last, #{previews => true}) of
         {live, Monitor, Events} ->
             live(Id, Monitor, Events, Send);
         {ended, Events} ->

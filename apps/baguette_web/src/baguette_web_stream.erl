@@ -69,13 +69,13 @@ watch() ->
 -spec init(inet:port_number()) -> {ok, #?MODULE{}}.
 init(Port) ->
     ok = baguette_cluster:watch(),
-    ok = follow_jobs(),
+    ok = follow_jobs(false),
     lists:foreach(fun(Message) -> self() ! Message end, [look, far, point, keep_alive]),
     {ok, #?MODULE{port = Port}}.
 
 %% A node without a directory for jobs takes none.
-follow_jobs() ->
-    case baguette_web_jobs:subscribe_all() of
+follow_jobs(Previews) ->
+    case baguette_web_jobs:subscribe_all(#{previews => Previews}) of
         ok -> ok;
         {error, {no_jobs_dir, _}} -> ok
     end.
@@ -84,7 +84,12 @@ follow_jobs() ->
 handle_call(watch, {Pid, _}, #?MODULE{watchers = Watchers} = S) ->
     Pid ! {?MODULE, greeting(S)},
     Ref = monitor(process, Pid),
+    ok = wanted(map_size(Watchers) =:= 0, true),
     {reply, ok, start(far, start(near, S#?MODULE{watchers = Watchers#{Pid => Ref}}))}.
+
+%% Previews, by the first who watches till the last.
+wanted(true, Previews) -> follow_jobs(Previews);
+wanted(false, _) -> ok.
 
 -spec handle_cast(term(), #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_cast(Unknown, S) ->
@@ -117,7 +122,10 @@ handle_info({baguette_web_jobs, {Name, Value}}, S) ->
 handle_info({'DOWN', Ref, process, Pid, Reason}, #?MODULE{looking = Looking} = S) ->
     case maps:take(Ref, Looking) of
         {Look, Rest} -> {noreply, looked(Look, Reason, S#?MODULE{looking = Rest})};
-        error -> {noreply, S#?MODULE{watchers = maps:remove(Pid, S#?MODULE.watchers)}}
+        error ->
+            Left = maps:remove(Pid, S#?MODULE.watchers),
+            ok = wanted(map_size(Left) =:= 0, false),
+            {noreply, S#?MODULE{watchers = Left}}
     end;
 handle_info(_Unknown, S) ->
     ?LOG_WARNING(#{what => message_dropped, by => ?MODULE}, ?LOG),

@@ -14,6 +14,7 @@
 -export([
     a_job_is_drawn_and_its_pictures_are_there/1,
     events_tell_it_all_and_go_on_where_they_were_cut_off/1,
+    previews_are_drawn_for_who_wants_them/1,
     a_bad_request_is_refused_by_field/1,
     the_same_key_is_the_same_job/1,
     too_many_are_refused_with_when_to_come_back/1,
@@ -43,6 +44,7 @@ all() ->
     [
         a_job_is_drawn_and_its_pictures_are_there,
         events_tell_it_all_and_go_on_where_they_were_cut_off,
+        previews_are_drawn_for_who_wants_them,
         a_bad_request_is_refused_by_field,
         the_same_key_is_the_same_job,
         too_many_are_refused_with_when_to_come_back,
@@ -163,6 +165,42 @@ events_tell_it_all_and_go_on_where_they_were_cut_off(Config) ->
     Unknown = sse_from(Config, Third, "999999"),
     ?assertMatch([{_, <<"resync">>, #{<<"routing">> := _}} | _], Unknown).
 
+%% They cost the pipeline worker time.
+previews_are_drawn_for_who_wants_them(Config) ->
+    ok = baguette_engine:simulate(?SLOW),
+    Id = list_to_binary(submitted(Config, #{})),
+    until(fun() -> step(Config, binary_to_list(Id)) > 2 end),
+    {live, _, Before} = baguette_web_jobs:events(Id, none, #{previews => false}),
+    ?assertEqual([], [E || {_, <<"preview">>, _} = E <- Before]),
+    %% By who follows this job, and by who hears of all.
+    Self = self(),
+    {_, Monitor} = spawn_monitor(fun() ->
+        {live, _, None} = baguette_web_jobs:events(Id, none, #{previews => true}),
+        Self ! {before, [E || {_, <<"preview">>, _} = E <- None]},
+        receive {baguette_web_job, Id, {_, <<"preview">>, _}} -> ok end
+    end),
+    receive {before, None} -> ?assertEqual([], None) end,
+    receive {'DOWN', Monitor, process, _, normal} -> ok end,
+    Job = process_of(Id),
+    until(fun() -> not wants_previews(Job) end),
+    ok = baguette_web_jobs:subscribe_all(#{previews => true}),
+    receive {baguette_web_jobs, {preview, #{job := Id, b64_png := B64}}} ->
+        ?assertMatch(<<137, "PNG", _/binary>>, base64:decode(B64))
+    end,
+    ok = baguette_web_jobs:subscribe_all(#{previews => false}),
+    until(fun() -> not wants_previews(Job) end).
+
+wants_previews(Job) ->
+    [Pid] = [P || #{id := I, state := State} <- baguette_engine:generations(),
+        not lists:member(State, [done, failed, cancelled]), {ok, P} <- [lookup(I)]],
+    {_, Data} = sys:get_state(Pid),
+    Watchers = hd([V || V <- tuple_to_list(Data), is_watchers(V)]),
+    is_process_alive(Job) andalso baguette_engine_watchers:want_previews(Watchers).
+
+lookup(Id) -> baguette_engine_admission:lookup(Id).
+
+is_watchers(Value) -> is_tuple(Value) andalso element(1, Value) =:= baguette_engine_watchers.
+
 %% The device is slow until somebody follows the job.
 sse_from(Config, Id, Last) ->
     Self = self(),
@@ -239,7 +277,7 @@ too_many_are_refused_with_when_to_come_back(Config) ->
 %% Of one client, one at a time; each takes its turn. The door is asked as the handlers ask it.
 clients_take_turns(_Config) ->
     ok = baguette_engine:simulate(?SLOW),
-    ok = baguette_web_jobs:subscribe_all(),
+    ok = baguette_web_jobs:subscribe_all(#{previews => false}),
     Ids = [
         begin
             {ok, new, #{id := Id}} = submit(Client, Seed),
