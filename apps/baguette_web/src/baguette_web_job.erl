@@ -326,20 +326,10 @@ failed(Reason, #?MODULE{job = Job} = S) ->
 
 completed(#{images := Images} = Result, #?MODULE{id = Id, dir = Dir, job = Job} = S) ->
     Pngs = [Png || #{png := Png} <- Images],
-    case put_images(Dir, Id, Pngs) of
+    case baguette_web_store:put_images(Dir, Id, Pngs) of
         ok -> ended(baguette_web_job_record:completed(Result, now_s(), Job), sizes(Pngs), S);
         {error, Reason} -> failed(Reason, S)
     end.
-
-put_images(Dir, Id, Pngs) ->
-    lists:foldl(
-        fun
-            ({I, Png}, ok) -> baguette_web_store:put_image(Dir, Id, I, Png);
-            (_, Error) -> Error
-        end,
-        ok,
-        lists:zip(lists:seq(0, length(Pngs) - 1), Pngs)
-    ).
 
 sizes(Pngs) -> lists:sum([byte_size(Png) || Png <- Pngs]).
 
@@ -353,19 +343,12 @@ ended(#{status := Status} = Job, Bytes, #?MODULE{id = Id, dir = Dir, kept = Kept
     End = {Status, baguette_web_sse:json(Job)},
     {Event, Ring} = baguette_web_ring:add(other, End, S#?MODULE.ring),
     {Last, _, _} = Event,
-    case put_end(Dir, Id, Kept#{job => Job, last_event => Last, bytes => Bytes}) of
-        ok -> told(Event, S#?MODULE{job = Job, ring = Ring}, Bytes);
+    File = Kept#{job => Job, last_event => Last, bytes => Bytes},
+    case baguette_web_store:put_end(Dir, Id, File) of
+        ok ->
+            Size = Bytes + baguette_web_store:size(Dir, Id),
+            told(Event, S#?MODULE{job = Job, ring = Ring}, Size);
         {error, Reason} -> lost(Reason, S)
-    end.
-
-%% How far it was goes only when its end is there: of a job without either, all would be drawn anew.
-put_end(Dir, Id, File) ->
-    Written = baguette_web_store:put_job(Dir, Id, File),
-    ok = baguette_web_store:drop_step(Dir, Id),
-    case Written of
-        ok -> ok;
-        %% On a full disk there is room now.
-        {error, _} -> baguette_web_store:put_job(Dir, Id, File)
     end.
 
 %% No room even for that it has ended: the file's name says it.
@@ -380,7 +363,7 @@ lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, ring = Ring0} = S) ->
     Failed = baguette_web_job_record:failed(Reason, now_s(), Job),
     End = {<<"failed">>, baguette_web_sse:json(Failed)},
     {Event, Ring} = baguette_web_ring:add(other, End, Ring0),
-    told(Event, S#?MODULE{job = Failed, ring = Ring}, 0).
+    told(Event, S#?MODULE{job = Failed, ring = Ring}, baguette_web_store:size(Dir, Id)).
 
 told(Event, #?MODULE{id = Id, job = Job, cancelling = Cancelling} = S, Bytes) ->
     #{status := Status, seconds := Seconds, request := #{n := N}, client := Client} = Job,

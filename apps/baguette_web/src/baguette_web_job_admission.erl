@@ -20,6 +20,8 @@
 -define(PATIENCE_MS, 30000).
 -define(LOOK_MS, 250).
 -define(TIDY_MS, 600000).
+%% Who waits is told his position so often.
+-define(POSITIONS_MS, 1000).
 %% Before any image was drawn here.
 -define(IMAGE_S, 5.0).
 -define(NEWEST_COUNTS, 0.3).
@@ -50,6 +52,7 @@
     writing = #{} :: #{binary() => {reference(), ask(), [{gen_server:from(), ask()}]}},
     keys = #{} :: #{{Client :: binary(), Key :: binary()} => binary()},
     image_s :: undefined | float(),
+    positions = none :: none | reference(),
     last_id = 0 :: non_neg_integer(),
     is_open = false :: boolean(),
     open_by_ms :: integer(),
@@ -131,7 +134,7 @@ handle_call({accepted, Id, Start}, _From, #?MODULE{writing = Writing} = S) ->
     true = erlang:demonitor(Monitor, [flush]),
     Started = started(Id, Ask, Start, S#?MODULE{writing = Rest}),
     _ = [gen_server:reply(From, {known, Id}) || {From, _} <- Same],
-    {reply, ok, turns(Started)};
+    {reply, ok, position(Id, turns(Started))};
 handle_call({abandoned, Id}, _From, S) ->
     {reply, ok, given_up(Id, S)};
 handle_call({ended, Id, How}, _From, S) ->
@@ -158,6 +161,9 @@ handle_info(look, #?MODULE{open_by_ms = By} = S) ->
             _ = erlang:send_after(?LOOK_MS, self(), look),
             {noreply, S}
     end;
+handle_info(positions, S) ->
+    ok = queued(in_order(S)),
+    {noreply, S#?MODULE{positions = none}};
 handle_info(tidy, S) ->
     _ = erlang:send_after(?TIDY_MS, self(), tidy),
     {noreply, tidied(S)};
@@ -225,10 +231,10 @@ new(#{client := Client, key := Key} = Ask, {Pid, _}, #?MODULE{settings = Setting
     end.
 
 %% Whoever sent the same meanwhile is treated as if he came only now.
-given_up(Id, #?MODULE{settings = #{jobs_dir := Dir}, writing = Writing} = S0) ->
+given_up(Id, #?MODULE{writing = Writing} = S0) ->
     {{Monitor, #{images := N} = Ask, Same}, Rest} = maps:take(Id, Writing),
     true = erlang:demonitor(Monitor, [flush]),
-    ok = baguette_web_store:delete(Dir, Id, N),
+    ok = baguette_web_job_remover:remove([{Id, N}]),
     S = without_key(Ask, S0#?MODULE{writing = Rest}),
     lists:foldl(
         fun({From, Again}, Before) ->
@@ -291,14 +297,27 @@ turns(#?MODULE{running = Running, waiting = Waiting} = S) ->
             positions(S)
     end.
 
-positions(#?MODULE{waiting = Waiting} = S) ->
+%% One more or one less moves all that wait: they are told together, every now and then.
+positions(#?MODULE{positions = none} = S) ->
+    S#?MODULE{positions = erlang:send_after(?POSITIONS_MS, self(), positions)};
+positions(S) ->
+    S.
+
+%% Who has just come is told at once.
+position(Id, S) ->
+    ok = queued([At || {_, I} = At <- in_order(S), I =:= Id]),
+    S.
+
+in_order(#?MODULE{waiting = Waiting}) ->
     Order = baguette_web_fair:order(Waiting),
+    lists:zip(lists:seq(0, length(Order) - 1), Order).
+
+queued(Places) ->
     _ = [
         baguette_web_job:queued(Pid, Position)
-     || {Position, Id} <- lists:zip(lists:seq(0, length(Order) - 1), Order),
-        {ok, #{pid := Pid}} <- [find(Id)]
+     || {Position, Id} <- Places, {ok, #{pid := Pid}} <- [find(Id)]
     ],
-    S.
+    ok.
 
 has_ended(Id, How, S) ->
     #{status := Status, bytes := Bytes, images := N, seconds := Seconds} = How,
@@ -365,12 +384,12 @@ keyed(Id, #{client := Client, key := Key}, #?MODULE{keys = Keys} = S) ->
     S#?MODULE{keys = Keys#{{Client, Key} => Id}}.
 
 %% The oldest go first; a job that has not ended is never deleted.
-tidied(#?MODULE{settings = #{jobs_dir := Dir} = Settings} = S) ->
+tidied(#?MODULE{settings = Settings} = S) ->
     Ended = baguette_web_job_index:ended(),
     Gone = baguette_web_job_files:too_many(Ended, baguette_web_job_record:seconds(), Settings),
+    ok = baguette_web_job_remover:remove([{Id, N} || {Id, #{images := N}} <- Gone]),
     lists:foldl(
-        fun({Id, #{images := N} = Entry}, Before) ->
-            ok = baguette_web_store:delete(Dir, Id, N),
+        fun({Id, Entry}, Before) ->
             ok = baguette_web_job_index:delete(Id),
             without_key(Entry, Before)
         end,

@@ -22,18 +22,29 @@ kept(#{client := Client, key := Key, hash := Hash, attended := Attended}) ->
 -spec start(binary(), no | {failed, {atom(), map()}}, baguette_web_job_admission:settings()) ->
     {ended, entry()} | {unended, entry(), baguette_web_job:start()}.
 start(Id, Ends, #{jobs_dir := Dir} = Settings) ->
-    case baguette_web_store:job(Dir, Id) of
-        {ok, #{<<"job">> := #{<<"status">> := Status}} = File} ->
-            case {baguette_web_job_record:is_end(Status), entry(File)} of
-                {_, damaged} -> {ended, damaged()};
-                {true, Entry} -> {ended, Entry};
-                {false, Entry} -> unended(Id, File, Entry, Ends, Settings)
-            end;
-        {lost, File} ->
-            {ended, entry_or_damaged(File)};
-        _ ->
-            {ended, damaged()}
+    case found(baguette_web_store:job(Dir, Id)) of
+        {unended, File, Entry} ->
+            unended(Id, File, Entry, Ends, Settings);
+        {ended, Entry} ->
+            sized(Id, Entry, Dir)
     end.
+
+found({ok, #{<<"job">> := #{<<"status">> := Status}} = File}) ->
+    case {baguette_web_job_record:is_end(Status), entry(File)} of
+        {_, damaged} -> {ended, damaged()};
+        {true, Entry} -> {ended, Entry};
+        {false, Entry} -> {unended, File, Entry}
+    end;
+found({lost, File}) ->
+    {ended, entry_or_damaged(File)};
+found({error, damaged}) ->
+    {ended, damaged()};
+found({ok, _}) ->
+    {ended, damaged()}.
+
+%% In the file stands what its pictures take.
+sized(Id, #{bytes := Pictures} = Entry, Dir) ->
+    {ended, Entry#{bytes := Pictures + baguette_web_store:size(Dir, Id)}}.
 
 unended(Id, #{<<"job">> := First} = File, Entry, Ends, #{jobs_dir := Dir} = Settings) ->
     {Last, Step, Checkpoint} = last_step(Dir, Id, First),
@@ -54,7 +65,7 @@ unended(Id, #{<<"job">> := First} = File, Entry, Ends, #{jobs_dir := Dir} = Sett
                 ends => ends(Ends, File)
             }};
         {error, _} ->
-            {ended, damaged()}
+            sized(Id, damaged(), Dir)
     end.
 
 last_step(Dir, Id, First) ->

@@ -16,7 +16,7 @@
     key := binary() | null,         % the client's own name for it (Idempotency-Key)
     hash := binary(),               % of what was asked
     images := non_neg_integer(),
-    bytes => non_neg_integer(),     % of its pictures, once it has ended
+    bytes => non_neg_integer(),     % of all its files, once it has ended
     finished => float()
 }.
 

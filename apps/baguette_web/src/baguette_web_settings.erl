@@ -23,7 +23,7 @@
     max_jobs := pos_integer(),       % that wait, and of one client
     max_client_jobs := pos_integer(),
     checkpoint_ms := non_neg_integer(),    % a running job is written at most so often
-    keep_s := pos_integer(),         % jobs that have ended: seconds, bytes of pictures, how many
+    keep_s := pos_integer(),         % jobs that have ended: seconds, bytes, how many
     keep_bytes := pos_integer(),
     keep_jobs := pos_integer(),
     max_prompt := pos_integer(),     % bytes

@@ -21,6 +21,7 @@
     clients_take_turns/1,
     a_cancelled_job_stops_and_stays_cancelled/1,
     a_crash_of_ours_ends_no_job/1,
+    a_crash_tells_no_prompt/1,
     a_restart_goes_on_with_what_was_taken/1,
     a_job_is_not_drawn_twice/1,
     nobody_waits_for_a_client_that_has_gone/1,
@@ -51,6 +52,7 @@ all() ->
         clients_take_turns,
         a_cancelled_job_stops_and_stays_cancelled,
         a_crash_of_ours_ends_no_job,
+        a_crash_tells_no_prompt,
         a_restart_goes_on_with_what_was_taken,
         a_job_is_not_drawn_twice,
         nobody_waits_for_a_client_that_has_gone,
@@ -269,10 +271,19 @@ too_many_are_refused_with_when_to_come_back(Config) ->
     %% Nothing of it is left, and a place that is free again is given again.
     {200, _, #{<<"data">> := Listed}} = get(Config, "/v1/jobs"),
     ?assertEqual(4, length(Listed)),
-    ?assertEqual([0, 1, 2], lists:sort([P || #{<<"position">> := P} <- Listed, P =/= null])),
+    ?assertEqual(
+        [null, 0, 1, 2], [P || {202, _, #{<<"position">> := P}} <- Taken], Taken
+    ),
     [#{<<"id">> := Newest} | _] = Listed,
     {200, _, #{<<"status">> := <<"cancelled">>}} = delete(Config, Newest),
-    ?assertMatch({202, _, _}, post(Config, "/v1/jobs", #{})).
+    ?assertMatch({202, _, _}, post(Config, "/v1/jobs", #{})),
+    %% When one goes the others move up.
+    [_, {202, _, #{<<"id">> := Next}} | _] = Taken,
+    {200, _, _} = delete(Config, Next),
+    until(fun() ->
+        Positions = [P || #{<<"position">> := P} <- data(get(Config, "/v1/jobs")), P =/= null],
+        lists:sort(Positions) =:= [0, 1]
+    end).
 
 %% Of one client, one at a time; each takes its turn. The door is asked as the handlers ask it.
 clients_take_turns(_Config) ->
@@ -347,6 +358,34 @@ a_crash_of_ours_ends_no_job(Config) ->
     ],
     #{<<"status">> := Status, <<"error">> := #{<<"type">> := Why}} = ended(Config, Doomed),
     ?assertEqual({<<"failed">>, <<"urn:baguette:job_crashed">>}, {Status, Why}).
+
+%% What a process had in its hands when it crashed is told by its shape, as the node is configured.
+a_crash_tells_no_prompt(Config) ->
+    ok = baguette_engine:simulate(?SLOW),
+    File = filename:join(proplists:get_value(priv_dir, Config), "crash.log"),
+    ok = logger:add_handler(crash_log, logger_std_h, #{
+        config => #{file => File}, formatter => {baguette_log, #{}}
+    }),
+    Id = submitted(Config, #{prompt => <<"my secret words">>}),
+    until(fun() -> step(Config, Id) > 0 end),
+    %% Of no clause: message, state and all are in the reason.
+    gen_server:cast(process_of(list_to_binary(Id)), {prompt, <<"my secret words">>}),
+    until(fun() -> resumed(Config, Id) > 0 end),
+    {200, _, _} = delete(Config, Id),
+    Logged = fun() ->
+        ok = logger_std_h:filesync(crash_log),
+        {ok, Text} = file:read_file(File),
+        Text
+    end,
+    until(fun() ->
+        Text = Logged(),
+        lists:all(
+            fun(What) -> binary:match(Text, What) =/= nomatch end,
+            [<<"process_ended">>, <<"process_crashed">>, <<"job_crashed">>, <<"function_clause">>]
+        )
+    end),
+    ?assertEqual(nomatch, re:run(Logged(), "secret|115,101,99,114,101,116")),
+    ok = logger:remove_handler(crash_log).
 
 %% What was not begun, and what was begun, in the order they came.
 a_restart_goes_on_with_what_was_taken(Config) ->
@@ -451,10 +490,23 @@ the_oldest_go_when_there_are_too_many(Config) ->
     Kept = lists:reverse(lists:nthtail(3, Ids)),
     {200, _, #{<<"data">> := Listed}} = get(Config, "/v1/jobs"),
     ?assertEqual(Kept, [Id || #{<<"id">> := Id} <- Listed]),
+    until(fun() ->
+        {ok, Files} = file:list_dir(dir(Config)),
+        length(Files) =:= 2 * length(Kept)
+    end),
+    %% All that lies there counts.
     {ok, Files} = file:list_dir(dir(Config)),
-    ?assertEqual(2 * length(Kept), length(Files)),
+    Size = lists:sum([filelib:file_size(filename:join(dir(Config), File)) || File <- Files]),
+    Counted = fun() -> lists:sum([B || {_, #{bytes := B}} <- baguette_web_job_index:ended()]) end,
+    ?assertEqual(Size, Counted()),
+    stop(),
+    ok = start(#{}),
+    ?assertEqual(Kept, [Id || #{<<"id">> := Id} <- data(get(Config, "/v1/jobs"))]),
+    ?assertEqual(Size, Counted()),
     %% By pages they are the same.
     ?assertEqual(Kept, pages(Config, "/v1/jobs?limit=2")).
+
+data({200, _, #{<<"data">> := Data}}) -> Data.
 
 pages(Config, Path) ->
     {200, _, #{<<"data">> := Jobs, <<"has_more">> := More}} = get(Config, Path),
