@@ -54,6 +54,11 @@ def document(server: Server) -> dict[str, Any]:
         fields["model"] = {"enum": [model["id"], None]}
         fields["size"] = {"enum": ["auto", None]}
         fields["top_k"]["anyOf"][0]["maximum"] = model["num_experts"]
+    # What events look like the document says in words: its schema is of the stream as a whole.
+    for operations in doc["paths"].values():
+        for operation in operations.values():
+            for answer in operation["responses"].values():
+                answer.get("content", {}).get("text/event-stream", {}).pop("schema", None)
     return doc
 
 

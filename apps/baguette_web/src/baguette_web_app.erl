@@ -11,7 +11,6 @@
 
 -spec start(application:start_type(), term()) -> {ok, pid(), term()} | {error, term()}.
 start(_Type, _Args) ->
-    ok = baguette_web_health_h:started(),
     %% OTP puts included_applications there by itself.
     Env = proplists:delete(included_applications, application:get_all_env(baguette_web)),
     case baguette_web_settings:check(Env, node()) of
@@ -37,4 +36,5 @@ prep_stop(State) ->
 
 -spec stop(term()) -> ok.
 stop(_State) ->
-    ok.
+    ok = baguette_web_health_h:stopped(),
+    baguette_web_jobs_sup:forget().

@@ -2,7 +2,7 @@
 %% why, in sentences. Handlers of baguette_web_routes.
 -module(baguette_web_health_h).
 
--export([alive/1, ready/1, reasons/0, started/0, stopping/0, is_stopping/0]).
+-export([alive/1, ready/1, reasons/0, stopping/0, stopped/0, is_stopping/0]).
 
 -define(STOPPING, {?MODULE, stopping}).
 
@@ -29,15 +29,20 @@ reasons() ->
             baguette_web_reason:engine(baguette_engine:health(), Why)
     end.
 
-%% @doc The room was started, and nothing stops it.
--spec started() -> ok.
-started() ->
+%% @doc The room has stopped; when it is started again it is ready.
+-spec stopped() -> ok.
+stopped() ->
     _ = persistent_term:erase(?STOPPING),
     ok.
 
+%% @doc Whether it is being stopped, or leaves the cluster, which ends in a stop.
 -spec is_stopping() -> boolean().
 is_stopping() ->
-    persistent_term:get(?STOPPING, false).
+    persistent_term:get(?STOPPING, false) orelse
+        lists:any(
+            fun(#{self := IsSelf, leaving := Leaves}) -> IsSelf andalso Leaves end,
+            baguette_cluster:nodes()
+        ).
 
 %% @doc From now on this node is not ready.
 -spec stopping() -> ok.

@@ -68,6 +68,12 @@ predicted(Options) ->
 
 %% Why nothing could be drawn now. Asked before a place is taken, told only to who would get one.
 trouble() ->
+    case baguette_web_health_h:is_stopping() of
+        true -> {leaving, #{}};
+        false -> lacking()
+    end.
+
+lacking() ->
     case baguette_engine:health() of
         ok ->
             none;

@@ -29,7 +29,8 @@
     the_oldest_go_when_there_are_too_many/1,
     a_drained_node_leaves_jobs_that_go_on/1,
     a_missing_expert_is_named_and_why/1,
-    openais_shape/1
+    openais_shape/1,
+    a_node_that_leaves_takes_none/1
 ]).
 
 -define(ADDRESS, {127, 0, 0, 1}).
@@ -60,7 +61,9 @@ all() ->
         the_oldest_go_when_there_are_too_many,
         a_drained_node_leaves_jobs_that_go_on,
         a_missing_expert_is_named_and_why,
-        openais_shape
+        openais_shape,
+        %% It does not come back, so it is the last.
+        a_node_that_leaves_takes_none
     ].
 
 init_per_suite(Config) ->
@@ -577,6 +580,15 @@ openais_shape(Config) ->
     ?assertMatch(
         {422, _, #{<<"field">> := <<"response_format">>}},
         post(Config, "/v1/images/generations", #{response_format => jpeg})
+    ).
+
+a_node_that_leaves_takes_none(Config) ->
+    ?assertMatch({200, _, _}, bare(Config, "GET", "/readyz", none)),
+    ok = baguette_cluster:drain(),
+    refused(leaving, bare(Config, "POST", "/v1/jobs", #{})),
+    ?assertMatch(
+        {503, _, #{<<"reasons">> := [#{<<"name">> := <<"stopping">>}]}},
+        bare(Config, "GET", "/readyz", none)
     ).
 
 %% Asking ----------------------------------------------------------------------------------------
