@@ -207,6 +207,8 @@ asked_over_http(job_not_written, _) ->
     {"the end of a job could not be written: it counts as failed", []};
 asked_over_http(job_not_renamed, _) ->
     {"a job that is lost could not be marked so: it is begun again at the next start", []};
+asked_over_http(jobs_not_deleted, #{why := Why}) ->
+    {["files of old jobs cannot be deleted: ", words(Why)], [why]};
 asked_over_http(checkpoint_not_written, _) ->
     {"how far a job is could not be written: after a restart it goes on from before", []};
 asked_over_http(checkpoint_refused, _) ->

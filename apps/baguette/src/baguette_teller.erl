@@ -26,7 +26,8 @@ told(#{at_us := At, level := Level, what := What, room := Room} = Event) ->
 text(Name) when is_atom(Name) -> atom_to_binary(Name);
 text(Name) -> Name.
 
-%% @doc Why an expert cannot be asked now: a fact of baguette_cluster:why_missing/1.
+%% @doc Why an expert cannot be asked now (a fact of baguette_cluster:why_missing/1), or for what
+%% else a generation waits.
 -spec missing(term()) -> binary().
 missing(Why) ->
     unicode:characters_to_binary(baguette_text:missing(Why)).

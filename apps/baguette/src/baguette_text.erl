@@ -119,7 +119,7 @@ event({waiting, #{expert := Expert, reason := {loading, Nodes, Ms}}}) ->
 event({waiting, #{expert := Expert, reason := Reason}}) ->
     ["waiting for ", expert_name(Expert), ": ", missing(Reason)];
 event({waiting, #{reason := Reason}}) ->
-    ["waiting: ", pipeline(Reason)];
+    ["waiting: ", missing(Reason)];
 event({failover, #{expert := Expert, from := From, why := Why} = Facts}) ->
     Line = [expert_name(Expert), short(From), fault(Why), instead(maps:get(to, Facts, undefined))],
     io_lib:format("~ts: ~ts~ts, ~ts", Line);
@@ -133,7 +133,8 @@ event({degraded, #{lost := Lost, mass := Mass}}) ->
 event(_) ->
     none.
 
-%% @doc Why an expert cannot be asked now (`baguette_cluster:why_missing/1'), and what helps.
+%% @doc Why an expert cannot be asked now (`baguette_cluster:why_missing/1'), or why else a
+%% generation waits, and what helps.
 -spec missing(term()) -> unicode:chardata().
 missing({loading, Nodes, Ms}) -> ["it is loading on ", node_names(Nodes), about(Ms)];
 missing({unreachable, [Node]}) ->
@@ -151,6 +152,8 @@ missing({suspect, Node}) -> [short(Node), " has it and is silent"];
 missing(no_memory) -> "no node that has it on its disk has the memory for it; let another join";
 missing(not_settled) -> "the nodes have not agreed yet who holds it";
 missing({late, Node}) -> [short(Node), " has it and takes longer than usual"];
+missing(pipeline_restarting) -> "this node's own worker died; it is being started again";
+missing(pipeline_late) -> "this node's own worker takes longer than usual";
 missing(Other) -> io_lib:format("~0tP", [Other, 12]).
 
 about(unknown) -> "";
@@ -170,10 +173,6 @@ fault(Other) -> [" failed (", text(Other), ")"].
 
 instead(undefined) -> "nobody else can be asked now";
 instead(Node) -> ["asking ", short(Node)].
-
-pipeline(pipeline_restarting) -> "this node's own worker died; it is being started again";
-pipeline(pipeline_late) -> "this node's own worker takes longer than usual";
-pipeline(Other) -> missing(Other).
 
 bar(Step, Steps) ->
     Full = 20 * Step div max(Steps, 1),

@@ -34,7 +34,8 @@ drawn(#{<<"id">> := Id} = Job, #{stream := true} = How, #{gone := Gone}) ->
             job => Job, send => Send, most => maps:get(partial_images, How), told => #{},
             gone => Gone, looks => 0
         },
-        End = follow(Id, fun(Event) -> streamed(Event, Partial) end),
+        Wanted = #{previews => maps:get(most, Partial) > 0},
+        End = follow(Id, Wanted, fun(Event) -> streamed(Event, Partial) end),
         ended_stream(End, Send)
     end};
 drawn(#{<<"id">> := Id}, #{format := Format}, #{gone := Gone, header := Header}) ->
@@ -45,7 +46,7 @@ drawn(#{<<"id">> := Id}, #{format := Format}, #{gone := Gone, header := Header})
         Waiting(_) ->
             Waiting
     end,
-    case follow(Id, Quiet) of
+    case follow(Id, #{previews => false}, Quiet) of
         {<<"completed">>, Job} -> images(Job, Format, Header("host"));
         Other -> problem(Other, Id)
     end.
@@ -56,11 +57,18 @@ still_there(Gone) ->
 
 %% Each event, and `look' every now and then, is taken by a function that gives back the one for the
 %% next.
-follow(Id, Take) ->
-    case baguette_web_jobs:events(Id, none) of
+follow(Id, Wanted, Take) ->
+    case baguette_web_jobs:events(Id, none, Wanted) of
         {live, Monitor, Events} -> taken(Events, Id, Monitor, next_look(), Take);
         {ended, [{_, Name, Job}]} -> {Name, plain(Job)};
         {error, _} = Error -> Error
+    end.
+
+%% Its process ended, and it did not.
+interrupted() ->
+    case baguette_web_health_h:is_stopping() of
+        true -> leaving;
+        false -> interrupted
     end.
 
 next_look() -> erlang:monotonic_time(millisecond) + ?LOOK_MS.
@@ -68,15 +76,16 @@ next_look() -> erlang:monotonic_time(millisecond) + ?LOOK_MS.
 taken(Events, Id, Monitor, LookAt, Take) ->
     Next = lists:foldl(fun(Event, Fun) -> Fun(Event) end, Take, Events),
     receive
-        {baguette_web_job, Id, {_, Name, Job}} when
-            Name =:= <<"completed">>; Name =:= <<"failed">>; Name =:= <<"cancelled">>
-        ->
-            true = erlang:demonitor(Monitor, [flush]),
-            {Name, plain(Job)};
-        {baguette_web_job, Id, Event} ->
-            taken([Event], Id, Monitor, LookAt, Next);
+        {baguette_web_job, Id, {_, Name, Value} = Event} ->
+            case baguette_web_job_record:is_end(Name) of
+                true ->
+                    true = erlang:demonitor(Monitor, [flush]),
+                    {Name, plain(Value)};
+                false ->
+                    taken([Event], Id, Monitor, LookAt, Next)
+            end;
         {'DOWN', Monitor, process, _, _} ->
-            {error, {leaving, #{}}}
+            {error, {interrupted(), #{}}}
     after max(0, LookAt - erlang:monotonic_time(millisecond)) ->
         taken([look], Id, Monitor, next_look(), Next)
     end.
@@ -149,8 +158,10 @@ ended_stream({<<"failed">>, #{<<"error">> := #{<<"detail">> := Detail}}}, Send) 
     failed(Detail, Send);
 ended_stream({<<"cancelled">>, _}, Send) ->
     failed(<<"the job was cancelled while it was drawn; ask again">>, Send);
-ended_stream({error, _}, Send) ->
-    failed(<<"this node is being stopped; ask another">>, Send).
+ended_stream({error, Reason}, Send) ->
+    {problem, Problem} = baguette_web_job_problem:new(Reason),
+    #{detail := Detail} = baguette_web_problem:document(Problem),
+    failed(Detail, Send).
 
 event(Type, B64, #{<<"created">> := Created, <<"id">> := Id}) ->
     #{

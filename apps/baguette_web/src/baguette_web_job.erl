@@ -10,6 +10,7 @@
 -include_lib("kernel/include/logger.hrl").
 
 -export([start_link/1, begin_now/1, queued/2, get/1, watch/3, cancel/1, suspend/1]).
+-export([followers_changed/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 -export([format_status/1]).
 -export_type([start/0, event/0]).
@@ -48,7 +49,9 @@
     generation :: undefined | binary(),
     awaiting :: undefined | pid(),
     owner :: undefined | reference(),
-    watchers = #{} :: #{reference() => pid()},
+    %% With whether they want previews; and whether the generation is asked for them.
+    watchers = #{} :: #{reference() => {pid(), boolean()}},
+    previews = false :: boolean(),
     %% Who wants to hear of the end.
     cancelling = [] :: [gen_server:from()]
 }).
@@ -71,10 +74,16 @@ queued(Pid, Position) ->
 -spec get(pid()) -> {ok, baguette_web_job_record:job()} | gone.
 get(Pid) -> ask(Pid, get).
 
-%% @doc Send the job's events to `Watcher' as {baguette_web_job, Id, event()}; those after the one
+%% @doc Send the job's events to the caller as {baguette_web_job, Id, event()}; those after the one
 %% with this number come at once.
--spec watch(pid(), pid(), Last :: none | non_neg_integer()) -> {ok, [event()]} | gone.
-watch(Pid, Watcher, Last) -> ask(Pid, {watch, Watcher, Last}).
+-spec watch(pid(), Last :: none | non_neg_integer(), #{previews := boolean()}) ->
+    {ok, [event()]} | gone.
+watch(Pid, Last, #{previews := Previews}) -> ask(Pid, {watch, self(), Previews, Last}).
+
+%% @doc Those who hear of every job are others, or want something else.
+-spec followers_changed(pid()) -> ok.
+followers_changed(Pid) ->
+    gen_server:cast(Pid, followers_changed).
 
 %% @doc End it. Back when the end is on the disk.
 -spec cancel(pid()) -> {ok, baguette_web_job_record:job()} | gone.
@@ -122,14 +131,18 @@ handle_continue(#{ends := no}, #?MODULE{dir = Dir, id = Id, job = Job, kept = Ke
         {error, Reason} -> failed(Reason, S)
     end.
 
--spec handle_call(get | cancel | suspend | {watch, pid(), term()}, gen_server:from(), #?MODULE{}) ->
+-spec handle_call(
+    get | cancel | suspend | {watch, pid(), boolean(), none | non_neg_integer()},
+    gen_server:from(), #?MODULE{}
+) ->
     {reply, {ok, term()}, #?MODULE{}} | {noreply, #?MODULE{}} | {stop, normal, #?MODULE{}}
     | {stop, normal, {ok, term()}, #?MODULE{}}.
 handle_call(get, _From, #?MODULE{job = Job} = S) ->
     {reply, {ok, Job}, S};
-handle_call({watch, Watcher, Last}, _From, #?MODULE{watchers = Watchers} = S) ->
+handle_call({watch, Watcher, Previews, Last}, _From, #?MODULE{watchers = Watchers} = S) ->
     Monitor = erlang:monitor(process, Watcher),
-    {reply, {ok, missed(Last, S)}, S#?MODULE{watchers = Watchers#{Monitor => Watcher}}};
+    Watched = S#?MODULE{watchers = Watchers#{Monitor => {Watcher, Previews}}},
+    {reply, {ok, missed(Last, S)}, previews(Watched)};
 handle_call(cancel, From, #?MODULE{cancelling = Before} = S) ->
     cancelled(S#?MODULE{cancelling = [From | Before]});
 handle_call(suspend, _From, S0) ->
@@ -142,10 +155,12 @@ missed(Last, #?MODULE{ring = Ring, job = Job}) ->
         resync -> [{baguette_web_ring:last(Ring), <<"resync">>, baguette_web_sse:json(Job)}]
     end.
 
--spec handle_cast(begin_now | {queued, non_neg_integer()}, #?MODULE{}) ->
+-spec handle_cast(begin_now | followers_changed | {queued, non_neg_integer()}, #?MODULE{}) ->
     {noreply, #?MODULE{}} | {stop, normal, #?MODULE{}}.
 handle_cast(begin_now, S) ->
     begun(S);
+handle_cast(followers_changed, S) ->
+    {noreply, previews(S)};
 handle_cast({queued, Position}, #?MODULE{job = #{position := Position}} = S) ->
     {noreply, S};
 handle_cast({queued, Position}, #?MODULE{job = Job} = S) ->
@@ -162,13 +177,13 @@ handle_info({baguette_engine, Id, {Kind, _}}, #?MODULE{generation = Id} = S) whe
 handle_info({baguette_engine, Id, Event}, #?MODULE{generation = Id, job = Job} = S) ->
     {Moved, News} = baguette_web_job_record:event(Event, Job),
     Told = lists:foldl(fun publish/2, S#?MODULE{job = Moved}, News),
-    {noreply, after_event(Event, Told)};
+    {noreply, after_event(Event, News, Told)};
 handle_info({awaited, Pid, Outcome}, #?MODULE{awaiting = Pid} = S) ->
     outcome(Outcome, S);
 handle_info({'DOWN', Owner, process, _, _}, #?MODULE{owner = Owner} = S) ->
     cancelled(S);
 handle_info({'DOWN', Monitor, process, _, _}, #?MODULE{watchers = Watchers} = S) ->
-    {noreply, S#?MODULE{watchers = maps:remove(Monitor, Watchers)}};
+    {noreply, previews(S#?MODULE{watchers = maps:remove(Monitor, Watchers)})};
 handle_info(_LateOrUnknown, S) ->
     {noreply, S}.
 
@@ -220,10 +235,26 @@ drawing(Generation, #?MODULE{job = Job} = S) ->
     end),
     ok = cancel_after(Self, Generation),
     Begun = status(baguette_web_job_record:begun(now_s(), Job), S),
-    Watched = baguette_engine:watch(Generation, #{previews => true}),
+    watched(wanted(S), Begun#?MODULE{generation = Generation, awaiting = Awaiting}).
+
+watched(Previews, #?MODULE{generation = Generation} = S) ->
+    Watched = baguette_engine:watch(Generation, #{previews => Previews}),
     %% One that has ended already is known by its await.
     _ = Watched =:= ok orelse ?LOG_INFO(#{what => job_not_watched}, ?LOG_META),
-    Begun#?MODULE{generation = Generation, awaiting = Awaiting}.
+    S#?MODULE{previews = Previews}.
+
+%% Previews cost the pipeline worker time: they are asked for while somebody looks.
+previews(#?MODULE{generation = undefined} = S) ->
+    S;
+previews(#?MODULE{previews = Before} = S) ->
+    case wanted(S) of
+        Before -> S;
+        Wanted -> watched(Wanted, S)
+    end.
+
+wanted(#?MODULE{watchers = Watchers}) ->
+    lists:any(fun({_, Previews}) -> Previews end, maps:values(Watchers)) orelse
+        baguette_web_job_index:previews() =/= [].
 
 %% A generation that nobody waits for is not drawn on, however its job came to its end; to one that
 %% is done it is nothing.
@@ -236,22 +267,22 @@ cancel_after(Job, Generation) ->
     end),
     ok.
 
-after_event({step, #{step := Step, steps := Steps, experts := Experts}}, #?MODULE{id = Id} = S) ->
+after_event({step, Facts}, _News, #?MODULE{id = Id} = S) ->
+    #{step := Step, steps := Steps, experts := Experts} = Facts,
     %% Steps come often: a summary each would be mostly what is known.
-    News = #{job => Id, step => Step - 1, steps => Steps, experts => Experts},
-    ok = baguette_web_jobs:tell({step, News}),
+    Told = #{job => Id, step => Step - 1, steps => Steps, experts => Experts},
+    ok = baguette_web_jobs:tell({step, Told}),
     #?MODULE{written_ms = Written, checkpoint_ms = Every} = S,
     case erlang:monotonic_time(millisecond) - Written >= Every of
         true -> write_step(S);
         false -> S
     end;
-after_event({preview, #{image := Image, step := Step, png := Png}}, #?MODULE{id = Id} = S) ->
-    Preview = #{job => Id, image => Image, step => Step, b64_png => base64:encode(Png)},
-    ok = baguette_web_jobs:tell({preview, Preview}),
+after_event({preview, _}, [{_, _, Preview}], #?MODULE{id = Id} = S) ->
+    ok = baguette_web_jobs:tell({preview, Preview#{job => Id}}),
     S;
-after_event({failover, _}, S) ->
+after_event({failover, _}, _News, S) ->
     tell_all(S);
-after_event(_, S) ->
+after_event(_, _News, S) ->
     S.
 
 %% A job that cannot be written now goes on: it was accepted, and may come to its end before the
@@ -295,20 +326,10 @@ failed(Reason, #?MODULE{job = Job} = S) ->
 
 completed(#{images := Images} = Result, #?MODULE{id = Id, dir = Dir, job = Job} = S) ->
     Pngs = [Png || #{png := Png} <- Images],
-    case put_images(Dir, Id, Pngs) of
+    case baguette_web_store:put_images(Dir, Id, Pngs) of
         ok -> ended(baguette_web_job_record:completed(Result, now_s(), Job), sizes(Pngs), S);
         {error, Reason} -> failed(Reason, S)
     end.
-
-put_images(Dir, Id, Pngs) ->
-    lists:foldl(
-        fun
-            ({I, Png}, ok) -> baguette_web_store:put_image(Dir, Id, I, Png);
-            (_, Error) -> Error
-        end,
-        ok,
-        lists:zip(lists:seq(0, length(Pngs) - 1), Pngs)
-    ).
 
 sizes(Pngs) -> lists:sum([byte_size(Png) || Png <- Pngs]).
 
@@ -322,10 +343,11 @@ ended(#{status := Status} = Job, Bytes, #?MODULE{id = Id, dir = Dir, kept = Kept
     End = {Status, baguette_web_sse:json(Job)},
     {Event, Ring} = baguette_web_ring:add(other, End, S#?MODULE.ring),
     {Last, _, _} = Event,
-    ok = baguette_web_store:drop_step(Dir, Id),
     File = Kept#{job => Job, last_event => Last, bytes => Bytes},
-    case baguette_web_store:put_job(Dir, Id, File) of
-        ok -> told(Event, S#?MODULE{job = Job, ring = Ring}, Bytes);
+    case baguette_web_store:put_end(Dir, Id, File) of
+        ok ->
+            Size = Bytes + baguette_web_store:size(Dir, Id),
+            told(Event, S#?MODULE{job = Job, ring = Ring}, Size);
         {error, Reason} -> lost(Reason, S)
     end.
 
@@ -341,7 +363,7 @@ lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, ring = Ring0} = S) ->
     Failed = baguette_web_job_record:failed(Reason, now_s(), Job),
     End = {<<"failed">>, baguette_web_sse:json(Failed)},
     {Event, Ring} = baguette_web_ring:add(other, End, Ring0),
-    told(Event, S#?MODULE{job = Failed, ring = Ring}, 0).
+    told(Event, S#?MODULE{job = Failed, ring = Ring}, baguette_web_store:size(Dir, Id)).
 
 told(Event, #?MODULE{id = Id, job = Job, cancelling = Cancelling} = S, Bytes) ->
     #{status := Status, seconds := Seconds, request := #{n := N}, client := Client} = Job,
@@ -366,7 +388,9 @@ publish({Kind, Name, Value}, #?MODULE{ring = Ring0} = S) ->
     S#?MODULE{ring = Ring}.
 
 send(Event, #?MODULE{id = Id, watchers = Watchers}) ->
-    lists:foreach(fun(Pid) -> Pid ! {baguette_web_job, Id, Event} end, maps:values(Watchers)).
+    lists:foreach(
+        fun({Pid, _}) -> Pid ! {baguette_web_job, Id, Event} end, maps:values(Watchers)
+    ).
 
 tell_all(#?MODULE{job = Job} = S) ->
     ok = baguette_web_jobs:tell({job, baguette_web_job_record:summary(Job)}),

@@ -9,7 +9,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/1, reserve/1, accepted/2, abandoned/1, ended/2, close/0, load/0, follow/0]).
+-export([start_link/1, reserve/1, accepted/2, abandoned/1, ended/2, close/0, load/0, follow/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
 -export_type([ask/0, load/0, settings/0]).
 
@@ -20,6 +20,8 @@
 -define(PATIENCE_MS, 30000).
 -define(LOOK_MS, 250).
 -define(TIDY_MS, 600000).
+%% Who waits is told his position so often.
+-define(POSITIONS_MS, 1000).
 %% Before any image was drawn here.
 -define(IMAGE_S, 5.0).
 -define(NEWEST_COUNTS, 0.3).
@@ -50,6 +52,7 @@
     writing = #{} :: #{binary() => {reference(), ask(), [{gen_server:from(), ask()}]}},
     keys = #{} :: #{{Client :: binary(), Key :: binary()} => binary()},
     image_s :: undefined | float(),
+    positions = none :: none | reference(),
     last_id = 0 :: non_neg_integer(),
     is_open = false :: boolean(),
     open_by_ms :: integer(),
@@ -87,9 +90,9 @@ close() -> gen_server:call(?MODULE, close).
 -spec load() -> {ok, load()} | refused().
 load() -> ask(load).
 
-%% @doc The caller hears of every job (baguette_web_jobs:subscribe_all/0).
--spec follow() -> ok | refused().
-follow() -> ask({follow, self()}).
+%% @doc The caller hears of every job (baguette_web_jobs:subscribe_all/1).
+-spec follow(Previews :: boolean()) -> ok | refused().
+follow(Previews) -> ask({follow, self(), Previews}).
 
 %% The exit's term may hold what was asked, which is for no log.
 ask(Question) ->
@@ -131,7 +134,7 @@ handle_call({accepted, Id, Start}, _From, #?MODULE{writing = Writing} = S) ->
     true = erlang:demonitor(Monitor, [flush]),
     Started = started(Id, Ask, Start, S#?MODULE{writing = Rest}),
     _ = [gen_server:reply(From, {known, Id}) || {From, _} <- Same],
-    {reply, ok, turns(Started)};
+    {reply, ok, position(Id, turns(Started))};
 handle_call({abandoned, Id}, _From, S) ->
     {reply, ok, given_up(Id, S)};
 handle_call({ended, Id, How}, _From, S) ->
@@ -140,9 +143,10 @@ handle_call(close, _From, #?MODULE{jobs = Jobs} = S) ->
     {reply, maps:keys(Jobs), S#?MODULE{is_closed = true}};
 handle_call(load, _From, S) ->
     {reply, {ok, load(S)}, S};
-handle_call({follow, Pid}, _From, S) ->
-    _ = erlang:monitor(process, Pid),
-    {reply, baguette_web_job_index:follow(Pid), S}.
+handle_call({follow, Pid, Previews}, _From, S) ->
+    _ = lists:member(Pid, baguette_web_job_index:followers()) orelse erlang:monitor(process, Pid),
+    ok = baguette_web_job_index:follow(Pid, Previews),
+    {reply, ok, followers_changed(S)}.
 
 -spec handle_cast(term(), #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_cast(_Unknown, S) ->
@@ -157,12 +161,16 @@ handle_info(look, #?MODULE{open_by_ms = By} = S) ->
             _ = erlang:send_after(?LOOK_MS, self(), look),
             {noreply, S}
     end;
+handle_info(positions, S) ->
+    ok = queued(in_order(S)),
+    {noreply, S#?MODULE{positions = none}};
 handle_info(tidy, S) ->
     _ = erlang:send_after(?TIDY_MS, self(), tidy),
     {noreply, tidied(S)};
 handle_info({'DOWN', Monitor, process, Pid, Reason}, #?MODULE{writing = Writing} = S) ->
     Left = [Id || {Id, {M, _, _}} <- maps:to_list(Writing), M =:= Monitor],
     ok = baguette_web_job_index:unfollow(Pid),
+    _ = followers_changed(S),
     {noreply, down(Pid, Reason, lists:foldl(fun given_up/2, S, Left))};
 handle_info(_Unknown, S) ->
     {noreply, S}.
@@ -225,10 +233,10 @@ new(#{client := Client, key := Key} = Ask, {Pid, _}, #?MODULE{settings = Setting
     end.
 
 %% Whoever sent the same meanwhile is treated as if he came only now.
-given_up(Id, #?MODULE{settings = #{jobs_dir := Dir}, writing = Writing} = S0) ->
+given_up(Id, #?MODULE{writing = Writing} = S0) ->
     {{Monitor, #{images := N} = Ask, Same}, Rest} = maps:take(Id, Writing),
     true = erlang:demonitor(Monitor, [flush]),
-    ok = baguette_web_store:delete(Dir, Id, N),
+    ok = baguette_web_job_remover:remove([{Id, N}]),
     S = without_key(Ask, S0#?MODULE{writing = Rest}),
     lists:foldl(
         fun({From, Again}, Before) ->
@@ -240,6 +248,14 @@ given_up(Id, #?MODULE{settings = #{jobs_dir := Dir}, writing = Writing} = S0) ->
         S,
         lists:reverse(Same)
     ).
+
+%% Whether previews are wanted may have changed.
+followers_changed(#?MODULE{running = Running} = S) ->
+    _ = [
+        baguette_web_job:followers_changed(Pid)
+     || Id <- maps:keys(Running), {ok, #{pid := Pid}} <- [find(Id)], is_pid(Pid)
+    ],
+    S.
 
 without_key(#{client := Client, key := Key}, #?MODULE{keys = Keys} = S) ->
     S#?MODULE{keys = maps:remove({Client, Key}, Keys)}.
@@ -283,14 +299,27 @@ turns(#?MODULE{running = Running, waiting = Waiting} = S) ->
             positions(S)
     end.
 
-positions(#?MODULE{waiting = Waiting} = S) ->
+%% One more or one less moves all that wait: they are told together, every now and then.
+positions(#?MODULE{positions = none} = S) ->
+    S#?MODULE{positions = erlang:send_after(?POSITIONS_MS, self(), positions)};
+positions(S) ->
+    S.
+
+%% Who has just come is told at once.
+position(Id, S) ->
+    ok = queued([At || {_, I} = At <- in_order(S), I =:= Id]),
+    S.
+
+in_order(#?MODULE{waiting = Waiting}) ->
     Order = baguette_web_fair:order(Waiting),
+    lists:zip(lists:seq(0, length(Order) - 1), Order).
+
+queued(Places) ->
     _ = [
         baguette_web_job:queued(Pid, Position)
-     || {Position, Id} <- lists:zip(lists:seq(0, length(Order) - 1), Order),
-        {ok, #{pid := Pid}} <- [find(Id)]
+     || {Position, Id} <- Places, {ok, #{pid := Pid}} <- [find(Id)]
     ],
-    S.
+    ok.
 
 has_ended(Id, How, S) ->
     #{status := Status, bytes := Bytes, images := N, seconds := Seconds} = How,
@@ -338,9 +367,12 @@ name(_) -> other.
 
 %% What is on the disk ---------------------------------------------------------------------------
 
-found(Id, #?MODULE{settings = Settings} = S) ->
+found(Id, #?MODULE{settings = #{jobs_dir := Dir} = Settings} = S) ->
     case baguette_web_job_files:start(Id, no, Settings) of
-        {ended, Entry} -> known(Id, Entry, S);
+        {ended, Entry} ->
+            %% There is one if the node was killed between the job's end and its removal.
+            ok = baguette_web_store:drop_step(Dir, Id),
+            known(Id, Entry, S);
         {unended, Entry, Start} -> started(Id, Entry, Start, keyed(Id, Entry, S))
     end.
 
@@ -354,12 +386,12 @@ keyed(Id, #{client := Client, key := Key}, #?MODULE{keys = Keys} = S) ->
     S#?MODULE{keys = Keys#{{Client, Key} => Id}}.
 
 %% The oldest go first; a job that has not ended is never deleted.
-tidied(#?MODULE{settings = #{jobs_dir := Dir} = Settings} = S) ->
+tidied(#?MODULE{settings = Settings} = S) ->
     Ended = baguette_web_job_index:ended(),
     Gone = baguette_web_job_files:too_many(Ended, baguette_web_job_record:seconds(), Settings),
+    ok = baguette_web_job_remover:remove([{Id, N} || {Id, #{images := N}} <- Gone]),
     lists:foldl(
-        fun({Id, #{images := N} = Entry}, Before) ->
-            ok = baguette_web_store:delete(Dir, Id, N),
+        fun({Id, Entry}, Before) ->
             ok = baguette_web_job_index:delete(Id),
             without_key(Entry, Before)
         end,

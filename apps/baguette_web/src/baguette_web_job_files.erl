@@ -5,9 +5,7 @@
 %% its file was damaged.
 -module(baguette_web_job_files).
 
--export([kept/1, start/3, ended/2, too_many/3]).
-
--define(ENDS, [<<"completed">>, <<"failed">>, <<"cancelled">>]).
+-export([kept/1, start/3, last/2, too_many/3]).
 
 -type entry() :: baguette_web_job_index:entry().
 
@@ -24,19 +22,30 @@ kept(#{client := Client, key := Key, hash := Hash, attended := Attended}) ->
 -spec start(binary(), no | {failed, {atom(), map()}}, baguette_web_job_admission:settings()) ->
     {ended, entry()} | {unended, entry(), baguette_web_job:start()}.
 start(Id, Ends, #{jobs_dir := Dir} = Settings) ->
-    case baguette_web_store:job(Dir, Id) of
-        {ok, #{<<"job">> := #{<<"status">> := Status} = Job} = File} ->
-            IsJob = baguette_web_job_shape:is_job(Job),
-            case {lists:member(Status, ?ENDS), entry(File)} of
-                {_, Entry} when not IsJob; Entry =:= damaged -> {ended, damaged()};
-                {true, Entry} -> {ended, Entry};
-                {false, Entry} -> unended(Id, File, Entry, Ends, Settings)
-            end;
-        {lost, File} ->
-            {ended, entry_or_damaged(File)};
-        _ ->
-            {ended, damaged()}
+    case found(baguette_web_store:job(Dir, Id)) of
+        {unended, File, Entry} ->
+            unended(Id, File, Entry, Ends, Settings);
+        {ended, Entry} ->
+            sized(Id, Entry, Dir)
     end.
+
+found({ok, #{<<"job">> := #{<<"status">> := Status} = Job} = File}) ->
+    IsJob = baguette_web_job_shape:is_job(Job),
+    case {baguette_web_job_record:is_end(Status), entry(File)} of
+        {_, Entry} when not IsJob; Entry =:= damaged -> {ended, damaged()};
+        {true, Entry} -> {ended, Entry};
+        {false, Entry} -> {unended, File, Entry}
+    end;
+found({lost, File}) ->
+    {ended, entry_or_damaged(File)};
+found({error, damaged}) ->
+    {ended, damaged()};
+found({ok, _}) ->
+    {ended, damaged()}.
+
+%% In the file stands what its pictures take.
+sized(Id, #{bytes := Pictures} = Entry, Dir) ->
+    {ended, Entry#{bytes := Pictures + baguette_web_store:size(Dir, Id)}}.
 
 unended(Id, #{<<"job">> := First} = File, Entry, Ends, #{jobs_dir := Dir} = Settings) ->
     {Last, Step, Checkpoint} = last_step(Dir, Id, First),
@@ -57,7 +66,7 @@ unended(Id, #{<<"job">> := First} = File, Entry, Ends, #{jobs_dir := Dir} = Sett
                 ends => ends(Ends, File)
             }};
         {error, _} ->
-            {ended, damaged()}
+            sized(Id, damaged(), Dir)
     end.
 
 last_step(Dir, Id, First) ->
@@ -112,9 +121,10 @@ number(_) -> now_s().
 %% long as one that has just ended.
 now_s() -> baguette_web_job_record:seconds().
 
-%% @doc A job that has ended, with the number of its last event.
--spec ended(baguette_web_store:dir(), binary()) -> {map(), Last :: non_neg_integer()}.
-ended(Dir, Id) ->
+%% @doc A job without a process, with the number of its last event: it has ended, unless it is about
+%% to be begun again.
+-spec last(baguette_web_store:dir(), binary()) -> {map(), Last :: non_neg_integer()}.
+last(Dir, Id) ->
     case baguette_web_store:job(Dir, Id) of
         {ok, #{<<"job">> := Job} = File} ->
             read(baguette_web_job_shape:is_job(Job), Id, Job, maps:get(<<"last_event">>, File, 0));

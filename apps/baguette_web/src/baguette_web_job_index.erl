@@ -7,7 +7,7 @@
 -module(baguette_web_job_index).
 
 -export([table/0, clear/0, put/2, delete/1, find/1, newest/2, ended/0]).
--export([follow/1, unfollow/1, followers/0]).
+-export([follow/2, unfollow/1, followers/0, previews/0]).
 -export_type([entry/0]).
 
 -type entry() :: #{
@@ -16,7 +16,7 @@
     key := binary() | null,         % the client's own name for it (Idempotency-Key)
     hash := binary(),               % of what was asked
     images := non_neg_integer(),
-    bytes => non_neg_integer(),     % of its pictures, once it has ended
+    bytes => non_neg_integer(),     % of all its files, once it has ended
     finished => float()
 }.
 
@@ -66,9 +66,11 @@ from(Limit, Id) ->
 ended() ->
     ets:select(?MODULE, [{{'_', #{pid => none}}, [], ['$_']}]).
 
--spec follow(pid()) -> ok.
-follow(Pid) ->
-    true = ets:insert(?FOLLOWERS, {Pid}),
+%% @doc This process hears of every job from now on, of previews if it wants them; once more is
+%% otherwise than before.
+-spec follow(pid(), Previews :: boolean()) -> ok.
+follow(Pid, Previews) ->
+    true = ets:insert(?FOLLOWERS, {Pid, Previews}),
     ok.
 
 -spec unfollow(pid()) -> ok.
@@ -78,4 +80,9 @@ unfollow(Pid) ->
 
 -spec followers() -> [pid()].
 followers() ->
-    [Pid || {Pid} <- ets:tab2list(?FOLLOWERS)].
+    [Pid || {Pid, _} <- ets:tab2list(?FOLLOWERS)].
+
+%% @doc Those of them who want previews.
+-spec previews() -> [pid()].
+previews() ->
+    [Pid || {Pid, true} <- ets:tab2list(?FOLLOWERS)].

@@ -5,7 +5,7 @@
 -module(baguette_web_job_record).
 
 -export([new_id/1, new/1, restored/3, again/2, queued/2, begun/2]).
--export([event/2, completed/3, failed/3, cancelled/2, lost/3, summary/1, seconds/0]).
+-export([event/2, completed/3, failed/3, cancelled/2, lost/3, summary/1, is_end/1, seconds/0]).
 -export_type([job/0, news/0]).
 
 -type job() :: #{atom() => jiffy:json_value()}.
@@ -37,7 +37,7 @@ new(#{id := Id, client := Client, options := Options, created := Created} = Give
     #{
         id => Id, object => <<"job">>, status => <<"queued">>,
         created => Created, started => null, finished => null,
-        client => Client, node => host(node()),
+        client => Client, node => address(node()),
         request => baguette_web_image_request:to_json(Options),
         step => 0, steps => maps:get(steps, Options), phase => null, position => null,
         predicted_seconds => maps:get(predicted_seconds, Given), seconds => null,
@@ -91,7 +91,7 @@ event({step, #{step := Step, experts := Experts, asked := Asked}}, #{steps := St
         step => Step - 1,
         experts => Experts,
         asked => maps:from_list([
-            {integer_to_binary(Expert), host(Node)}
+            {integer_to_binary(Expert), address(Node)}
          || {Expert, Node} <- maps:to_list(Asked)
         ])
     },
@@ -101,7 +101,7 @@ event({step, #{step := Step, experts := Experts, asked := Asked}}, #{steps := St
     {Moved, [{other, <<"step">>, Entry#{steps => Steps}}]};
 event({waiting, Facts}, Job) ->
     Waiting = #{
-        expert => maps:get(expert, Facts, null), reason => baguette_web_words:waiting(Facts)
+        expert => maps:get(expert, Facts, null), reason => baguette_web_teller:waiting(Facts)
     },
     {Job#{waiting := Waiting}, [{other, <<"waiting">>, Waiting}]};
 event({failover, #{to := To} = Facts}, Job) ->
@@ -120,7 +120,7 @@ event(_OfLaterVersions, Job) ->
     {Job, []}.
 
 moved(#{step := Step, expert := Expert, from := From}, To) ->
-    #{step => Step, expert => Expert, from => host(From), to => host(To)}.
+    #{step => Step, expert => Expert, from => address(From), to => address(To)}.
 
 happened(Key, Name, Entry, Job) ->
     #{Key := Before} = Job,
@@ -142,14 +142,15 @@ completed(#{images := Images, calls := Calls}, Now, #{id := Id, steps := Steps} 
          || {I, #{seed := Seed, pixels_sha256 := Hash}} <- Numbered
         ],
         calls := [
-            #{step => Step, expert => Expert, node => host(Node), ms => Ms}
+            #{step => Step, expert => Expert, node => address(Node), ms => Ms}
          || #{step := Step, expert := Expert, node := Node, ms := Ms} <- Calls
         ]
     }.
 
 -spec failed({atom(), map()}, float(), job()) -> job().
 failed(Reason, Now, Job) ->
-    (ended(<<"failed">>, Now, Job))#{images := [], error := baguette_web_words:failure(Reason)}.
+    Problem = baguette_web_job_problem:failure(Reason),
+    (ended(<<"failed">>, Now, Job))#{images := [], error := Problem}.
 
 -spec cancelled(float(), job()) -> job().
 cancelled(Now, Job) -> ended(<<"cancelled">>, Now, Job).
@@ -182,12 +183,13 @@ summary(#{<<"failovers">> := Failovers} = Read) ->
     Left = maps:without([atom_to_binary(Key) || Key <- ?NOT_IN_SUMMARY], Read),
     Left#{failovers_count => length(Failovers)}.
 
+%% @doc Whether a job of this status, or one of which this event is told, goes on no more.
+-spec is_end(Status :: binary()) -> boolean().
+is_end(Status) -> lists:member(Status, [<<"completed">>, <<"failed">>, <<"cancelled">>]).
+
 %% @doc Now, as it stands in jobs: since 1970.
 -spec seconds() -> float().
 seconds() -> erlang:system_time(microsecond) / 1.0e6.
 
-%% A node is called by its address.
-host(undefined) -> null;
-host(Node) ->
-    [_, Host] = binary:split(atom_to_binary(Node), <<"@">>),
-    Host.
+%% `undefined': nobody.
+address(Node) -> baguette_web_json:value(Node).

@@ -5,7 +5,7 @@
 
 -compile({no_auto_import, [get/1]}).
 
--export([submit/1, get/1, list/1, cancel/1, image/2, events/2, subscribe_all/0, load/0]).
+-export([submit/1, get/1, list/1, cancel/1, image/2, events/3, subscribe_all/1, load/0]).
 -export([limits/0, drain/1, tell/1]).
 -export_type([ask/0, problem/0]).
 
@@ -69,21 +69,22 @@ predicted(Options) ->
 
 %% Why nothing could be drawn now. Asked before a place is taken, told only to who would get one.
 trouble() ->
+    case baguette_web_health_h:is_stopping() of
+        true -> {leaving, #{}};
+        false -> lacking()
+    end.
+
+lacking() ->
     case baguette_engine:health() of
         ok ->
             none;
         {degraded, Reasons} ->
             case [Expert || {no_holder, Expert} <- Reasons] of
-                [Expert | _] -> {expert_missing, #{expert => Expert, why => why(Expert)}};
+                [Expert | _] ->
+                    Why = baguette_web_reason:why_missing(Expert),
+                    {expert_missing, #{expert => Expert, why => Why}};
                 [] -> {not_ready, #{}}
             end
-    end.
-
-why(Expert) ->
-    Components = [C || #{expert := E, component := C} <- baguette_engine:experts(), E =:= Expert],
-    case Components of
-        [Component] -> baguette_cluster:why_missing(Component);
-        [] -> not_settled
     end.
 
 %% @doc A job as it is now.
@@ -92,7 +93,7 @@ get(Id) ->
     with_job(Id, fun(#{pid := Pid}, Dir) ->
         case Pid =/= none andalso baguette_web_job:get(Pid) of
             {ok, Job} -> {ok, Job};
-            _ -> {ok, element(1, baguette_web_job_files:ended(Dir, Id))}
+            _ -> {ok, element(1, baguette_web_job_files:last(Dir, Id))}
         end
     end).
 
@@ -133,21 +134,22 @@ image(Id, I) ->
 %% @doc Follow a job: its events as {baguette_web_job, Id, Event}, after those that come at once,
 %% until the one that tells its end. While it lives, a monitor of its process is there as well: when
 %% that ends without such an event the node is about to stop, and the job goes on after its start.
--spec events(binary(), Last :: none | non_neg_integer()) ->
+%% Previews are drawn while somebody wants them.
+-spec events(binary(), Last :: none | non_neg_integer(), #{previews := boolean()}) ->
     {live, reference(), [baguette_web_job:event()]}
     | {ended, [baguette_web_job:event()]}
     | problem().
-events(Id, Last) ->
+events(Id, Last, Wanted) ->
     with_job(Id, fun(#{pid := Pid}, Dir) ->
-        case Pid =/= none andalso live(Pid, Last) of
+        case Pid =/= none andalso live(Pid, Last, Wanted) of
             {live, _, _} = Live -> Live;
-            _ -> {ended, last_event(Last, baguette_web_job_files:ended(Dir, Id))}
+            _ -> last_event(Last, baguette_web_job_files:last(Dir, Id))
         end
     end).
 
-live(Pid, Last) ->
+live(Pid, Last, Wanted) ->
     Monitor = erlang:monitor(process, Pid),
-    case baguette_web_job:watch(Pid, self(), Last) of
+    case baguette_web_job:watch(Pid, Last, Wanted) of
         {ok, Events} ->
             {live, Monitor, Events};
         gone ->
@@ -155,19 +157,28 @@ live(Pid, Last) ->
             gone
     end.
 
-last_event(Last, {_, Last}) -> [];
-last_event(_, {#{status := Status} = Job, N}) -> [{N, Status, Job}];
-last_event(_, {#{<<"status">> := Status} = Job, N}) -> [{N, Status, Job}].
+last_event(Last, {Job, N}) ->
+    Status = case Job of #{status := S} -> S; #{<<"status">> := S} -> S end,
+    case baguette_web_job_record:is_end(Status) of
+        true when Last =:= N -> {ended, []};
+        true -> {ended, [{N, Status, Job}]};
+        %% Its process was lost, or suspended: it will be begun again.
+        false -> {error, {not_ready, #{}}}
+    end.
 
 %% @doc Hear of every job: {baguette_web_jobs, {job, Summary} | {step, Step} | {preview, Preview}}.
--spec subscribe_all() -> ok | problem().
-subscribe_all() ->
-    with_settings(fun(_) -> baguette_web_job_admission:follow() end).
+%% Previews only if they are wanted; who subscribes once more may want otherwise than before.
+-spec subscribe_all(#{previews := boolean()}) -> ok | problem().
+subscribe_all(#{previews := Previews}) ->
+    with_settings(fun(_) -> baguette_web_job_admission:follow(Previews) end).
 
 %% @doc Tell those who hear of every job.
 -spec tell({job | step | preview, map()}) -> ok.
-tell(News) ->
-    lists:foreach(fun(Pid) -> Pid ! {?MODULE, News} end, baguette_web_job_index:followers()).
+tell({preview, _} = News) -> tell(News, baguette_web_job_index:previews());
+tell(News) -> tell(News, baguette_web_job_index:followers()).
+
+tell(News, To) ->
+    lists:foreach(fun(Pid) -> Pid ! {?MODULE, News} end, To).
 
 -spec load() -> {ok, baguette_web_job_admission:load()} | problem().
 load() ->

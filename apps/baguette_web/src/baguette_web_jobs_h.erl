@@ -150,20 +150,23 @@ image(#{segments := [_, _, Id, _, File]}) ->
 -spec events(exchange()) -> answer().
 events(#{segments := [_, _, Id, _], header := Header}) ->
     case baguette_web_jobs:get(Id) of
-        {ok, Job} ->
-            Last = last(Header("last-event-id")),
-            case Last =/= none andalso is_told(Id, Last, Job) of
-                %% To a browser it says: do not connect again.
-                true -> {reply, 204, [], <<>>};
-                false -> {stream, baguette_web_sse:headers(), fun(S) -> follow(Id, Last, S) end}
-            end;
-        {error, Reason} ->
-            baguette_web_job_problem:new(Reason)
+        {ok, Job} -> events_of(Job, Id, last(Header("last-event-id")));
+        {error, Reason} -> baguette_web_job_problem:new(Reason)
     end.
 
-%% A job that has ended, to somebody who has heard so.
-is_told(Id, Last, #{<<"finished">> := _}) -> baguette_web_jobs:events(Id, Last) =:= {ended, []};
-is_told(_, _, _) -> false.
+%% From a file: it has ended, or waits to be begun again.
+events_of(#{<<"status">> := _}, Id, Last) ->
+    case baguette_web_jobs:events(Id, Last, #{previews => true}) of
+        %% To a browser it says: do not connect again.
+        {ended, []} when Last =/= none -> {reply, 204, [], <<>>};
+        {ended, Events} -> stream(fun(Send) -> send(Events, Send) end);
+        {live, Monitor, Events} -> stream(fun(Send) -> live(Id, Monitor, Events, Send) end);
+        {error, Reason} -> baguette_web_job_problem:new(Reason)
+    end;
+events_of(_, Id, Last) ->
+    stream(fun(Send) -> follow(Id, Last, Send) end).
+
+stream(Fun) -> {stream, baguette_web_sse:headers(), Fun}.
 
 %% What is no number of ours is the number of no event: resync.
 last(undefined) ->
@@ -179,21 +182,24 @@ last(_) ->
 unknown() -> 1 bsl 62.
 
 follow(Id, Last, Send) ->
-    case baguette_web_jobs:events(Id, Last) of
+    case baguette_web_jobs:events(Id, Last, #{previews => true}) of
         {live, Monitor, Events} ->
-            ok = send(Events, Send),
-            live(Id, Monitor, Send);
+            live(Id, Monitor, Events, Send);
         {ended, Events} ->
             send(Events, Send);
-        {error, _DeletedMeanwhile} ->
+        {error, _DeletedOrInterruptedMeanwhile} ->
             ok
     end.
+
+live(Id, Monitor, Events, Send) ->
+    ok = send(Events, Send),
+    live(Id, Monitor, Send).
 
 live(Id, Monitor, Send) ->
     receive
         {baguette_web_job, Id, {_, Name, _} = Event} ->
             ok = send([Event], Send),
-            case lists:member(Name, [<<"completed">>, <<"failed">>, <<"cancelled">>]) of
+            case baguette_web_job_record:is_end(Name) of
                 true -> ok;
                 false -> live(Id, Monitor, Send)
             end;

@@ -1,9 +1,9 @@
-%% @doc Admission and the processes of jobs: whenever one of the two starts, both begin anew from
-%% the files. Owns their table and tells their settings.
+%% @doc Admission, the processes of jobs, and who deletes files: whenever one of them starts, all
+%% begin anew from the files. Owns their table and tells their settings.
 -module(baguette_web_jobs_sup).
 -behaviour(supervisor).
 
--export([start_link/1, settings/0, init/1]).
+-export([start_link/1, settings/0, forget/0, init/1]).
 
 -spec start_link(baguette_web_job_admission:settings()) -> {ok, pid()} | {error, term()}.
 start_link(Settings) ->
@@ -17,12 +17,19 @@ settings() ->
         Settings -> {ok, Settings}
     end.
 
+%% @doc The room was stopped: no jobs are taken.
+-spec forget() -> ok.
+forget() ->
+    _ = persistent_term:erase(?MODULE),
+    ok.
+
 -spec init(baguette_web_job_admission:settings()) ->
     {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
-init(Settings) ->
+init(#{jobs_dir := Dir} = Settings) ->
     ok = baguette_web_job_index:table(),
     ok = persistent_term:put(?MODULE, Settings),
     {ok, {#{strategy => one_for_all, intensity => 5, period => 10}, [
         #{id => jobs, type => supervisor, start => {baguette_web_job_sup, start_link, []}},
+        #{id => remover, start => {baguette_web_job_remover, start_link, [Dir]}},
         #{id => admission, start => {baguette_web_job_admission, start_link, [Settings]}}
     ]}}.

@@ -4,7 +4,7 @@
 %% The detail is one sentence that says what to do. `field' names the culprit in a request's body.
 -module(baguette_web_problem).
 
--export([new/2, new/3, status/1, reply/1, title/1]).
+-export([new/2, new/3, status/1, document/1, reply/1, title/1]).
 -export_type([problem/0]).
 
 -opaque problem() :: #{
@@ -49,6 +49,10 @@ type(_) -> <<"about:blank">>.
 -spec status(problem()) -> 400..599.
 status(#{status := Status}) -> Status.
 
+%% @doc The document itself.
+-spec document(problem()) -> #{atom() => binary() | 400..599}.
+document(Problem) -> maps:remove(headers, Problem).
+
 %% @doc Status, headers and body of the reply.
 -spec reply(problem()) -> {400..599, [{binary(), iodata()}], iodata()}.
 reply(#{status := Status} = Problem) ->
@@ -56,7 +60,7 @@ reply(#{status := Status} = Problem) ->
         {<<"content-type">>, <<"application/problem+json">>}
         | maps:get(headers, Problem, [])
     ],
-    {Status, Headers, [jiffy:encode(maps:remove(headers, Problem)), $\n]}.
+    {Status, Headers, [jiffy:encode(document(Problem)), $\n]}.
 
 %% @doc What a status is called, here and in the status line.
 -spec title(400..599) -> binary().

@@ -1,8 +1,8 @@
 %% @doc Why a node is not ready, or a cluster not whole, in sentences: what is, and what helps.
-%% Pure; called by baguette_web_health_h and baguette_web_view.
+%% Reads settings and tables only; called by handlers, views and baguette_web_jobs.
 -module(baguette_web_reason).
 
--export([engine/2, cluster/1]).
+-export([engine/2, cluster/1, why_missing/1]).
 -export_type([reason/0]).
 
 -type reason() :: #{name := atom(), detail := binary(), expert => non_neg_integer()}.
@@ -15,12 +15,22 @@ engine(ok, _) -> [];
 engine({degraded, Facts}, WhyMissing) -> [lacking(Fact, WhyMissing) || Fact <- Facts].
 
 lacking({no_holder, Expert}, WhyMissing) ->
-    Why = baguette_web_words:missing(WhyMissing(Expert)),
+    Why = baguette_web_teller:missing(WhyMissing(Expert)),
     (new(no_holder, "no node holds expert ~b: ~ts", [Expert, Why]))#{expert => Expert};
 lacking({not_ready, _}, _) ->
     new(not_ready, "this node has not read its model yet; if this stays, its log says why", []);
 lacking({Name, Facts}, _) ->
     new(Name, "~ts: ~0tP", [Name, Facts, 12]).
+
+%% @doc Why an expert that nobody holds cannot be asked, as baguette_cluster:why_missing/1 tells.
+-spec why_missing(Expert :: non_neg_integer()) -> term().
+why_missing(Expert) ->
+    Experts = baguette_engine:experts(),
+    case [C || #{expert := E, component := C} <- Experts, E =:= Expert] of
+        [Component] -> baguette_cluster:why_missing(Component);
+        %% The model is being read anew.
+        [] -> not_settled
+    end.
 
 %% @doc What is not as it should be among the nodes, though pictures may be drawn.
 -spec cluster(ok | {degraded, [{atom(), [term()]}]}) -> [reason()].

@@ -18,12 +18,12 @@
     token_key_file := file:filename() | undefined,
     key => <<_:256>>,                % what lies in it, once it was read
     whois := boolean(),              % a peer's user on the tailnet stands in for a token
-    teller := module() | undefined,  % tells the event log: recent(N) -> [map()]
+    teller := module() | undefined,  % has words for events and errors: baguette_web_teller
     jobs_dir := file:filename() | undefined,    % undefined: no pictures are drawn over HTTP
     max_jobs := pos_integer(),       % that wait, and of one client
     max_client_jobs := pos_integer(),
     checkpoint_ms := non_neg_integer(),    % a running job is written at most so often
-    keep_s := pos_integer(),         % jobs that have ended: seconds, bytes of pictures, how many
+    keep_s := pos_integer(),         % jobs that have ended: seconds, bytes, how many
     keep_bytes := pos_integer(),
     keep_jobs := pos_integer(),
     max_prompt := pos_integer(),     % bytes

@@ -6,13 +6,12 @@
 %%     ID.lost     a job whose end could not be written: its .job under another name
 %%
 %% Every file is written beside its place, synced, renamed, and the directory synced: after a crash
-%% it is there as it was before or as it is now. No process: whoever calls writes. Only
-%% baguette_web_jobs and baguette_web_job call this module, and none of a job's files is written by
-%% two processes at a time.
+%% it is there as it was before or as it is now. No process: whoever calls writes. Only the modules
+%% of jobs call this one, and none of a job's files is written by two processes at a time.
 -module(baguette_web_store).
 
--export([prepare/1, scan/1, put_job/3, put_step/4, put_image/4]).
--export([job/2, step/2, image/3, drop_step/2, drop_images/3, lose/2, delete/3]).
+-export([prepare/1, scan/1, put_job/3, put_end/3, put_step/4, put_images/3]).
+-export([job/2, step/2, image/3, size/2, drop_step/2, drop_images/3, lose/2, delete/2]).
 -export_type([dir/0, id/0, found/0, reason/0]).
 
 -type dir() :: file:filename().
@@ -70,9 +69,25 @@ put_job(Dir, Id, Job) ->
 put_step(Dir, Id, Facts, Checkpoint) ->
     write(Dir, path(Dir, Id, "step"), baguette_web_store_file:encode(Facts, Checkpoint)).
 
--spec put_image(dir(), id(), non_neg_integer(), binary()) -> ok | {error, reason()}.
-put_image(Dir, Id, I, Png) ->
-    write(Dir, path(Dir, Id, png(I)), Png).
+%% @doc Write a job's end. How far it was goes only when that is there: of a job without either, all
+%% would be drawn anew.
+-spec put_end(dir(), id(), jiffy:json_value()) -> ok | {error, reason()}.
+put_end(Dir, Id, Job) ->
+    Written = put_job(Dir, Id, Job),
+    ok = drop_step(Dir, Id),
+    case Written of
+        ok -> ok;
+        %% On a full disk there is room now.
+        {error, _} -> put_job(Dir, Id, Job)
+    end.
+
+%% @doc Write all its pictures.
+-spec put_images(dir(), id(), [binary()]) -> ok | {error, reason()}.
+put_images(Dir, Id, Pngs) ->
+    first_error([
+        fun() -> write(Dir, path(Dir, Id, png(I)), Png) end
+     || {I, Png} <- lists:zip(lists:seq(0, length(Pngs) - 1), Pngs)
+    ]).
 
 %% @doc A job as it was written last.
 -spec job(dir(), id()) -> found().
@@ -98,6 +113,11 @@ image(Dir, Id, I) ->
         {error, Why} -> {error, {store_failed, #{why => Why}}}
     end.
 
+%% @doc Bytes of a job's own file.
+-spec size(dir(), id()) -> non_neg_integer().
+size(Dir, Id) ->
+    filelib:file_size(path(Dir, Id, "job")) + filelib:file_size(path(Dir, Id, "lost")).
+
 -spec drop_step(dir(), id()) -> ok.
 drop_step(Dir, Id) ->
     _ = file:delete(path(Dir, Id, "step")),
@@ -105,7 +125,11 @@ drop_step(Dir, Id) ->
 
 -spec drop_images(dir(), id(), Images :: non_neg_integer()) -> ok.
 drop_images(Dir, Id, Images) ->
-    remove(Dir, Id, [png(I) || I <- lists:seq(0, Images - 1)]).
+    %% What cannot be removed now goes with the job.
+    _ = remove(Dir, Id, pngs(Images)),
+    ok.
+
+pngs(Images) -> [png(I) || I <- lists:seq(0, Images - 1)].
 
 %% @doc A job has ended and that cannot be written: the disk is full. A rename needs no room.
 -spec lose(dir(), id()) -> ok | {error, reason()}.
@@ -115,18 +139,25 @@ lose(Dir, Id) ->
         fun() -> sync_directory(Dir) end
     ])).
 
-%% @doc Nothing of a job of so many images is left. The job itself goes first: without it the others
-%% are nobody's.
--spec delete(dir(), id(), Images :: non_neg_integer()) -> ok.
-delete(Dir, Id, Images) ->
-    ok = remove(Dir, Id, ["job", "lost", "step"]),
-    ok = drop_images(Dir, Id, Images),
-    _ = sync_directory(Dir),
-    ok.
+%% @doc Nothing is left of these jobs of so many images. The job itself goes first: without it the
+%% others are nobody's. The error is the first there was; what is left is found by the next scan.
+-spec delete(dir(), [{id(), Images :: non_neg_integer()}]) -> ok | {error, reason()}.
+delete(Dir, Jobs) ->
+    Removed = [
+        fun() -> remove(Dir, Id, ["job", "lost", "step" | pngs(Images)]) end
+     || {Id, Images} <- Jobs
+    ],
+    ok_or_reason(all_done(Removed ++ [fun() -> sync_directory(Dir) end])).
 
-%% What is not there need not be removed; what cannot be is found by the next scan.
+%% What is not there need not be removed.
 remove(Dir, Id, Kinds) ->
-    lists:foreach(fun(Kind) -> _ = file:delete(path(Dir, Id, Kind)) end, Kinds).
+    all_done([fun() -> removed(path(Dir, Id, Kind)) end || Kind <- Kinds]).
+
+removed(Path) ->
+    case file:delete(Path) of
+        {error, enoent} -> ok;
+        Done -> Done
+    end.
 
 path(Dir, Id, Kind) when is_binary(Id) -> path(Dir, binary_to_list(Id), Kind);
 path(Dir, Id, Kind) -> filename:join(Dir, Id ++ "." ++ Kind).
@@ -180,6 +211,17 @@ first_error([Do | Rest]) ->
         ok -> first_error(Rest);
         {error, _} = Error -> Error
     end.
+
+%% As first_error/1, and the rest is done in spite of an error.
+all_done(Doings) ->
+    lists:foldl(
+        fun
+            (Error, ok) -> Error;
+            (_, Error) -> Error
+        end,
+        ok,
+        [Do() || Do <- Doings]
+    ).
 
 ok_or_reason(ok) -> ok;
 ok_or_reason({error, Why}) -> {error, {store_failed, #{why => Why}}}.

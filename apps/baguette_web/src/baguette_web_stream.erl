@@ -69,13 +69,13 @@ watch() ->
 -spec init(inet:port_number()) -> {ok, #?MODULE{}}.
 init(Port) ->
     ok = baguette_cluster:watch(),
-    ok = follow_jobs(),
+    ok = follow_jobs(false),
     lists:foreach(fun(Message) -> self() ! Message end, [look, far, point, keep_alive]),
     {ok, #?MODULE{port = Port}}.
 
 %% A node without a directory for jobs takes none. Who admits them may be about to start again.
-follow_jobs() ->
-    case baguette_web_jobs:subscribe_all() of
+follow_jobs(Previews) ->
+    case baguette_web_jobs:subscribe_all(#{previews => Previews}) of
         ok ->
             ok;
         {error, {no_jobs_dir, _}} ->
@@ -89,7 +89,12 @@ follow_jobs() ->
 handle_call(watch, {Pid, _}, #?MODULE{watchers = Watchers} = S) ->
     Pid ! {?MODULE, greeting(S)},
     Ref = monitor(process, Pid),
+    ok = wanted(map_size(Watchers) =:= 0, true),
     {reply, ok, start(far, start(near, S#?MODULE{watchers = Watchers#{Pid => Ref}}))}.
+
+%% Previews, by the first who watches till the last.
+wanted(true, Previews) -> follow_jobs(Previews);
+wanted(false, _) -> ok.
 
 -spec handle_cast(term(), #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_cast(Unknown, S) ->
@@ -97,7 +102,7 @@ handle_cast(Unknown, S) ->
 
 -spec handle_info(term(), #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_info(follow, S) ->
-    ok = follow_jobs(),
+    ok = follow_jobs(map_size(S#?MODULE.watchers) > 0),
     {noreply, S};
 handle_info(look, S) ->
     _ = erlang:send_after(?LOOK_MS, self(), look),
@@ -125,7 +130,10 @@ handle_info({baguette_web_jobs, {Name, Value}}, S) ->
 handle_info({'DOWN', Ref, process, Pid, Reason}, #?MODULE{looking = Looking} = S) ->
     case maps:take(Ref, Looking) of
         {Look, Rest} -> {noreply, looked(Look, Reason, S#?MODULE{looking = Rest})};
-        error -> {noreply, S#?MODULE{watchers = maps:remove(Pid, S#?MODULE.watchers)}}
+        error ->
+            Left = maps:remove(Pid, S#?MODULE.watchers),
+            ok = wanted(map_size(Left) =:= 0, false),
+            {noreply, S#?MODULE{watchers = Left}}
     end;
 handle_info(_Unknown, S) ->
     ?LOG_WARNING(#{what => message_dropped, by => ?MODULE}, ?LOG),

@@ -14,41 +14,56 @@
 -export([
     a_job_is_drawn_and_its_pictures_are_there/1,
     events_tell_it_all_and_go_on_where_they_were_cut_off/1,
+    previews_are_drawn_for_who_wants_them/1,
     a_bad_request_is_refused_by_field/1,
     the_same_key_is_the_same_job/1,
     too_many_are_refused_with_when_to_come_back/1,
     clients_take_turns/1,
     a_cancelled_job_stops_and_stays_cancelled/1,
     a_crash_of_ours_ends_no_job/1,
+    a_crash_tells_no_prompt/1,
     a_restart_goes_on_with_what_was_taken/1,
+    a_job_is_not_drawn_twice/1,
     nobody_waits_for_a_client_that_has_gone/1,
     what_was_damaged_has_failed/1,
     the_oldest_go_when_there_are_too_many/1,
     a_drained_node_leaves_jobs_that_go_on/1,
-    openais_shape/1
+    a_missing_expert_is_named_and_why/1,
+    openais_shape/1,
+    a_node_that_leaves_takes_none/1
 ]).
 
 -define(ADDRESS, {127, 0, 0, 1}).
 -define(STEPS, 20).
+%% A drawing of some ten seconds: nothing ends while a test looks at it.
+-define(SLOW, #{speed => 0.01}).
+-define(FAST, #{speed => 10}).
 
-suite() -> [{timetrap, {seconds, 20}}].
+%% More than the fixture waits for anything.
+suite() -> [{timetrap, {seconds, 90}}].
 
 all() ->
     [
         a_job_is_drawn_and_its_pictures_are_there,
         events_tell_it_all_and_go_on_where_they_were_cut_off,
+        previews_are_drawn_for_who_wants_them,
         a_bad_request_is_refused_by_field,
         the_same_key_is_the_same_job,
         too_many_are_refused_with_when_to_come_back,
         clients_take_turns,
         a_cancelled_job_stops_and_stays_cancelled,
         a_crash_of_ours_ends_no_job,
+        a_crash_tells_no_prompt,
         a_restart_goes_on_with_what_was_taken,
+        a_job_is_not_drawn_twice,
         nobody_waits_for_a_client_that_has_gone,
         what_was_damaged_has_failed,
         the_oldest_go_when_there_are_too_many,
         a_drained_node_leaves_jobs_that_go_on,
-        openais_shape
+        a_missing_expert_is_named_and_why,
+        openais_shape,
+        %% It does not come back, so it is the last.
+        a_node_that_leaves_takes_none
     ].
 
 init_per_suite(Config) ->
@@ -68,8 +83,8 @@ init_per_testcase(Case, Config) ->
     {ok, Probe} = gen_tcp:listen(0, [{ip, ?ADDRESS}]),
     {ok, Port} = inet:port(Probe),
     ok = gen_tcp:close(Probe),
-    ok = start(#{port => Port, jobs_dir => Dir, checkpoint_ms => 0, max_jobs => 4,
-        max_client_jobs => 3, keep_jobs => 5}),
+    ok = start(#{port => Port, jobs_dir => Dir, teller => baguette_teller, checkpoint_ms => 0,
+        max_jobs => 4, max_client_jobs => 3, keep_jobs => 5}),
     [{dir, Dir}, {port, Port} | Config].
 
 end_per_testcase(_Case, _Config) ->
@@ -145,14 +160,63 @@ events_tell_it_all_and_go_on_where_they_were_cut_off(Config) ->
         {204, _, _}, request(Config, get, Path, [{"last-event-id", integer_to_list(Last)}], raw)
     ),
     %% Somebody who was cut off in between misses nothing.
-    ok = baguette_engine:simulate(#{speed => 0.1}),
+    ok = baguette_engine:simulate(?SLOW),
     Second = submitted(Config, #{}),
-    until(fun() -> step(Config, Second) > 3 end),
-    Later = sse(Config, "/v1/jobs/" ++ Second ++ "/events", [{"last-event-id", "4"}]),
+    until(fun() -> step(Config, Second) > 2 end),
+    Later = sse_from(Config, Second, "4"),
     ?assertMatch([{5, _, _} | _], Later),
+    ok = baguette_engine:simulate(?SLOW),
     Third = submitted(Config, #{}),
-    Unknown = sse(Config, "/v1/jobs/" ++ Third ++ "/events", [{"last-event-id", "999999"}]),
+    Unknown = sse_from(Config, Third, "999999"),
     ?assertMatch([{_, <<"resync">>, #{<<"routing">> := _}} | _], Unknown).
+
+%% They cost the pipeline worker time.
+previews_are_drawn_for_who_wants_them(Config) ->
+    ok = baguette_engine:simulate(?SLOW),
+    Id = list_to_binary(submitted(Config, #{})),
+    until(fun() -> step(Config, binary_to_list(Id)) > 2 end),
+    {live, _, Before} = baguette_web_jobs:events(Id, none, #{previews => false}),
+    ?assertEqual([], [E || {_, <<"preview">>, _} = E <- Before]),
+    %% By who follows this job, and by who hears of all.
+    Self = self(),
+    {_, Monitor} = spawn_monitor(fun() ->
+        {live, _, None} = baguette_web_jobs:events(Id, none, #{previews => true}),
+        Self ! {before, [E || {_, <<"preview">>, _} = E <- None]},
+        receive {baguette_web_job, Id, {_, <<"preview">>, _}} -> ok end
+    end),
+    receive {before, None} -> ?assertEqual([], None) end,
+    receive {'DOWN', Monitor, process, _, normal} -> ok end,
+    Job = process_of(Id),
+    until(fun() -> not wants_previews(Job) end),
+    ok = baguette_web_jobs:subscribe_all(#{previews => true}),
+    receive {baguette_web_jobs, {preview, #{job := Id, b64_png := B64}}} ->
+        ?assertMatch(<<137, "PNG", _/binary>>, base64:decode(B64))
+    end,
+    ok = baguette_web_jobs:subscribe_all(#{previews => false}),
+    until(fun() -> not wants_previews(Job) end).
+
+wants_previews(Job) ->
+    [Pid] = [P || #{id := I, state := State} <- baguette_engine:generations(),
+        not lists:member(State, [done, failed, cancelled]), {ok, P} <- [lookup(I)]],
+    {_, Data} = sys:get_state(Pid),
+    Watchers = hd([V || V <- tuple_to_list(Data), is_watchers(V)]),
+    is_process_alive(Job) andalso baguette_engine_watchers:want_previews(Watchers).
+
+lookup(Id) -> baguette_engine_admission:lookup(Id).
+
+is_watchers(Value) -> is_tuple(Value) andalso element(1, Value) =:= baguette_engine_watchers.
+
+%% The device is slow until somebody follows the job.
+sse_from(Config, Id, Last) ->
+    Self = self(),
+    Path = "/v1/jobs/" ++ Id ++ "/events",
+    _ = spawn_link(fun() ->
+        Self ! {followed, sse(Config, Path, [{"last-event-id", Last}])}
+    end),
+    Pid = process_of(list_to_binary(Id)),
+    until(fun() -> erlang:process_info(Pid, monitors) =/= {monitors, []} end),
+    ok = baguette_engine:simulate(?FAST),
+    receive {followed, Events} -> Events end.
 
 a_bad_request_is_refused_by_field(Config) ->
     [
@@ -170,7 +234,7 @@ a_bad_request_is_refused_by_field(Config) ->
     {200, _, #{<<"data">> := []}} = get(Config, "/v1/jobs").
 
 the_same_key_is_the_same_job(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.1}),
+    ok = baguette_engine:simulate(?SLOW),
     Key = [{"idempotency-key", "once"}],
     Self = self(),
     %% At the same moment too.
@@ -186,7 +250,7 @@ the_same_key_is_the_same_job(Config) ->
         {409, _, #{<<"type">> := <<"urn:baguette:key_in_progress">>}},
         post(Config, "/v1/jobs", #{seed => 2}, Key)
     ),
-    ok = baguette_engine:simulate(#{speed => 10}),
+    ok = baguette_engine:simulate(?FAST),
     _ = ended(Config, Id),
     %% Written otherwise, it asks for the same.
     ?assertMatch(
@@ -201,7 +265,7 @@ the_same_key_is_the_same_job(Config) ->
     {200, _, #{<<"data">> := [_]}} = get(Config, "/v1/jobs").
 
 too_many_are_refused_with_when_to_come_back(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.01}),
+    ok = baguette_engine:simulate(?SLOW),
     Taken = [post(Config, "/v1/jobs", #{seed => N}) || N <- lists:seq(1, 4)],
     [?assertMatch({202, _, _}, Answer) || Answer <- Taken],
     {429, Headers, Problem} = post(Config, "/v1/jobs", #{}),
@@ -210,15 +274,24 @@ too_many_are_refused_with_when_to_come_back(Config) ->
     %% Nothing of it is left, and a place that is free again is given again.
     {200, _, #{<<"data">> := Listed}} = get(Config, "/v1/jobs"),
     ?assertEqual(4, length(Listed)),
-    ?assertEqual([0, 1, 2], lists:sort([P || #{<<"position">> := P} <- Listed, P =/= null])),
+    ?assertEqual(
+        [null, 0, 1, 2], [P || {202, _, #{<<"position">> := P}} <- Taken], Taken
+    ),
     [#{<<"id">> := Newest} | _] = Listed,
     {200, _, #{<<"status">> := <<"cancelled">>}} = delete(Config, Newest),
-    ?assertMatch({202, _, _}, post(Config, "/v1/jobs", #{})).
+    ?assertMatch({202, _, _}, post(Config, "/v1/jobs", #{})),
+    %% When one goes the others move up.
+    [_, {202, _, #{<<"id">> := Next}} | _] = Taken,
+    {200, _, _} = delete(Config, Next),
+    until(fun() ->
+        Positions = [P || #{<<"position">> := P} <- data(get(Config, "/v1/jobs")), P =/= null],
+        lists:sort(Positions) =:= [0, 1]
+    end).
 
 %% Of one client, one at a time; each takes its turn. The door is asked as the handlers ask it.
 clients_take_turns(_Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.05}),
-    ok = baguette_web_jobs:subscribe_all(),
+    ok = baguette_engine:simulate(?SLOW),
+    ok = baguette_web_jobs:subscribe_all(#{previews => false}),
     Ids = [
         begin
             {ok, new, #{id := Id}} = submit(Client, Seed),
@@ -228,7 +301,7 @@ clients_take_turns(_Config) ->
     ],
     ?assertMatch({error, {overloaded, #{whose := own}}}, submit(<<"a">>, 5)),
     {ok, new, #{id := Last}} = submit(<<"b">>, 6),
-    ok = baguette_engine:simulate(#{speed => 10}),
+    ok = baguette_engine:simulate(?FAST),
     Ends = order_of_ends([{Last, <<"b">>} | Ids], []),
     ?assertEqual([<<"a">>, <<"a">>, <<"b">>, <<"a">>, <<"a">>], Ends).
 
@@ -247,7 +320,7 @@ order_of_ends(Ids, Ended) ->
     end.
 
 a_cancelled_job_stops_and_stays_cancelled(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.05}),
+    ok = baguette_engine:simulate(?SLOW),
     Id = submitted(Config, #{}),
     until(fun() -> step(Config, Id) > 1 end),
     ?assertMatch({200, _, #{<<"status">> := <<"cancelled">>}}, delete(Config, Id)),
@@ -260,12 +333,13 @@ a_cancelled_job_stops_and_stays_cancelled(Config) ->
 
 a_crash_of_ours_ends_no_job(Config) ->
     Undisturbed = pixels(ended(Config, submitted(Config, #{seed => 3, deterministic => true}))),
-    ok = baguette_engine:simulate(#{speed => 0.1}),
     [
         begin
+            ok = baguette_engine:simulate(?SLOW),
             Id = submitted(Config, #{seed => 3, deterministic => true}),
             until(fun() -> step(Config, Id) > 3 end),
             exit(Victim(list_to_binary(Id)), kill),
+            ok = baguette_engine:simulate(?FAST),
             until(fun() -> resumed(Config, Id) > 0 end),
             Done = ended(Config, Id),
             ?assertEqual(Undisturbed, pixels(Done)),
@@ -276,6 +350,7 @@ a_crash_of_ours_ends_no_job(Config) ->
         end
      || Victim <- [fun process_of/1, fun(_) -> whereis(baguette_web_job_admission) end]
     ],
+    ok = baguette_engine:simulate(?SLOW),
     Doomed = submitted(Config, #{}),
     [
         begin
@@ -287,22 +362,78 @@ a_crash_of_ours_ends_no_job(Config) ->
     #{<<"status">> := Status, <<"error">> := #{<<"type">> := Why}} = ended(Config, Doomed),
     ?assertEqual({<<"failed">>, <<"urn:baguette:job_crashed">>}, {Status, Why}).
 
+%% What a process had in its hands when it crashed is told by its shape, as the node is configured.
+a_crash_tells_no_prompt(Config) ->
+    ok = baguette_engine:simulate(?SLOW),
+    File = filename:join(proplists:get_value(priv_dir, Config), "crash.log"),
+    ok = logger:add_handler(crash_log, logger_std_h, #{
+        config => #{file => File}, formatter => {baguette_log, #{}}
+    }),
+    Id = submitted(Config, #{prompt => <<"my secret words">>}),
+    until(fun() -> step(Config, Id) > 0 end),
+    %% Of no clause: message, state and all are in the reason.
+    gen_server:cast(process_of(list_to_binary(Id)), {prompt, <<"my secret words">>}),
+    until(fun() -> resumed(Config, Id) > 0 end),
+    {200, _, _} = delete(Config, Id),
+    Logged = fun() ->
+        ok = logger_std_h:filesync(crash_log),
+        {ok, Text} = file:read_file(File),
+        Text
+    end,
+    until(fun() ->
+        Text = Logged(),
+        lists:all(
+            fun(What) -> binary:match(Text, What) =/= nomatch end,
+            [<<"process_ended">>, <<"process_crashed">>, <<"job_crashed">>, <<"function_clause">>]
+        )
+    end),
+    ?assertEqual(nomatch, re:run(Logged(), "secret|115,101,99,114,101,116")),
+    ok = logger:remove_handler(crash_log).
+
 %% What was not begun, and what was begun, in the order they came.
 a_restart_goes_on_with_what_was_taken(Config) ->
     Undisturbed = pixels(ended(Config, submitted(Config, #{seed => 4, deterministic => true}))),
-    ok = baguette_engine:simulate(#{speed => 0.1}),
+    ok = baguette_engine:simulate(?SLOW),
     Ids = [submitted(Config, #{seed => 4, deterministic => true}) || _ <- [1, 2]],
     [First, _] = Ids,
     until(fun() -> step(Config, First) > 3 end),
     stop(),
+    ok = baguette_engine:simulate(?FAST),
     until(fun() -> running() =:= [] end),
     ok = start(#{}),
     Done = [ended(Config, Id) || Id <- Ids],
     [?assertMatch(#{<<"status">> := <<"completed">>, <<"resumed">> := 1}, Job) || Job <- Done],
     ?assertEqual([Undisturbed, Undisturbed], [pixels(Job) || Job <- Done]).
 
+%% Whenever the node is killed, a job has its end on the disk or what it can go on from.
+a_job_is_not_drawn_twice(Config) ->
+    ok = baguette_engine:simulate(?SLOW),
+    Id = submitted(Config, #{}),
+    File = fun(Kind) -> filename:join(dir(Config), Id ++ Kind) end,
+    until(fun() -> filelib:is_regular(File(".step")) end),
+    %% Its end cannot be written as long as nobody reads there.
+    Pipe = File(".job.new"),
+    "" = os:cmd("mkfifo " ++ Pipe),
+    ok = baguette_engine:simulate(?FAST),
+    Job = process_of(list_to_binary(Id)),
+    until(fun() ->
+        {current_function, {prim_file, open_nif, 2}} =:=
+            erlang:process_info(Job, current_function) andalso filelib:is_regular(File(".0.png"))
+    end),
+    ?assert(filelib:is_regular(File(".step"))),
+    "" = os:cmd("exec 3<>" ++ Pipe ++ "; rm " ++ Pipe),
+    _ = ended(Config, Id),
+    %% Killed after the end was written, and before the rest was removed.
+    Second = submitted(Config, #{}),
+    #{<<"status">> := <<"completed">>} = Done = ended(Config, Second),
+    stop(),
+    ok = baguette_web_store:put_step(dir(Config), list_to_binary(Second), #{step => 1}, <<>>),
+    ok = start(#{}),
+    ?assertEqual(Done, ended(Config, Second)),
+    ?assertNot(filelib:is_regular(filename:join(dir(Config), Second ++ ".step"))).
+
 nobody_waits_for_a_client_that_has_gone(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.02}),
+    ok = baguette_engine:simulate(?SLOW),
     [
         begin
             Socket = waiting_client(Config, More),
@@ -336,10 +467,11 @@ waiting_client(Config, More) ->
     Socket.
 
 what_was_damaged_has_failed(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.1}),
+    ok = baguette_engine:simulate(?SLOW),
     [Torn, Begun] = [submitted(Config, #{seed => N}) || N <- [1, 2]],
     until(fun() -> step(Config, Torn) > 2 end),
     stop(),
+    ok = baguette_engine:simulate(?FAST),
     ok = file:write_file(filename:join(dir(Config), Torn ++ ".job"), <<"baguette-job-1 0">>),
     ok = file:write_file(filename:join(dir(Config), Begun ++ ".step"), <<>>),
     ok = start(#{}),
@@ -361,10 +493,23 @@ the_oldest_go_when_there_are_too_many(Config) ->
     Kept = lists:reverse(lists:nthtail(3, Ids)),
     {200, _, #{<<"data">> := Listed}} = get(Config, "/v1/jobs"),
     ?assertEqual(Kept, [Id || #{<<"id">> := Id} <- Listed]),
+    until(fun() ->
+        {ok, Files} = file:list_dir(dir(Config)),
+        length(Files) =:= 2 * length(Kept)
+    end),
+    %% All that lies there counts.
     {ok, Files} = file:list_dir(dir(Config)),
-    ?assertEqual(2 * length(Kept), length(Files)),
+    Size = lists:sum([filelib:file_size(filename:join(dir(Config), File)) || File <- Files]),
+    Counted = fun() -> lists:sum([B || {_, #{bytes := B}} <- baguette_web_job_index:ended()]) end,
+    ?assertEqual(Size, Counted()),
+    stop(),
+    ok = start(#{}),
+    ?assertEqual(Kept, [Id || #{<<"id">> := Id} <- data(get(Config, "/v1/jobs"))]),
+    ?assertEqual(Size, Counted()),
     %% By pages they are the same.
     ?assertEqual(Kept, pages(Config, "/v1/jobs?limit=2")).
+
+data({200, _, #{<<"data">> := Data}}) -> Data.
 
 pages(Config, Path) ->
     {200, _, #{<<"data">> := Jobs, <<"has_more">> := More}} = get(Config, Path),
@@ -378,19 +523,50 @@ pages(Config, Path) ->
     end.
 
 a_drained_node_leaves_jobs_that_go_on(Config) ->
-    ok = baguette_engine:simulate(#{speed => 0.05}),
-    Id = submitted(Config, #{}),
+    ok = baguette_engine:simulate(?SLOW),
+    Key = [{"idempotency-key", "mine"}],
+    {202, _, #{<<"id">> := IdBinary}} = post(Config, "/v1/jobs", #{}, Key),
+    Id = binary_to_list(IdBinary),
     until(fun() -> step(Config, Id) > 3 end),
     ok = baguette_web_jobs:drain(5000),
     until(fun() -> running() =:= [] end),
-    %% Not by httpc: it would come back by itself, as Retry-After says.
-    ?assertMatch({error, {leaving, _}}, submit(<<"a">>, 1)),
+    refused(leaving, bare(Config, "POST", "/v1/jobs", #{})),
+    %% It has no process now, and has not ended: whoever asks for its end is to come again.
+    refused(not_ready, bare(Config, "GET", "/v1/jobs/" ++ Id ++ "/events", none)),
+    Known = bare(Config, "POST", "/v1/images/generations", #{}, "Idempotency-Key: mine\r\n"),
+    refused(not_ready, Known),
+    ?assertMatch({200, _, _}, bare(Config, "GET", "/readyz", none)),
+    _ = baguette_web_app:prep_stop(none),
+    {503, _, #{<<"reasons">> := [#{<<"name">> := <<"stopping">>}]}} =
+        bare(Config, "GET", "/readyz", none),
     stop(),
     {ok, #{<<"step">> := Step}, _} = baguette_web_store:step(dir(Config), list_to_binary(Id)),
     ?assert(Step > 2),
-    ok = baguette_engine:simulate(#{speed => 1}),
+    ok = baguette_engine:simulate(?FAST),
     ok = start(#{}),
-    ?assertMatch(#{<<"status">> := <<"completed">>, <<"resumed">> := 1}, ended(Config, Id)).
+    ?assertMatch(#{<<"status">> := <<"completed">>, <<"resumed">> := 1}, ended(Config, Id)),
+    ?assertMatch({200, _, _}, bare(Config, "GET", "/readyz", none)).
+
+a_missing_expert_is_named_and_why(Config) ->
+    %% Its worker dies, and stays away as long as nobody hears that it is there again.
+    ok = baguette_engine:simulate(#{fail => died, restart_ms => 5000}),
+    Id = submitted(Config, #{}),
+    until(fun() -> baguette_engine:health() =/= ok end),
+    ok = sys:suspend(baguette_engine_expert),
+    #{<<"detail">> := Refused} = refused(expert_missing, bare(Config, "POST", "/v1/jobs", #{})),
+    {503, _, #{<<"reasons">> := [#{<<"expert">> := 0, <<"detail">> := Reason} | _]}} =
+        bare(Config, "GET", "/readyz", none),
+    Why = baguette_web_teller:missing(baguette_web_reason:why_missing(0)),
+    [?assertNotEqual(nomatch, binary:match(Text, Why)) || Text <- [Refused, Reason]],
+    ok = baguette_engine:simulate(#{fail => none, restart_ms => 10}),
+    ok = sys:resume(baguette_engine_expert),
+    ?assertMatch(#{<<"status">> := <<"completed">>}, ended(Config, Id)).
+
+refused(Name, {503, Headers, Problem}) ->
+    Type = <<"urn:baguette:", (atom_to_binary(Name))/binary>>,
+    ?assertMatch(#{<<"type">> := Type, <<"status">> := 503}, Problem),
+    ?assert(list_to_integer(proplists:get_value("retry-after", Headers)) >= 1),
+    Problem.
 
 openais_shape(Config) ->
     {200, _, #{<<"created">> := _, <<"data">> := Data}} =
@@ -404,6 +580,15 @@ openais_shape(Config) ->
     ?assertMatch(
         {422, _, #{<<"field">> := <<"response_format">>}},
         post(Config, "/v1/images/generations", #{response_format => jpeg})
+    ).
+
+a_node_that_leaves_takes_none(Config) ->
+    ?assertMatch({200, _, _}, bare(Config, "GET", "/readyz", none)),
+    ok = baguette_cluster:drain(),
+    refused(leaving, bare(Config, "POST", "/v1/jobs", #{})),
+    ?assertMatch(
+        {503, _, #{<<"reasons">> := [#{<<"name">> := <<"stopping">>}]}},
+        bare(Config, "GET", "/readyz", none)
     ).
 
 %% Asking ----------------------------------------------------------------------------------------
@@ -462,6 +647,40 @@ post(Config, Path, Body, Headers) ->
 json_request(Config, Path, Body) ->
     Json = jiffy:encode(maps:merge(#{<<"prompt">> => <<"a red circle">>}, Body)),
     {url(Config, Path), [], "application/json", iolist_to_binary(Json)}.
+
+%% Not by httpc, which comes back by itself as Retry-After says.
+bare(Config, Method, Path, Body) -> bare(Config, Method, Path, Body, "").
+
+bare(Config, Method, Path, Body, More) ->
+    Json = case Body of
+        none -> <<>>;
+        _ -> element(4, json_request(Config, Path, Body))
+    end,
+    {ok, Socket} = gen_tcp:connect(?ADDRESS, port(Config), [binary, {active, false}]),
+    ok = gen_tcp:send(Socket, [
+        Method, " ", Path, " HTTP/1.1\r\nHost: ", host(Config),
+        "\r\nConnection: close\r\nContent-Type: application/json\r\n", More,
+        "Content-Length: ", integer_to_list(byte_size(Json)), "\r\n\r\n", Json
+    ]),
+    ok = inet:setopts(Socket, [{packet, http}]),
+    {ok, {http_response, _, Status, _}} = gen_tcp:recv(Socket, 0),
+    Headers = headers(Socket),
+    ok = inet:setopts(Socket, [{packet, raw}]),
+    Length = list_to_integer(proplists:get_value("content-length", Headers)),
+    {ok, Answer} = gen_tcp:recv(Socket, Length),
+    ok = gen_tcp:close(Socket),
+    {Status, Headers, jiffy:decode(Answer, [return_maps])}.
+
+headers(Socket) ->
+    case gen_tcp:recv(Socket, 0) of
+        {ok, {http_header, _, Name, _, Value}} ->
+            [{string:lowercase(name(Name)), Value} | headers(Socket)];
+        {ok, http_eoh} ->
+            []
+    end.
+
+name(Name) when is_atom(Name) -> atom_to_list(Name);
+name(Name) -> Name.
 
 get(Config, Path) -> request(Config, get, Path, [], json).
 

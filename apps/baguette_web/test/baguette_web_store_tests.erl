@@ -3,7 +3,7 @@
 -include_lib("eunit/include/eunit.hrl").
 -include_lib("kernel/include/file.hrl").
 
--import(baguette_web_store, [put_job/3, put_step/4, put_image/4, job/2, step/2, image/3, scan/1]).
+-import(baguette_web_store, [put_job/3, put_step/4, put_images/3, job/2, step/2, image/3, scan/1]).
 
 -define(ID, <<"0123456789abcdef0123">>).
 -define(JOB, #{<<"prompt">> => <<"ein Käse"/utf8>>, <<"n">> => 1}).
@@ -26,7 +26,7 @@ what_is_written_is_read(Dir) ->
     ok = put_job(Dir, ?ID, #{}),
     ok = put_job(Dir, ?ID, ?JOB),
     ok = put_step(Dir, ?ID, #{step => 3}, ?CHECKPOINT),
-    ok = put_image(Dir, ?ID, 0, <<"png">>),
+    ok = put_images(Dir, ?ID, [<<"png">>]),
     ?assertEqual({ok, [?ID]}, scan(Dir)),
     ?assertEqual({ok, ?JOB}, job(Dir, ?ID)),
     ?assertEqual({ok, #{<<"step">> => 3}, ?CHECKPOINT}, step(Dir, ?ID)),
@@ -87,12 +87,17 @@ a_start_tidies_up(Dir) ->
 nothing_is_left_of_a_deleted_job(Dir) ->
     ok = put_job(Dir, ?ID, ?JOB),
     ok = put_step(Dir, ?ID, #{}, <<>>),
-    [ok = put_image(Dir, ?ID, I, <<"png">>) || I <- [0, 1]],
+    ok = put_images(Dir, ?ID, [<<"png">>, <<"png">>]),
     ok = baguette_web_store:lose(Dir, ?ID),
     ?assertEqual({ok, [?ID]}, scan(Dir)),
     ?assertEqual({lost, ?JOB}, job(Dir, ?ID)),
-    ok = baguette_web_store:delete(Dir, ?ID, 2),
-    ?assertEqual({ok, []}, file:list_dir(Dir)).
+    ok = baguette_web_store:delete(Dir, [{?ID, 2}]),
+    ?assertEqual({ok, []}, file:list_dir(Dir)),
+    %% What cannot be removed is said, and keeps nothing else.
+    ok = put_job(Dir, ?ID, ?JOB),
+    ok = file:make_dir(filename:join(Dir, binary_to_list(?ID) ++ ".0.png")),
+    ?assertMatch({error, {store_failed, _}}, baguette_web_store:delete(Dir, [{?ID, 1}])),
+    ?assertEqual({error, damaged}, job(Dir, ?ID)).
 
 directory() ->
     Name = "baguette-store-" ++ os:getpid(),
