@@ -36,4 +36,4 @@ prep_stop(State) ->
 
 -spec stop(term()) -> ok.
 stop(_State) ->
-    ok.
+    baguette_web_jobs_sup:forget().

@@ -3,7 +3,7 @@
 -module(baguette_web_jobs_sup).
 -behaviour(supervisor).
 
--export([start_link/1, settings/0, init/1]).
+-export([start_link/1, settings/0, forget/0, init/1]).
 
 -spec start_link(baguette_web_job_admission:settings()) -> {ok, pid()} | {error, term()}.
 start_link(Settings) ->
@@ -16,6 +16,12 @@ settings() ->
         none -> none;
         Settings -> {ok, Settings}
     end.
+
+%% @doc From now on none are taken: the room has stopped.
+-spec forget() -> ok.
+forget() ->
+    _ = persistent_term:erase(?MODULE),
+    ok.
 
 -spec init(baguette_web_job_admission:settings()) ->
     {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.

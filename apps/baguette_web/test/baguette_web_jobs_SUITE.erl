@@ -85,7 +85,11 @@ start(Settings) ->
     {ok, _} = application:ensure_all_started(baguette_web),
     ok.
 
-stop() -> ok = application:stop(baguette_web).
+stop() ->
+    ok = application:stop(baguette_web),
+    %% Nothing of the room is left to be asked.
+    {error, {no_jobs_dir, _}} = baguette_web_jobs:load(),
+    ok.
 
 %% Cases ----------------------------------------------------------------------------------------
 
