@@ -36,4 +36,5 @@ prep_stop(State) ->
 
 -spec stop(term()) -> ok.
 stop(_State) ->
-    baguette_web_jobs_sup:forget().
+    ok = baguette_web_jobs_sup:forget(),
+    baguette_web_health_h:stopped().

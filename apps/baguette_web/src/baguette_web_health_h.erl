@@ -2,7 +2,7 @@
 %% why, in sentences. Handlers of baguette_web_routes.
 -module(baguette_web_health_h).
 
--export([alive/1, ready/1, reasons/0, stopping/0]).
+-export([alive/1, ready/1, reasons/0, stopping/0, stopped/0]).
 
 -define(STOPPING, {?MODULE, stopping}).
 
@@ -35,3 +35,9 @@ why_missing(Expert) ->
 -spec stopping() -> ok.
 stopping() ->
     persistent_term:put(?STOPPING, true).
+
+%% @doc The room has stopped: when it is started again, nothing is said against it.
+-spec stopped() -> ok.
+stopped() ->
+    _ = persistent_term:erase(?STOPPING),
+    ok.

@@ -128,7 +128,7 @@ a_watcher_that_goes_is_forgotten(Config) ->
 jobs_are_heard_of_when_they_began_anew(_Config) ->
     Listener = listener(),
     [Jobs, Stream] = [whereis(Name) || Name <- [baguette_web_jobs_sup, baguette_web_stream]],
-    exit(Jobs, kill),
+    ok = gen_server:stop(Jobs, crashed, infinity),
     until(fun() -> is_new(baguette_web_stream, Stream) end),
     ?assert(is_new(baguette_web_jobs_sup, Jobs)),
     ?assertEqual(Listener, listener()),
