@@ -1,5 +1,5 @@
 %% @doc The listener and what its connections ask, when a port is set; without one the room is
-%% empty. Owns the table of counts, so that they outlive the listener.
+%% empty. Owns the tables of counts and of links, so that they outlive those who write.
 %%
 %% The stream hears of every job by its own word to the jobs: when they begin anew so does it, under
 %% a supervisor of these two. Nobody else has to: a connection looks up whom it asks.
@@ -18,6 +18,7 @@ init(#{port := undefined}) ->
     {ok, {#{}, []}};
 init(#{} = Settings) ->
     ok = baguette_web_counts:new(),
+    ok = baguette_web_links:new(),
     ok = baguette_web_page_h:load(),
     Whois = #{id => whois, start => {baguette_web_whois, start_link, []}},
     Listener = #{id => listener, start => {baguette_web_http, start_link, [Settings]}},

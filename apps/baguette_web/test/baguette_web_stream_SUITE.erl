@@ -6,6 +6,9 @@
 
 -import(baguette_engine_fixture, [until/1]).
 
+-behaviour(baguette_web_teller).
+
+-export([recent/1]).
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2]).
 -export([end_per_testcase/2]).
 -export([
@@ -13,6 +16,7 @@
     all_watchers_get_the_same_bytes/1,
     who_does_not_read_is_dropped_and_nobody_else/1,
     a_watcher_that_goes_is_forgotten/1,
+    what_was_told_once_is_not_told_again/1,
     jobs_are_heard_of_when_they_began_anew/1,
     no_metric_is_told_twice/1
 ]).
@@ -27,6 +31,7 @@ all() ->
         all_watchers_get_the_same_bytes,
         who_does_not_read_is_dropped_and_nobody_else,
         a_watcher_that_goes_is_forgotten,
+        what_was_told_once_is_not_told_again,
         jobs_are_heard_of_when_they_began_anew,
         no_metric_is_told_twice
     ].
@@ -59,6 +64,7 @@ init_per_testcase(Case, Config) when
     {ok, _} = application:ensure_all_started(baguette_web),
     Config;
 init_per_testcase(_Case, Config) ->
+    ok = baguette_web_links:new(),
     {ok, Stream} = baguette_web_stream:start_link(?PORT),
     unlink(Stream),
     [{stream, Stream} | Config].
@@ -124,6 +130,32 @@ a_watcher_that_goes_is_forgotten(Config) ->
         Status = io_lib:format("~p", [sys:get_status(Stream)]),
         string:find(Status, "{watchers,0}") =/= nomatch
     end).
+
+what_was_told_once_is_not_told_again(_Config) ->
+    %% More than are kept for newcomers.
+    Old = [event(N) || N <- lists:seq(1001, 1400)],
+    ok = application:set_env(baguette_web, teller, ?MODULE),
+    ok = persistent_term:put(?MODULE, Old),
+    ok = baguette_web_stream:watch(),
+    ?assertEqual(lists:seq(1101, 1400), next_events()),
+    %% The clock was set back.
+    ok = persistent_term:put(?MODULE, Old ++ [event(7)]),
+    ?assertEqual([7], next_events()),
+    ok = persistent_term:put(?MODULE, Old ++ [event(7), event(8)]),
+    ?assertEqual([8], next_events()),
+    true = persistent_term:erase(?MODULE),
+    ok = application:unset_env(baguette_web, teller).
+
+%% As baguette_web_teller asks it.
+recent(_Count) -> persistent_term:get(?MODULE).
+
+event(At) -> #{at => At, level => info, room => web, text => <<"something">>}.
+
+next_events() ->
+    case next(<<"log">>) of
+        #{<<"events">> := []} -> next_events();
+        #{<<"events">> := Events} -> [At || #{<<"at">> := At} <- Events]
+    end.
 
 jobs_are_heard_of_when_they_began_anew(_Config) ->
     Listener = listener(),
