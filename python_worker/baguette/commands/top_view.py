@@ -73,10 +73,11 @@ class Seen:
     def _figures(self, value: Any) -> None:
         now = {str(one.get("node")): one for one in maps(mapping(value).get("nodes"))}
         cards = maps(self.cluster.get("nodes"))
-        self.cluster["nodes"] = [{**card, **now.get(str(card.get("node")), {})} for card in cards]
+        merged = [{**card, **now.get(str(card.get("node")), {})} for card in cards]
+        self.cluster = {**self.cluster, "nodes": merged}
 
     def _links(self, value: Any) -> None:
-        self.cluster["links"] = mapping(value).get("links")
+        self.cluster = {**self.cluster, "links": mapping(value).get("links")}
 
     def _cluster(self, value: Any) -> None:
         self._snapshot(snapshot_of(mapping(value)))
