@@ -175,6 +175,16 @@ def test_nodes_are_sorted_by_what_is_known_of_them() -> None:
     assert order("use") == ["10", "2", "9"]
     assert order("ms") == ["9", "10", "2"]
 
+    # Told by themselves afterwards: links, figures; a snapshot later on brings no links.
+    seen.take("figures", {"nodes": [{"node": "127.0.0.2", "utilisation": 1.0}]})
+    assert order("use") == ["2", "10", "9"]
+    links = [{"from": "127.0.0.2", "to": [{"node": "127.0.0.9", "rtt_ms": 1}]}]
+    seen.take("links", {"links": links})
+    assert order("trip")[0] == "9"
+    seen.take("snapshot", {"node": "127.0.0.2", "nodes": cards})
+    assert order("trip")[0] == "9"
+    assert order("use") == ["10", "2", "9"]
+
 
 @pytest.mark.parametrize(
     "value",
@@ -182,6 +192,6 @@ def test_nodes_are_sorted_by_what_is_known_of_them() -> None:
 )
 def test_values_of_another_kind_are_unknown(value: Any) -> None:
     seen = Seen("http://n:1")
-    for name in ("snapshot", "job", "jobs", "log", "point"):
+    for name in ("snapshot", "figures", "links", "job", "jobs", "log", "point"):
         seen.take(name, value)
     assert lines(seen, (100, 30))

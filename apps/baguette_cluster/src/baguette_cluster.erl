@@ -220,7 +220,8 @@ addresses() ->
     Nodes = lists:usort(Members ++ baguette_cluster_discovery:known()),
     [A || Node <- Nodes, {ok, A} <- [baguette_cluster_node_name:to_address(Node)]].
 
-%% @doc Every node's links as that node sees them; asks all peers, within half a second.
+%% @doc Every node's links as that node sees them; asks all peers, and waits for
+%% the far ones no longer than a few of their round trips.
 -spec links() -> [baguette_cluster_links:row()].
 links() ->
     baguette_cluster_links:all().

@@ -2,7 +2,7 @@
 %% baguette_cluster; the caller waits, at most as long as the slowest peer may take.
 -module(baguette_cluster_links).
 
--export([own/0, all/0]).
+-export([own/0, all/0, patience_ms/1]).
 -export_type([row/0]).
 
 -type row() :: #{
@@ -14,7 +14,10 @@
     path := direct | relayed | unknown
 }.
 
--define(PEERS_MS, 500).
+%% A peer is waited for as long as several of its round trips take, within these bounds.
+-define(TRIPS, 4).
+-define(LEAST_MS, 500).
+-define(MOST_MS, 5000).
 
 %% @doc This node's links to the other members.
 -spec own() -> [row()].
@@ -29,5 +32,10 @@ own() ->
 all() ->
     Own = own(),
     Peers = [Node || #{to := Node, state := up} <- Own],
-    Answers = erpc:multicall(Peers, ?MODULE, own, [], ?PEERS_MS),
-    Own ++ lists:append([Rows || {ok, Rows} <- Answers]).
+    Own ++ baguette_cluster_remote_v1:links(Peers, patience_ms(Own)).
+
+%% @doc How long the peers have to answer.
+-spec patience_ms([row()]) -> pos_integer().
+patience_ms(Own) ->
+    Farthest = lists:max([0 | [Us || #{rtt_us := Us, state := up} <- Own]]),
+    min(?MOST_MS, max(?LEAST_MS, ?TRIPS * Farthest div 1000)).

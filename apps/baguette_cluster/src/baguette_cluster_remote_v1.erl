@@ -1,6 +1,7 @@
 %% @doc Every message of this room that crosses nodes, and the check of what comes in. Once released
 %% a line here never changes; a new need is a new version beside it. Sends never connect and never
 %% wait: a peer that does not read misses a beat, and that is what beats are for.
+%% Who asks waits, so long as it says itself (links).
 %% Version 1, to baguette_cluster_gossip: beat, report, pong, digest, pull, reports, goodbye, stale
 %% (told in baguette_cluster_exchange); to baguette_cluster_throughput: train, trained.
 -module(baguette_cluster_remote_v1).
@@ -8,6 +9,9 @@
 -export([send/2, send_train/2]).
 -export([read/2, read_train/1]).
 -export([train_bytes/0]).
+-export([links/2]).
+%% Runs on the node that is asked
+-export([own_links/0]).
 -export_type([envelope/0, message/0, train_message/0]).
 
 -type envelope() :: {baguette_cluster_v1, From :: node(), message() | train_message()}.
@@ -48,6 +52,16 @@ send_train(Node, Message) ->
 
 give(To, Envelope) ->
     erlang:send(To, Envelope, [noconnect, nosuspend]).
+
+%% @doc The links of these nodes, as each sees its own; who does not answer in time is left out.
+-spec links([node()], Ms :: pos_integer()) -> [baguette_cluster_links:row()].
+links(Nodes, Ms) ->
+    Answers = erpc:multicall(Nodes, ?MODULE, own_links, [], Ms),
+    lists:append([Rows || {ok, Rows} <- Answers]).
+
+-spec own_links() -> [baguette_cluster_links:row()].
+own_links() ->
+    baguette_cluster_links:own().
 
 %% @doc A message from a peer, only if it is one of the above and of bearable size. Of lists the
 %% good entries are kept: one node that says nonsense must not silence those it is listed with.

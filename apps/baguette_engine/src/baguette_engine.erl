@@ -8,7 +8,7 @@
 
 %% Generations
 -export([generate/1, await/2, result/1, watch/1, watch/2, cancel/1, generations/0, close/0]).
--export([checkpoint/1, predict/1, admission/0]).
+-export([checkpoint/1, predict/1, admission/0, limits/0]).
 %% The node
 -export([model/0, experts/0, workers/0, capabilities/0, overview/0, health/0]).
 -export([metrics/0, calls/0, device/0]).
@@ -70,6 +70,11 @@ predict(Options) ->
         {error, _} = Error ->
             Error
     end.
+
+%% @doc The most images and steps that a request may ask for, whatever the model.
+-spec limits() -> #{n | steps := pos_integer()}.
+limits() ->
+    baguette_engine_request:limits().
 
 %% @doc How many generations work and wait here, and how many may.
 -spec admission() -> #{running | waiting | max_running | max_waiting := non_neg_integer()}.
@@ -174,8 +179,7 @@ capabilities() ->
 -spec metrics() -> [baguette_engine_metrics:metric()].
 metrics() ->
     baguette_engine_metrics:all() ++
-        baguette_engine_gauges:device(device()) ++
-        baguette_engine_gauges:links(baguette_cluster:nodes()).
+        baguette_engine_gauges:device(device()).
 
 %% @doc What experts compute on here, as last looked at: every 5 s, when the worker has nothing else
 %% to do. Every node knows it of every other as the fact `device_now' of its report.

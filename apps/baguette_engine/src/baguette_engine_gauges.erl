@@ -1,8 +1,8 @@
-%% @doc What this node knows of its device and its links, as metrics: pure; beside what
-%% baguette_engine_metrics counts. What is not known has no sample.
+%% @doc What this node knows of its device, as metrics: pure; beside what baguette_engine_metrics
+%% counts. What is not known has no sample. The round trips of links are the web room's to tell.
 -module(baguette_engine_gauges).
 
--export([device/1, links/1]).
+-export([device/1]).
 
 -define(MIB, 1048576).
 
@@ -20,16 +20,6 @@ device(Device) ->
             {<<"device_temperature_celsius">>, temperature_c, 1, <<"Temperature of the GPU">>},
             {<<"device_power_watts">>, power_w, 1, <<"Power that the GPU draws">>}
         ]
-    ].
-
-%% @doc Of the links to the other nodes, where they have been measured.
--spec links([baguette_cluster:node_info()]) -> [metric()].
-links(Nodes) ->
-    [
-        gauge(<<"link_round_trip_seconds">>, <<"Round trip to another node">>, [
-            {[{<<"node">>, baguette_engine_metrics:address(Node)}], Us / 1000000}
-         || #{node := Node, self := false, rtt_us := Us} <- Nodes, Us > 0
-        ])
     ].
 
 gauge(Name, Help, Samples) ->

@@ -12,7 +12,7 @@
 %% Reading
 -export([all/0, value/1, calls/0, usual_us/1]).
 %% Pure
--export([quantile/2, address/1]).
+-export([quantile/2]).
 
 -export_type([metric/0, part/0]).
 

@@ -4,7 +4,7 @@
 %% bounds (python_worker/baguette/request.py).
 -module(baguette_engine_request).
 
--export([new/2]).
+-export([new/2, limits/0]).
 
 -export_type([request/0, reason/0]).
 
@@ -28,6 +28,11 @@
     on_missing := wait | degrade | fail
 }.
 -type reason() :: {bad_request, Field :: atom(), Got :: term(), Allowed :: binary()}.
+
+%% @doc The most that any request may ask for.
+-spec limits() -> #{n | steps := pos_integer()}.
+limits() ->
+    #{n => ?MAX_IMAGES, steps => ?MAX_STEPS}.
 
 %% @doc Fill in the model's defaults and check every field.
 -spec new(map(), baguette_engine_model:model()) -> {ok, request()} | {error, reason()}.

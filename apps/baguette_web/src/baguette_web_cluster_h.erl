@@ -37,7 +37,7 @@ view(Events) ->
         overview => baguette_cluster:overview(),
         nodes => baguette_cluster:nodes(),
         experts => baguette_engine:experts(),
-        links => baguette_cluster:links(),
+        links => baguette_web_links:recent(),
         events => baguette_web_teller:recent(Events)
     }).
 

@@ -25,9 +25,12 @@ at(near) ->
         calls => baguette_engine:calls()
     };
 at(far) ->
-    Asked = [N || #{node := N, link := up} <- baguette_cluster:nodes()],
+    Nodes = baguette_cluster:nodes(),
+    Asked = [N || #{node := N, link := up} <- Nodes],
     #{
-        links => baguette_cluster:links(),
+        at => now_seconds(),
+        nodes => [N || #{node := N} <- Nodes],
+        links => baguette_web_links:asked(),
         looks => baguette_web_remote_v1:looks(Asked, ?EVENTS)
     };
 at(sample) ->

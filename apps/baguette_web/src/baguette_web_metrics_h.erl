@@ -2,17 +2,20 @@
 %% baguette_web_routes.
 -module(baguette_web_metrics_h).
 
--export([metrics/1]).
+-export([metrics/1, all/0]).
 
 %% @doc Every metric as text; docs/API.md lists them.
 -spec metrics(baguette_web_exchange:exchange()) -> baguette_web_exchange:answer().
 metrics(_Exchange) ->
     Type = <<"text/plain; version=0.0.4; charset=utf-8">>,
-    Metrics =
-        baguette_engine:metrics() ++
-            cluster(baguette_cluster:nodes(), baguette_engine:experts()) ++ own() ++
-            jobs(baguette_web_jobs:load()),
-    {reply, 200, [{<<"content-type">>, Type}], baguette_web_prometheus:text(Metrics)}.
+    {reply, 200, [{<<"content-type">>, Type}], baguette_web_prometheus:text(all())}.
+
+%% @doc The same as data: every family once, those with nothing to tell yet too.
+-spec all() -> [map()].
+all() ->
+    baguette_engine:metrics() ++
+        cluster(baguette_cluster:nodes(), baguette_engine:experts()) ++ own() ++
+        jobs(baguette_web_jobs:load()).
 
 cluster(Nodes, Experts) ->
     Peers = [Info || #{self := false} = Info <- Nodes],

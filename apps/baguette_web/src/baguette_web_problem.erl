@@ -79,5 +79,6 @@ title(429) -> <<"Too Many Requests">>;
 title(431) -> <<"Request Header Fields Too Large">>;
 title(500) -> <<"Internal Server Error">>;
 title(503) -> <<"Service Unavailable">>;
+title(504) -> <<"Gateway Timeout">>;
 title(507) -> <<"Insufficient Storage">>;
 title(_) -> <<"Error">>.

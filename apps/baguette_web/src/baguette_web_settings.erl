@@ -27,14 +27,16 @@
     keep_bytes := pos_integer(),
     keep_jobs := pos_integer(),
     max_prompt := pos_integer(),     % bytes
-    max_steps := pos_integer(),
-    max_n := pos_integer(),          % images of a request
+    max_steps := pos_integer(),      % at most the engine's own limits
+    max_n := pos_integer(),          % images of a request, likewise
     max_pixels := pos_integer(),     % of all of them together
     max_connections := pos_integer(),
     max_body := pos_integer(),       % bytes
     request_ms := pos_integer(),     % in which a request must have come
     idle_ms := pos_integer()         % for which a silent connection is kept
 }.
+-define(HOSTS, "must be host names without a port, e.g. [\"studio.example\"]").
+
 -type bad() :: {bad_setting, Key :: atom(), Value :: term(), Why :: string()}.
 
 %% @doc Checks an application environment against the node that runs with it.
@@ -89,9 +91,12 @@ setting(address, {127, _, _, _}, _) -> ok;
 setting(address, {100, Second, _, _}, _) when Second >= 64, Second < 128 -> ok;
 setting(address, Address, _) ->
     bad(address, Address, "must be a loopback or a tailnet address, e.g. 127.0.0.1");
-setting(hosts, Hosts, _) when is_list(Hosts) ->
+%% length/1 takes no improper list.
+setting(hosts, Hosts, _) when length(Hosts) >= 0 ->
     [ok = host(Host) || Host <- Hosts],
     ok;
+setting(hosts, Hosts, _) ->
+    bad(hosts, Hosts, ?HOSTS);
 setting(auth, token, _) -> ok;
 setting(auth, none, #{address := {127, _, _, _}}) -> ok;
 setting(auth, none, _) ->
@@ -103,6 +108,7 @@ setting(token_key_file, undefined, _) -> ok;
 setting(whois, Whois, _) when is_boolean(Whois) -> ok;
 setting(whois, Whois, _) -> bad(whois, Whois, "must be true or false");
 setting(teller, Teller, _) when is_atom(Teller) -> ok;
+setting(teller, Teller, _) -> bad(teller, Teller, "must name a module");
 setting(jobs_dir, undefined, _) -> ok;
 setting(Key, Path, _) when Key =:= token_key_file; Key =:= jobs_dir ->
     case io_lib:printable_unicode_list(Path) andalso Path =/= "" of
@@ -112,13 +118,27 @@ setting(Key, Path, _) when Key =:= token_key_file; Key =:= jobs_dir ->
 setting(checkpoint_ms, 0, _) -> ok;
 setting(max_connections, Max, _) when is_integer(Max), Max >= 16 -> ok;
 setting(max_connections, Max, _) -> bad(max_connections, Max, "must be a whole number from 16 up");
-setting(_, Value, _) when is_integer(Value), Value > 0 -> ok;
-setting(Key, Value, _) -> bad(Key, Value, "must be a whole number above 0").
+setting(max_steps, Max, _) -> at_most(maps:get(steps, baguette_engine:limits()), max_steps, Max);
+setting(max_n, Max, _) -> at_most(maps:get(n, baguette_engine:limits()), max_n, Max);
+setting(Key, Value, _) when
+    Key =:= max_jobs; Key =:= max_client_jobs; Key =:= checkpoint_ms; Key =:= keep_s;
+    Key =:= keep_bytes; Key =:= keep_jobs; Key =:= max_prompt; Key =:= max_pixels;
+    Key =:= max_body; Key =:= request_ms; Key =:= idle_ms
+->
+    case is_integer(Value) andalso Value > 0 of
+        true -> ok;
+        false -> bad(Key, Value, "must be a whole number above 0")
+    end.
+
+%% What the engine would refuse later is refused before a job is taken.
+at_most(Most, _Key, Value) when is_integer(Value), Value > 0, Value =< Most -> ok;
+at_most(Most, Key, Value) ->
+    bad(Key, Value, lists:flatten(io_lib:format("must be a whole number, 1..~b", [Most]))).
 
 host(Host) ->
     case io_lib:printable_latin1_list(Host) andalso Host =/= "" of
         true -> ok;
-        false -> bad(hosts, Host, "must be host names without a port, e.g. [\"studio.example\"]")
+        false -> bad(hosts, Host, ?HOSTS)
     end.
 
 -spec bad(atom(), term(), string()) -> no_return().

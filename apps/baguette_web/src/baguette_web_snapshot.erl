@@ -7,7 +7,7 @@
 %% be sent again.
 -module(baguette_web_snapshot).
 
--export([build/1, essence/1, since/3]).
+-export([build/1, essence/1, figures/1, links/2, links_essence/1, since/3]).
 -export_type([view/0, since/0]).
 
 -type since() :: #{{node(), Component :: binary()} => {State :: atom(), At :: number()}}.
@@ -20,7 +20,6 @@
     model := {ok, map()} | {error, term()},
     down := [baguette_web_reason:reason()],
     degraded := [baguette_web_reason:reason()],
-    links := [map()],                % baguette_cluster:links/0
     load := map() | null,            % baguette_web_jobs:load/0
     calls := [map()],                % baguette_engine:calls/0
     looks := #{node() => map()},     % what nodes told of themselves
@@ -28,7 +27,9 @@
 }.
 
 -define(MAX_TEXT, 120).
+-define(FIGURES, [memory, utilisation, temperature_c, power_w, calls]).
 
+%% @doc All but the links.
 -spec build(view()) -> map().
 build(#{node := Node, nodes := Nodes, experts := Experts} = View) ->
     #{
@@ -40,17 +41,32 @@ build(#{node := Node, nodes := Nodes, experts := Experts} = View) ->
             #{expert => E, holders => [baguette_web_json:address(H) || H <- lists:sort(Holders)]}
          || #{expert := E, holders := Holders} <- Experts
         ],
-        links => [row(N, View) || #{node := N} <- Nodes],
         queue => maps:get(load, View)
     }.
 
-%% @doc What must be told at once when it changes: all but how far the nodes are from each other.
+%% @doc What must be told at once when it changes: all but what always does.
 -spec essence(map()) -> map().
-essence(#{links := Rows} = Snapshot) ->
-    Snapshot#{links := [
+essence(#{nodes := Cards} = Snapshot) ->
+    Snapshot#{nodes := [maps:without(?FIGURES, Card) || Card <- Cards]}.
+
+%% @doc What always changes: how busy each node is and how fast it answers, by node.
+-spec figures(map()) -> [map()].
+figures(#{nodes := Cards}) ->
+    [maps:with([node | ?FIGURES], Card) || Card <- Cards].
+
+%% @doc Who can ask whom: a row for each of these nodes, of baguette_cluster:links/0.
+-spec links([node()], [map()]) -> [map()].
+links(Nodes, Links) ->
+    From = maps:groups_from_list(fun(#{from := Node}) -> Node end, Links),
+    [row(Node, maps:get(Node, From, [])) || Node <- Nodes].
+
+%% @doc Of that, what must be told at once: all but how far they are from each other.
+-spec links_essence([map()]) -> [map()].
+links_essence(Rows) ->
+    [
         Row#{to := [maps:without([rtt_ms, mbit], Link) || Link <- Links]}
      || #{to := Links} = Row <- Rows
-    ]}.
+    ].
 
 %% @doc When each component's state was first seen to be what it is.
 -spec since([map()], since(), number()) -> since().
@@ -183,10 +199,10 @@ url(Node, Port) ->
 %% --- links
 
 %% Whom each node can ask, as it says itself: nothing is known of the silent.
-row(Node, #{links := Links}) ->
+row(Node, Links) ->
     #{
         from => baguette_web_json:address(Node),
-        to => [link_of(Link) || #{from := From} = Link <- Links, From =:= Node]
+        to => [link_of(Link) || Link <- Links]
     }.
 
 link_of(#{to := To, state := State, path := Path, rtt_us := Us, mbit := Mbit}) ->

@@ -7,8 +7,10 @@
 %% is slow there is waited for by nobody. A watcher that does not read is ended, not buffered for.
 %% What dies with this process: the history, and the connections, whose pages connect again.
 %%
-%% Events: `snapshot' (the whole state, when it changed), `history' (once), `point' (one more of
-%% it), `job', `step', `preview' (of every job), `log' (events of all nodes, oldest first).
+%% Events: `snapshot' (the whole state, when it changed; the links are in the first one only),
+%% `links' (all of them), `figures' (of nodes whose device or times changed), `history' (once),
+%% `point' (one more of it), `job', `step', `preview' (of every job), `log' (events of all nodes,
+%% oldest first).
 -module(baguette_web_stream).
 -behaviour(gen_server).
 
@@ -26,6 +28,8 @@
 -define(BATCH_MS, 100).
 %% How far nodes are from each other changes all the time, and is told so often.
 -define(TRIPS_S, 10).
+%% So do temperatures and the like.
+-define(FIGURES_S, 2).
 -define(KEEP_ALIVE_MS, 5000).
 %% Batches that a watcher may leave unread.
 -define(MAX_UNREAD, 20).
@@ -40,15 +44,20 @@
     %% The processes that look now.
     looking = #{} :: #{reference() => look()},
     links = [] :: [map()],
+    links_told = {[], [], 0} :: {Links :: [map()], Essence :: [map()], At :: number()},
     looks = #{} :: #{node() => baguette_web_remote_v1:look()},
     since = #{} :: baguette_web_snapshot:since(),
-    %% As it was last shown, and when.
     snapshot = #{} :: map(),
+    %% As they were last told, and when.
     essence = #{} :: map(),
-    shown_at = 0 :: number(),
+    figures = {[], 0} :: {Figures :: [map()], At :: number()},
     history = baguette_web_history:new() :: baguette_web_history:history(),
-    %% Newest first, with what they are known by.
+    %% Newest first.
     events = [] :: [map()],
+    %% Every look brings a node's last events: what it brought before.
+    heard = #{} :: #{node() => [map()]},
+    %% What a newcomer gets, until something of it changes.
+    greeting = none :: none | binary(),
     batch = [] :: iodata(),
     batching = false :: boolean(),
     soon = false :: boolean()
@@ -62,7 +71,7 @@ start_link(Port) ->
 %% a few unread: then it is killed.
 -spec watch() -> ok.
 watch() ->
-    gen_server:call(?MODULE, watch).
+    gen_server:call(?MODULE, watch, infinity).
 
 %% gen_server
 
@@ -86,8 +95,10 @@ follow_jobs(Previews) ->
     end.
 
 -spec handle_call(watch, gen_server:from(), #?MODULE{}) -> {reply, ok, #?MODULE{}}.
-handle_call(watch, {Pid, _}, #?MODULE{watchers = Watchers} = S) ->
-    Pid ! {?MODULE, greeting(S)},
+handle_call(watch, {Pid, _}, Before) ->
+    %% What waits to be told is in the greeting already.
+    #?MODULE{watchers = Watchers, greeting = Greeting} = S = greeting(send_batch(Before)),
+    Pid ! {?MODULE, Greeting},
     Ref = monitor(process, Pid),
     ok = wanted(map_size(Watchers) =:= 0, true),
     {reply, ok, start(far, start(near, S#?MODULE{watchers = Watchers#{Pid => Ref}}))}.
@@ -166,22 +177,19 @@ start(Look, #?MODULE{looking = Looking} = S) ->
             S#?MODULE{looking = Looking#{Ref => Look}}
     end.
 
-looked(near, {looked, View}, #?MODULE{port = Port, links = Links, looks = Looks} = S) ->
+looked(near, {looked, View}, #?MODULE{port = Port, looks = Looks} = S) ->
     #{nodes := Nodes, at := At} = View,
     Since = baguette_web_snapshot:since(Nodes, S#?MODULE.since, At),
-    Told = #{port => Port, since => Since, links => Links, looks => Looks},
+    Told = #{port => Port, since => Since, looks => Looks},
     shown(baguette_web_snapshot:build(maps:merge(View, Told)), At, S#?MODULE{since = Since});
-looked(far, {looked, #{looks := Looks, links := Links}}, S) ->
-    Told = [
-        Event#{node => baguette_web_json:address(Node)}
-     || {Node, #{events := Events}} <- maps:to_list(Looks), #{at := _} = Event <- Events
-    ],
-    news(Told, S#?MODULE{looks = Looks, links = Links});
+looked(far, {looked, #{nodes := Nodes, at := At, looks := Looks, links := Links}}, S) ->
+    Rows = baguette_web_snapshot:links(Nodes, Links),
+    linked(Rows, At, heard(Nodes, S#?MODULE{looks = Looks, greeting = none}));
 looked(sample, {looked, Sample}, #?MODULE{history = Before, since = Since} = S) ->
     #{sample := Point, nodes := Nodes, at := At} = Sample,
     History = baguette_web_history:point(Point, Before),
     S1 = S#?MODULE{
-        history = History, since = baguette_web_snapshot:since(Nodes, Since, At)
+        history = History, since = baguette_web_snapshot:since(Nodes, Since, At), greeting = none
     },
     case baguette_web_history:last(History) of
         none -> S1;
@@ -196,36 +204,71 @@ shape({{Name, _}, _Stack}) when is_atom(Name) -> Name;
 shape({Name, _Stack}) when is_atom(Name) -> Name;
 shape(_) -> unknown.
 
-shown(Snapshot, At, #?MODULE{essence = Before, shown_at = ShownAt} = S) ->
+shown(Snapshot, At, #?MODULE{essence = Before, snapshot = Last, links = Links} = S0) ->
+    Shown = Snapshot#{at => At},
+    S = S0#?MODULE{snapshot = Shown, greeting = none},
+    Figures = baguette_web_snapshot:figures(Snapshot),
     case baguette_web_snapshot:essence(Snapshot) of
-        Before when At - ShownAt < ?TRIPS_S ->
-            S;
+        Before ->
+            figures(Figures, At, S);
         Essence ->
-            Shown = Snapshot#{at => At},
-            event(snapshot, Shown, S#?MODULE{snapshot = Shown, essence = Essence, shown_at = At})
+            Told = case map_size(Last) of 0 -> Shown#{links => Links}; _ -> Shown end,
+            event(snapshot, Told, S#?MODULE{essence = Essence, figures = {Figures, At}})
     end.
 
-%% Events are known by what they say: every look brings most of the last one's again.
-news(Told, #?MODULE{events = Known} = S) ->
-    case lists:usort(fun by_time/2, Told -- Known) of
-        [] ->
-            S;
-        New ->
-            Kept = lists:sublist(lists:reverse(New, Known), ?KEPT_EVENTS),
-            event(log, #{events => New}, S#?MODULE{events = Kept})
+figures(Figures, At, #?MODULE{figures = {Before, ToldAt}} = S) ->
+    case Figures -- Before of
+        [_ | _] = Changed when At - ToldAt >= ?FIGURES_S ->
+            event(figures, #{nodes => Changed}, S#?MODULE{figures = {Figures, At}});
+        _ ->
+            S
     end.
+
+linked(Links, At, #?MODULE{links_told = {Before, Essence, ToldAt}} = S0) ->
+    S = S0#?MODULE{links = Links},
+    case baguette_web_snapshot:links_essence(Links) of
+        Essence when Links =:= Before; At - ToldAt < ?TRIPS_S ->
+            S;
+        Now ->
+            event(links, #{links => Links}, S#?MODULE{links_told = {Links, Now, At}})
+    end.
+
+%% What a node told before is known by itself, not by its time: clocks are set back. Who is silent
+%% this time may tell it again the next.
+heard(Nodes, #?MODULE{looks = Looks, heard = Before} = S) ->
+    Now = maps:map(fun(_Node, Look) -> events_of(Look) end, Looks),
+    New = [
+        Event#{node => baguette_web_json:address(Node)}
+     || {Node, Events} <- maps:to_list(Now), Event <- Events -- maps:get(Node, Before, [])
+    ],
+    news(New, S#?MODULE{heard = maps:with(Nodes, maps:merge(Before, Now))}).
+
+events_of(#{events := Events}) when length(Events) >= 0 ->
+    [Event || #{at := At} = Event <- Events, is_number(At)];
+events_of(_) ->
+    [].
+
+news([], S) ->
+    S;
+news(New, #?MODULE{events = Known} = S) ->
+    Newest = lists:sublist(lists:reverse(lists:sort(fun by_time/2, New)), ?KEPT_EVENTS),
+    Kept = lists:sublist(Newest ++ Known, ?KEPT_EVENTS),
+    event(log, #{events => lists:reverse(Newest)}, S#?MODULE{events = Kept}).
 
 by_time(#{at := A} = One, #{at := B} = Other) -> {A, One} =< {B, Other}.
 
 %% --- telling
 
 %% All that a page needs before the first change; jobs it asks for itself.
-greeting(#?MODULE{snapshot = Snapshot, history = History, events = Events}) ->
-    iolist_to_binary([
-        [sse(snapshot, Snapshot) || map_size(Snapshot) > 0],
+greeting(#?MODULE{greeting = none, snapshot = Snapshot, links = Links} = S) ->
+    #?MODULE{history = History, events = Events} = S,
+    S#?MODULE{greeting = iolist_to_binary([
+        [sse(snapshot, Snapshot#{links => Links}) || map_size(Snapshot) > 0],
         sse(history, #{points => baguette_web_history:points(History)}),
         sse(log, #{events => lists:reverse(Events)})
-    ]).
+    ])};
+greeting(S) ->
+    S.
 
 event(_Name, _Value, #?MODULE{watchers = None} = S) when map_size(None) =:= 0 -> S;
 event(Name, Value, S) -> add(sse(Name, Value), S).
@@ -238,6 +281,8 @@ add(Data, #?MODULE{watchers = Watchers} = S) ->
     _ = erlang:send_after(?BATCH_MS + map_size(Watchers), self(), batch),
     S#?MODULE{batch = Data, batching = true}.
 
+send_batch(#?MODULE{batch = []} = S) ->
+    S#?MODULE{batching = false};
 send_batch(#?MODULE{batch = Batch, watchers = Watchers} = S) ->
     Binary = iolist_to_binary(Batch),
     lists:foreach(fun(Pid) -> send(Pid, Binary) end, maps:keys(Watchers)),

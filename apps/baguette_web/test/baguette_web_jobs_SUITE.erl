@@ -100,7 +100,12 @@ start(Settings) ->
     {ok, _} = application:ensure_all_started(baguette_web),
     ok.
 
-stop() -> ok = application:stop(baguette_web).
+stop() ->
+    ok = application:stop(baguette_web),
+    %% Nothing of the room is left to be asked.
+    {error, {no_jobs_dir, _}} = baguette_web_jobs:load(),
+    [] = [Name || #{name := stopping = Name} <- baguette_web_health_h:reasons()],
+    ok.
 
 %% Cases ----------------------------------------------------------------------------------------
 

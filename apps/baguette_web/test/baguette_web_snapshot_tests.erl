@@ -66,15 +66,33 @@ worker_deaths_are_shown_test() ->
 
 links_stand_in_the_row_of_who_told_test() ->
     Link = #{from => ?B, to => ?A, state => up, path => direct, rtt_us => 1234, mbit => 940},
-    #{links := [A, B]} = build(#{links => [Link]}),
+    [A, B] = baguette_web_snapshot:links([?A, ?B], [Link]),
     ?assertEqual(#{from => <<"127.0.0.2">>, to => []}, A),
     ?assertMatch(#{to := [#{node := <<"127.0.0.2">>, rtt_ms := 1.2, mbit := 940}]}, B).
 
 a_trip_alone_changes_nothing_essential_test() ->
     Row = #{from => ?B, to => ?A, state => up, path => direct, rtt_us => 1000, mbit => 940},
-    Essence = fun(Links) -> baguette_web_snapshot:essence(build(#{links => Links})) end,
+    Essence = fun(Links) ->
+        baguette_web_snapshot:links_essence(baguette_web_snapshot:links([?A, ?B], Links))
+    end,
     ?assertEqual(Essence([Row]), Essence([Row#{rtt_us := 9000}])),
     ?assertNotEqual(Essence([Row]), Essence([Row#{state := down}])).
+
+figures_alone_change_nothing_essential_test() ->
+    Device = #{name => <<"GPU">>, memory_mib => 9, used_mib => 4, temperature_c => 60},
+    Build = fun(Now, Link) ->
+        A = info(?A, <<"k">>, #{device_now => Now}),
+        build(#{nodes => [A#{link := Link}, info(?B, <<"k">>, #{})]})
+    end,
+    Before = Build(Device, up),
+    Hotter = Build(Device#{temperature_c := 61}, up),
+    Silent = Build(Device, suspect),
+    [Essence | Others] = [baguette_web_snapshot:essence(S) || S <- [Before, Hotter, Silent]],
+    ?assertMatch([Essence, _], Others),
+    ?assertNotEqual(Essence, lists:last(Others)),
+    [#{node := Node}] =
+        baguette_web_snapshot:figures(Hotter) -- baguette_web_snapshot:figures(Before),
+    ?assertEqual(<<"127.0.0.2">>, Node).
 
 a_state_has_the_age_of_its_first_sight_test() ->
     Loading = #{{?A, <<"m/e0">>} => {loading, 1}},
@@ -98,7 +116,7 @@ build(Changes) ->
                 #{expert => 1, component => <<"m/e1">>, holders => []}
             ],
             model => {ok, #{name => <<"m">>, defaults => #{steps => 30}}},
-            down => [], degraded => [], links => [], calls => [], looks => #{},
+            down => [], degraded => [], calls => [], looks => #{},
             load => #{queued => 0, running => 0},
             since => #{{?A, <<"m/e0">>} => {ready, 7}}
         },

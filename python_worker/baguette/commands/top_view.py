@@ -51,6 +51,8 @@ class Seen:
             "node": self._node,
             "trouble": self._trouble,
             "snapshot": self._snapshot,
+            "figures": self._figures,
+            "links": self._links,
             "cluster": self._cluster,
             "job": self._job,
             "jobs": self._jobs,
@@ -66,7 +68,16 @@ class Seen:
         self.trouble = why
 
     def _snapshot(self, value: Any) -> None:
-        self.cluster = mapping(value)
+        self.cluster = {"links": self.cluster.get("links"), **mapping(value)}
+
+    def _figures(self, value: Any) -> None:
+        now = {str(one.get("node")): one for one in maps(mapping(value).get("nodes"))}
+        cards = maps(self.cluster.get("nodes"))
+        merged = [{**card, **now.get(str(card.get("node")), {})} for card in cards]
+        self.cluster = {**self.cluster, "nodes": merged}
+
+    def _links(self, value: Any) -> None:
+        self.cluster = {**self.cluster, "links": mapping(value).get("links")}
 
     def _cluster(self, value: Any) -> None:
         self._snapshot(snapshot_of(mapping(value)))

@@ -17,9 +17,12 @@ const host = (url) => new URL(url).host;
 let others = [];
 let points = [];
 let health = null;
+// As last told: figures and links come by themselves as well.
+let state = null;
 
 const handlers = {
-  snapshot(state) {
+  snapshot(told) {
+    state = { links: state?.links ?? [], ...told };
     others = state.nodes.map((n) => n.url).filter((url) => url !== null);
     health = state.health;
     banner(health.state, health.reasons, state);
@@ -29,6 +32,17 @@ const handlers = {
     drawNodes(state);
     drawLinks(state);
     treeNodes(state);
+  },
+  figures({ nodes }) {
+    if (state === null) return;
+    const now = new Map(nodes.map((figures) => [figures.node, figures]));
+    state.nodes = state.nodes.map((card) => ({ ...card, ...now.get(card.node) }));
+    drawNodes(state);
+  },
+  links({ links }) {
+    if (state === null) return;
+    state.links = links;
+    drawLinks(state);
   },
   history: (data) => drawCharts((points = data.points)),
   point: (data) => drawCharts((points = [...points, data].slice(-180))),

@@ -33,13 +33,18 @@ function next(urls) {
   return all[(all.indexOf(node.url) + 1) % all.length];
 }
 
+/** The page's own part runs outside of what looks for a lost node: an error in it is an error of
+ * the page, shown as one, and the stream goes on. */
+const hand = (call) => queueMicrotask(call);
+
 async function read(on, connected) {
   const control = new AbortController();
   let timer = setTimeout(() => control.abort(), SILENCE_MS);
   try {
     const response = await ask("/v1/stream", { signal: control.signal });
     connected();
-    on.connected(node.url);
+    const { url } = node;
+    hand(() => on.connected(url));
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
@@ -64,7 +69,10 @@ function events(text, handle) {
     const named = (name) =>
       lines.filter((line) => line.startsWith(name)).map((line) => line.slice(name.length).trim());
     const data = named("data:").join("\n");
-    if (data) handle(named("event:")[0] ?? "message", JSON.parse(data));
+    if (!data) continue;
+    const name = named("event:")[0] ?? "message";
+    const value = JSON.parse(data);
+    hand(() => handle(name, value));
   }
   return rest;
 }
