@@ -169,11 +169,11 @@ CLUSTER = {
         {"expert": 2, "component": "m/2", "holders": ["127.0.0.3"]},
     ],
     "links": [],
-    "events": [{"at": 5.0, "level": "info", "node": "127.0.0.2", "text": "it began"}],
+    "events": [{"at": 5.0, "level": "info", "text": "it began"}],
 }  # fmt: skip
 SNAPSHOT = {
     "node": "127.0.0.2",
-    "health": {"state": "degraded", "reasons": [{"text": "127.0.0.3 is silent."}]},
+    "health": {"state": CLUSTER["state"], "reasons": CLUSTER["reasons"]},
     "nodes": [
         {
             "node": "127.0.0.2", "self": True, "link": "up", "leaving": False,

@@ -274,7 +274,10 @@ def test_the_node_is_that_of_the_environment_or_of_this_checkout(
     (run / "tokens" / "default").chmod(0o600)
     assert main(["remote", "jobs"]) == 0
     monkeypatch.setenv("BAGUETTE_NODE", peer.url)
-    assert main(["remote", "jobs"]) == 1  # another's node is not shown this checkout's token
+    assert main(["remote", "jobs"]) == 0
+    with Peer() as other:  # another's node is not shown this checkout's token
+        assert main(["remote", "jobs", "--node", other.url]) == 1
+        assert all("Authorization" not in headers for _, _, headers in other.seen)
 
 
 @pytest.mark.parametrize(

@@ -81,10 +81,17 @@ follow_jobs() ->
     end.
 
 -spec handle_call(watch, gen_server:from(), #?MODULE{}) -> {reply, ok, #?MODULE{}}.
-handle_call(watch, {Pid, _}, #?MODULE{watchers = Watchers} = S) ->
+handle_call(watch, {Pid, _}, #?MODULE{watchers = Watchers} = S0) ->
+    S = without_old(S0),
     Pid ! {?MODULE, greeting(S)},
     Ref = monitor(process, Pid),
     {reply, ok, start(far, start(near, S#?MODULE{watchers = Watchers#{Pid => Ref}}))}.
+
+%% What was seen for the last watcher is no news for one who comes later.
+without_old(#?MODULE{watchers = None} = S) when map_size(None) =:= 0 ->
+    S#?MODULE{snapshot = #{}, essence = #{}, events = []};
+without_old(S) ->
+    S.
 
 -spec handle_cast(term(), #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_cast(Unknown, S) ->
