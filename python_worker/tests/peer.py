@@ -98,7 +98,7 @@ class Peer:
     def events(self, job: dict[str, Any]) -> list[tuple[str, Any]]:
         """Everything there is to tell of it, in order."""
         told: list[tuple[str, Any]] = [("status", summary({**job, "status": "queued"}))]
-        told.append(("waiting", {"expert": 1, "reason": "it is \x1b[31mloading"}))
+        told.append(("waiting", {"expert": 1, "reason": "expert 1: it is \x1b[31mloading"}))
         for step in range(job["steps"]):
             entry = {"step": step, "experts": [[step % 3, 2]] * job["request"]["n"], "asked": {}}
             job["routing"] = [*job["routing"][:step], entry]

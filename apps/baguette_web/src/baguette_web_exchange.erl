@@ -60,7 +60,9 @@ target(Target) ->
         Decoded = [decoded(Segment) || Segment <- Segments],
         {ok, trailing(Decoded), query(Query)}
     catch
-        error:_ -> error
+        error:_ -> error;
+        %% uri_string's, of bytes that are no UTF-8
+        throw:{error, _, _} -> error
     end.
 
 trailing([<<>>]) -> [];
