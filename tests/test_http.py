@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -385,8 +385,9 @@ def test_sigterm_announces_itself_writes_what_runs_and_exits_with_0(tmp_path: Pa
                 assert chunk, told
                 told += chunk
             start = time.monotonic()
-            node.signal(signal.SIGTERM)
-            assert reasons_of_stopping(server) == ["stopping"]
+            told = readiness(server, lambda: node.signal(signal.SIGTERM))
+            assert re.findall(rb"HTTP/1.1 (\d+)", told[: told.index(b"stopping")])[-1] == b"503"
+            assert b"HTTP/1.1 200" not in told[told.index(b"stopping") :]
             read_all(events)
         ended = os.waitid(os.P_PID, node.pid, os.WEXITED | os.WNOWAIT)
         assert ended is not None
@@ -397,12 +398,20 @@ def test_sigterm_announces_itself_writes_what_runs_and_exits_with_0(tmp_path: Pa
         assert sorted(kept) == [".job", ".step"]
 
 
-def reasons_of_stopping(server: Server) -> list[str]:
-    """Why /readyz says 503, once it does; the node answers until what runs is written."""
-    while (ready := server.ask("/readyz")).status == 200:
-        pass
-    assert ready.status == 503
-    return [reason["name"] for reason in ready.json()["reasons"]]
+def readiness(server: Server, stop: Callable[[], None]) -> bytes:
+    """Every answer of /readyz on one connection until the node closes it.
+
+    There is always a question that waits: what runs may be written within milliseconds.
+    """
+    question = f"GET /readyz HTTP/1.1\r\nHost: {server.host()}\r\n\r\n".encode()
+    told = b""
+    with server.connect() as sock, contextlib.suppress(ConnectionError):
+        sock.sendall(question * 50)
+        stop()
+        while chunk := sock.recv(65536):
+            told += chunk
+            sock.sendall(question * chunk.count(b"HTTP/1.1 "))
+    return told
 
 
 def read_all(sock: socket.socket) -> None:
