@@ -286,7 +286,7 @@ def rows(record: Record) -> list[tuple[str, str]]:
     """What was measured, and what came out."""
     found = [
         (
-            f"{name}; {CONNECTIONS} connections",
+            f"{name}, {CONNECTIONS} connections",
             f"{one['requests_per_second']:.0f} requests/s, p99 {one['p99_ms']:.1f} ms"
             + (f", {one['refused'] + one['broken']} refused" if one["refused"] else ""),
         )
