@@ -98,7 +98,7 @@ def _checked(args: argparse.Namespace) -> int:
     record = bench(options, SMALL if args.small else Sizes())
     write_record(record, args.output)
     table = rows(record)
-    print("\n".join(f"{name:<58} {value}" for name, value in table))
+    print("\n".join(f"{name:<72} {value}" for name, value in table))
     if args.markdown is not None:
         write_whole({args.markdown: markdown(table).encode()})
     return 0
@@ -158,8 +158,12 @@ def requests(target: Target, sizes: Sizes, progress: Progress) -> Record:
     settled(target, job["id"])
     kinds = (
         ("/healthz", "/healthz", None),
-        ("GET /v1/jobs/ID", f"/v1/jobs/{job['id']}", None),
-        ("POST /v1/jobs", "/v1/jobs", f'{{"prompt": "{PROMPT}", "steps": 1}}'),
+        ("GET /v1/jobs/ID of a job that has ended", f"/v1/jobs/{job['id']}", None),
+        (
+            "POST /v1/jobs, synced to disk before the 202",
+            "/v1/jobs",
+            f'{{"prompt": "{PROMPT}", "steps": 1}}',
+        ),
     )
     for name, path, body in kinds:
         progress.waiting(f"{name} at {CONNECTIONS} connections")
@@ -296,7 +300,7 @@ def rows(record: Record) -> list[tuple[str, str]]:
             f"{seen['ratio']:.2f}",
         ),
         (
-            f"memory of the node over {kept['jobs']} jobs, second half",
+            f"growth of the node over the second half of {kept['jobs']} jobs",
             f"{kept['grown_mib']:+.1f} MiB (at the end {kept['mib_after_wave'][-1]:.0f})",
         ),
         (
@@ -304,7 +308,7 @@ def rows(record: Record) -> list[tuple[str, str]]:
             f"{bad['p99_ms_during']:.1f} ms, {bad['p99_ms_before']:.1f} ms",
         ),
         (
-            "their sockets before, meanwhile, afterwards",
+            "open files of the node before, beside and after those clients",
             f"{' / '.join(map(str, bad['descriptors']))}, "
             f"given back in {bad['seconds_to_give_back']:.1f} s",
         ),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from baguette.pipeline import Pipeline
 from baguette.remote.job import look
 from baguette.remote.node import Node
 from baguette.remote.place import given_token, read_place
-from http_server import Server, serving_model
+from http_server import Server, serving, serving_model
 from launcher.processes import wait_gone
+
+WHY = r"^(DOWN: no node holds expert \d|DEGRADED: .*127\.0\.0\.3)"
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +141,25 @@ def test_the_cluster_and_its_top(capfd: Any) -> None:
     out = capfd.readouterr().out
     for shown in ("READY", "E2 127.0.0.", "EVENTS", "joined the cluster"):
         assert shown in out
+
+
+def test_why_it_is_not_ready_is_a_sentence(
+    tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path / "run", 2) as server:
+        monkeypatch.setenv("BAGUETTE_NODE", server.url())
+        monkeypatch.setenv("BAGUETTE_TOKEN", server.bearer().removeprefix("Bearer "))
+        node = server.fleet.cluster.nodes[1]
+        node.signal(signal.SIGKILL)
+        assert wait_gone([node], 10) == []
+        while (health := asked(server).ask("GET", "/v1/cluster"))["state"] == "ready":
+            time.sleep(0.1)
+        assert health["reasons"]
+        for command in (["remote", "cluster"], ["top"]):
+            assert main(command) == 0
+            out = capfd.readouterr().out
+            assert re.search(WHY, out, re.MULTILINE), out
+            assert "None" not in out
 
 
 def test_a_node_that_dies_in_the_middle_goes_on_with_the_job(

@@ -98,7 +98,7 @@ class Peer:
     def events(self, job: dict[str, Any]) -> list[tuple[str, Any]]:
         """Everything there is to tell of it, in order."""
         told: list[tuple[str, Any]] = [("status", summary({**job, "status": "queued"}))]
-        told.append(("waiting", {"expert": 1, "reason": "it is \x1b[31mloading"}))
+        told.append(("waiting", {"expert": 1, "reason": "expert 1: it is \x1b[31mloading"}))
         for step in range(job["steps"]):
             entry = {"step": step, "experts": [[step % 3, 2]] * job["request"]["n"], "asked": {}}
             job["routing"] = [*job["routing"][:step], entry]
@@ -169,11 +169,11 @@ CLUSTER = {
         {"expert": 2, "component": "m/2", "holders": ["127.0.0.3"]},
     ],
     "links": [],
-    "events": [{"at": 5.0, "level": "info", "node": "127.0.0.2", "text": "it began"}],
+    "events": [{"at": 5.0, "level": "info", "text": "it began"}],
 }  # fmt: skip
 SNAPSHOT = {
     "node": "127.0.0.2",
-    "health": {"state": "degraded", "reasons": [{"text": "127.0.0.3 is silent."}]},
+    "health": {"state": CLUSTER["state"], "reasons": CLUSTER["reasons"]},
     "nodes": [
         {
             "node": "127.0.0.2", "self": True, "link": "up", "leaving": False,

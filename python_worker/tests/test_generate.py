@@ -22,8 +22,9 @@ from PIL import Image
 
 import baguette
 from baguette.__main__ import main
+from baguette.checkout import REPOSITORY
 from baguette.commands.flags import SAMPLES
-from baguette.commands.model_dir import MINI, REPOSITORY, default_model
+from baguette.commands.model_dir import MINI, default_model
 from baguette.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]

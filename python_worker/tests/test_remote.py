@@ -69,7 +69,7 @@ def test_a_prompt_becomes_files_and_a_record(remote: Any, tmp_path: Path) -> Non
     assert [step["experts"] for step in record["routing"][1]] == [[0, 2], [1, 2], [2, 2]]
     assert Image.open(tmp_path / "o" / "a_2.png").getpixel((0, 0)) == (255, 0, 0)
     assert "o/a_1.png, o/a_2.png: 2 images in 0.5 s" in err
-    assert "E2 of 127.0.0.3 is asked of 127.0.0.4 instead (died)" in err
+    assert "step 1: 127.0.0.3 did not answer for E2 (died), 127.0.0.4 is asked" in err
     assert "warning: only shapes\n" in err
     assert "\x1b" not in err
 
@@ -274,7 +274,10 @@ def test_the_node_is_that_of_the_environment_or_of_this_checkout(
     (run / "tokens" / "default").chmod(0o600)
     assert main(["remote", "jobs"]) == 0
     monkeypatch.setenv("BAGUETTE_NODE", peer.url)
-    assert main(["remote", "jobs"]) == 1  # another's node is not shown this checkout's token
+    assert main(["remote", "jobs"]) == 0
+    with Peer() as other:  # another's node is not shown this checkout's token
+        assert main(["remote", "jobs", "--node", other.url]) == 1
+        assert all("Authorization" not in headers for _, _, headers in other.seen)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from baguette.__main__ import main
-from baguette.commands.top_view import KEPT_JOBS, Seen, lines
+from baguette.commands.top_view import KEPT_EVENTS, KEPT_JOBS, Seen, lines
 from baguette.remote import feed
 from baguette.remote.node import Node
 from baguette.remote.place import Token, read_place
@@ -126,6 +126,19 @@ def test_both_shapes_of_a_cluster_show_the_same_nodes() -> None:
         shown.append([text for text, _ in lines(seen, (150, 60))])
     both = [line for line in shown[0] if line in shown[1]]
     assert len(both) == len(shown[0]) - 1  # but for the milliseconds of calls
+
+
+def test_an_event_that_is_told_again_is_shown_once() -> None:
+    seen = Seen("http://n:1")
+    events = [{"at": 5.0 + i, "node": "127.0.0.2", "text": f"it began {i}"} for i in range(300)]
+    other = {**events[0], "node": "127.0.0.3"}
+    for told in (events, [other, *events], events):  # as after every new connection
+        seen.take("log", {"events": told})
+    shown = [text[9:] for text, _ in lines(seen, (100, 400)) if "it began" in text]
+    assert shown == [f"{e['node']:<16} {e['text']}" for e in [*events, other]]
+    for i in range(2 * KEPT_EVENTS):
+        seen.take("log", {"events": [{"at": i, "text": "more"}]})
+    assert len(seen.events) == KEPT_EVENTS
 
 
 def full() -> Seen:

@@ -97,7 +97,8 @@ follow_jobs(Previews) ->
 -spec handle_call(watch, gen_server:from(), #?MODULE{}) -> {reply, ok, #?MODULE{}}.
 handle_call(watch, {Pid, _}, Before) ->
     %% What waits to be told is in the greeting already.
-    #?MODULE{watchers = Watchers, greeting = Greeting} = S = greeting(send_batch(Before)),
+    #?MODULE{watchers = Watchers, greeting = Greeting} = S =
+        greeting(send_batch(without_old(Before))),
     Pid ! {?MODULE, Greeting},
     Ref = monitor(process, Pid),
     ok = wanted(map_size(Watchers) =:= 0, true),
@@ -106,6 +107,12 @@ handle_call(watch, {Pid, _}, Before) ->
 %% Previews, by the first who watches till the last.
 wanted(true, Previews) -> follow_jobs(Previews);
 wanted(false, _) -> ok.
+
+%% What was seen for the last watcher is no news for one who comes later.
+without_old(#?MODULE{watchers = None} = S) when map_size(None) =:= 0 ->
+    S#?MODULE{snapshot = #{}, essence = #{}, greeting = none};
+without_old(S) ->
+    S.
 
 -spec handle_cast(term(), #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_cast(Unknown, S) ->

@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Every flag of the Baguette card, and ours; what is left out comes from the model."""
     add_request(parser)
     _add_machine(parser)
-    add_output(parser)
+    add_output(parser, "PRECISION")
 
 
 def flag(parser: Any, name: str, **more: Any) -> None:
@@ -86,12 +86,12 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """What becomes of the pictures, wherever they were drawn."""
+def add_output(parser: argparse.ArgumentParser, drawn: str) -> None:
+    """What becomes of the pictures, wherever they were drawn; `drawn` is in their usual name."""
     group = parser.add_argument_group("what comes out")
     flag(
         group, "output", type=Path, metavar="FILE",
-        help="the picture, of several a grid (default output_PRECISION.png)",
+        help=f"the picture, of several a grid (default output_{drawn}.png)",
     )  # fmt: skip
     flag(group, "separate", action="store_true", help="a file per image, NAME_1.png and so on")
     flag(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from baguette.checkout import REPOSITORY
 from baguette.errors import BadInput
 
 PARIS, MINI = Path("weights/paris"), Path("weights/paris-mini")
 KEPT_AS = {"bf16": Path("weights/bf16"), "int8": Path("weights/int8")}
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def default_model(precision: str = "bf16") -> Path:

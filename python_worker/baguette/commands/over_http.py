@@ -118,16 +118,13 @@ class Seen:
         self._bar(int(step["step"]), int(step["steps"]), experts)
 
     def _waiting(self, waiting: dict[str, Any]) -> None:
-        expert = waiting.get("expert")
-        what = "waiting" if expert is None else f"waiting for E{int(expert)}"
-        self._bar.say(f"{what}: {printable(waiting['reason'])}")
+        self._bar.say(f"waiting: {printable(waiting['reason'])}")
 
     def _failover(self, one: dict[str, Any]) -> None:
-        names = printable(one["from"], 60), printable(one["to"], 60), printable(one["why"])
-        self._bar.say(
-            f"step {int(one['step'])}: E{int(one['expert'])} of {names[0]} is asked of {names[1]} "
-            f"instead ({names[2]})"
-        )
+        source, why = printable(one["from"], 60), printable(one["why"]).replace("_", " ")
+        lost = f"step {int(one['step'])}: {source} did not answer for E{int(one['expert'])} ({why})"
+        other = one["to"]  # nobody yet, where nobody else has it
+        self._bar.say(f"{lost}" + (f", {printable(other, 60)} is asked" if other else ""))
 
     def _degraded(self, one: dict[str, Any]) -> None:
         self._warn(f"step {int(one['step'])} was drawn without E{int(one['expert'])}")

@@ -34,7 +34,8 @@ examples:
   python -m baguette remote watch ID --output out/star.png
   python -m baguette remote cluster --json
 
-The token: --token-file FILE, else BAGUETTE_TOKEN, else ~/.config/baguette/token.
+The token: --token-file FILE, else BAGUETTE_TOKEN, else for a cluster of this checkout what `make
+token` keeps in run/tokens/default, else ~/.config/baguette/token.
 """
 ON_MISSING = ("wait", "degrade", "fail")
 LIMIT, MOST = 20, 100
@@ -71,7 +72,8 @@ def add_node(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--token-file", type=Path, metavar="FILE",
-        help="file of the token (default: BAGUETTE_TOKEN, else ~/.config/baguette/token)",
+        help="file of the token (default: BAGUETTE_TOKEN, else that of `make token` for a cluster "
+        "of this checkout, else ~/.config/baguette/token)",
     )  # fmt: skip
 
 
@@ -104,7 +106,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     flag(group, "detach", action="store_true", help="print the job's id and leave it to the node")
     _no_preview(group)
-    add_output(parser)
+    add_output(parser, "cluster")
 
 
 def _add_jobs(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +118,7 @@ def _add_jobs(parser: argparse.ArgumentParser) -> None:
 def _add_watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="the job, as `remote jobs` lists it")
     _no_preview(parser)
-    add_output(parser)
+    add_output(parser, "cluster")
 
 
 def _no_preview(parser: Any) -> None:

@@ -64,7 +64,7 @@ def cluster_lines(node: Node, cluster: Map) -> Iterator[str]:
 def health_line(cluster: Map) -> str:
     """READY, DEGRADED or DOWN, and the first reason."""
     health = mapping(cluster.get("health"))
-    reasons = [printable(reason.get("text")) for reason in maps(health.get("reasons"))]
+    reasons = [printable(reason.get("detail")) for reason in maps(health.get("reasons"))]
     more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     state = word(health.get("state"), 10).upper()
     return f"{state}: {reasons[0].rstrip('.')}{more}" if reasons else state
@@ -110,10 +110,9 @@ def snapshot_of(cluster: Map) -> dict[str, Any]:
     """/v1/cluster in the shape of the stream's `snapshot`, as far as it goes."""
     experts = maps(cluster.get("experts"))
     components = {str(one.get("component")): one.get("expert") for one in experts}
-    reasons = [{"text": one.get("detail")} for one in maps(cluster.get("reasons"))]
     return {
         **cluster,
-        "health": {"state": cluster.get("state"), "reasons": reasons},
+        "health": {"state": cluster.get("state"), "reasons": cluster.get("reasons")},
         "nodes": [_card(node, components) for node in maps(cluster.get("nodes"))],
     }
 

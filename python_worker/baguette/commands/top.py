@@ -74,8 +74,7 @@ def first(node: Node) -> Seen:
     seen, deadline = Seen(node.url), time.monotonic() + FIRST_SECONDS
     for name, value in look(node, threading.Event()):
         seen.take(name, value)
-        told = seen.cluster and (seen.events or name == "log")
-        if told or time.monotonic() > deadline:
+        if (seen.cluster and seen.events) or time.monotonic() > deadline:
             break
     return seen
 

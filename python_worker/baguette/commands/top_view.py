@@ -7,7 +7,6 @@ printable in `remote_tables`.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +28,8 @@ from baguette.commands.remote_tables import (
 )
 from baguette.text import fitted, printable
 
-KEPT_JOBS, KEPT_EVENTS = 60, 200
+KEPT_JOBS = 60
+KEPT_EVENTS = 1000  # more than a node tells at once, so that none is taken for a new one
 RUNNING = ("running", "queued")
 Line = tuple[str, str]  # text, and how it is meant: one of STYLES
 STYLES = ("plain", "heading", "ready", "degraded", "down", "dim")
@@ -42,7 +42,7 @@ class Seen:
     url: str
     cluster: Map = field(default_factory=dict)
     jobs: dict[str, Map] = field(default_factory=dict)
-    events: deque[Map] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
+    events: dict[tuple[str, ...], Map] = field(default_factory=dict)
     trouble: str = ""
 
     def take(self, name: str, value: Any) -> None:
@@ -80,12 +80,18 @@ class Seen:
         self.cluster = {**self.cluster, "links": mapping(value).get("links")}
 
     def _cluster(self, value: Any) -> None:
-        self._snapshot(snapshot_of(mapping(value)))
-        self.events.clear()
-        self._log(value)
+        cluster = mapping(value)
+        self._snapshot(snapshot_of(cluster))
+        own = maps(cluster.get("events"))  # a node's own, which do not say whose they are
+        self._log({"events": [{"node": cluster.get("node"), **event} for event in own]})
 
     def _log(self, value: Any) -> None:
-        self.events.extend(maps(mapping(value).get("events")))
+        """Once each: after every connection a node tells what it has told before."""
+        for event in maps(mapping(value).get("events")):
+            said = tuple(str(event.get(name)) for name in ("at", "node", "text"))
+            self.events.setdefault(said, event)
+        while len(self.events) > KEPT_EVENTS:
+            del self.events[next(iter(self.events))]
 
     def _jobs(self, page: Any) -> None:
         for job in reversed(maps(mapping(page).get("data"))):
@@ -126,7 +132,7 @@ def lines(seen: Seen, size: tuple[int, int], sort: str = "node") -> list[Line]:
     room = height - len(shown) - 2
     if room > 0 and seen.events:
         shown += [("", "plain"), ("EVENTS", "heading")]
-        shown += [_event(event) for event in list(seen.events)[-room:]]
+        shown += [_event(event) for event in list(seen.events.values())[-room:]]
     return [(fitted(text, width), style) for text, style in shown[:height]]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from baguette.commands.model_dir import REPOSITORY
+from baguette.checkout import REPOSITORY
 from baguette.errors import BadInput, ClusterRefused
 
 WEB_PORT = 8100
@@ -30,12 +30,11 @@ HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a node answers HTTP. `ours`: a cluster of this checkout, whose tokens lie in it."""
+    """Where a node answers HTTP."""
 
     host: str
     port: int
     tls: bool = False
-    ours: bool = False
 
     @property
     def url(self) -> str:
@@ -102,7 +101,7 @@ def given_token(file: Path | None, place: Place) -> Token | None:
     if os.environ.get(TOKEN):
         return _checked(os.environ[TOKEN], TOKEN)
     usual = [usual_file()]
-    if place.ours:
+    if place in _of_this_checkout():  # tokens for its nodes lie in it
         usual.insert(0, _run() / "tokens" / "default")
     found = next((path for path in usual if path.is_file()), None)
     return None if found is None else _read_token(found)
@@ -155,9 +154,9 @@ def _of_this_checkout() -> Iterator[Place]:
             nodes, port = record["nodes"], record.get("web_port")
             alive = [str(node["node"]) for node in nodes if _alive(node["pid"])]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{path} cannot be read ({error}): name a node with --node") from None
+            raise BadInput(f"{path} cannot be read ({error}): remove it by hand") from None
         for name in alive if isinstance(port, int) else ():
-            yield Place(name.rpartition("@")[2], port, ours=True)
+            yield Place(name.rpartition("@")[2], port)
 
 
 def _alive(pid: Any) -> bool:
