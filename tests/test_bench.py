@@ -118,7 +118,7 @@ def test_memory_is_judged_by_the_second_half_of_the_jobs() -> None:
         "| a picture with 9 watchers of /v1/stream, and without | 0.52 s, 0.50 s: ratio 1.04 |",
         "| growth of the node over the second half of 4 jobs | -0.5 MiB (at the end 20) |",
         "| /healthz beside 6 slow and vanishing clients, and without, p99 | 1.5 ms, 1.0 ms |",
-        "| open files of the node before, beside and after those clients | 20 / 26 / 20, given back "
-        "in 0.4 s |",
+        "| open files of the node before, beside and after those clients "
+        "| 20 / 26 / 20, given back in 0.4 s |",
     ]
     assert bench_http.grown([9.0, 20.0, 20.5, 20.0]) == -0.5

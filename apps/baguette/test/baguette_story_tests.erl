@@ -120,6 +120,7 @@ over_http() ->
         {job_not_renamed, #{reason => eio},
             "a job that is lost could not be marked so: it is begun again at the next start "
             "(reason eio)"},
+        {jobs_not_deleted, #{why => eacces}, "files of old jobs cannot be deleted: eacces"},
         {checkpoint_not_written, #{reason => enospc},
             "how far a job is could not be written: after a restart it goes on from before "
             "(reason enospc)"},

@@ -23,6 +23,9 @@ cluster(Nodes, Experts) ->
         gauge(<<"link_up">>, <<"1 where this node may ask that one now, else 0">>, [
             {peer(Info), one_if(Link =:= up)} || #{link := Link} = Info <- Peers
         ]),
+        gauge(<<"link_round_trip_seconds">>, <<"Round trip from this node to that one">>, [
+            {peer(Info), Us / 1000000} || #{rtt_us := Us} = Info <- Peers, Us > 0
+        ]),
         gauge(<<"expert_holders">>, <<"Nodes that can be asked for this expert now">>, [
             {[{<<"expert">>, integer_to_binary(Expert)}], length(Holders)}
          || #{expert := Expert, holders := Holders} <- Experts

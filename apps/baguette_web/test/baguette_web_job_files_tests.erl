@@ -34,7 +34,7 @@ each_value(Key, Dir) ->
         begin
             Job = maps:put(Key, Value, (job())#{status := <<"completed">>}),
             ok = baguette_web_store:put_job(Dir, ?ID, (kept())#{job => Job}),
-            {Read, Last} = baguette_web_job_files:ended(Dir, ?ID),
+            {Read, Last} = baguette_web_job_files:last(Dir, ?ID),
             ?assert(is_integer(Last)),
             ?assert(is_binary(iolist_to_binary(jiffy:encode(Read)))),
             ?assertMatch(#{failovers_count := _}, baguette_web_job_record:summary(Read))

@@ -8,7 +8,7 @@
 
 -behaviour(baguette_web_teller).
 
--export([recent/1]).
+-export([recent/1, missing/1, error/1]).
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2]).
 -export([end_per_testcase/2]).
 -export([
@@ -148,6 +148,10 @@ what_was_told_once_is_not_told_again(_Config) ->
 
 %% As baguette_web_teller asks it.
 recent(_Count) -> persistent_term:get(?MODULE).
+
+missing(_Why) -> <<"nobody has it">>.
+
+error(_Reason) -> <<"it went wrong">>.
 
 event(At) -> #{at => At, level => info, room => web, text => <<"something">>}.
 
