@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
@@ -16,6 +17,10 @@ from baguette.pipeline import Pipeline
 from launcher import nodes
 from launcher.simulated import Fleet
 from live import ROOT, TAG, Live, leftovers, live
+
+# Started in the background we ignore interrupts, and all that we start would; it must hear of them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Start = Callable[[Path, int], AbstractContextManager[Live]]
 TOLD = 40  # lines of a failed test's nodes

@@ -23,7 +23,7 @@ create(Exchange) ->
 answered({error, Refused}, _Exchange) ->
     baguette_web_job_problem:unusable(Refused);
 answered({ok, How, Body}, Exchange) ->
-    case baguette_web_jobs_h:submitted(Body, Exchange, #{owner => self()}) of
+    case baguette_web_jobs_h:submitted(Body, Exchange, #{owner => self(), seed => random}) of
         {ok, _, Job} -> drawn(plain(Job), How, Exchange);
         {problem, _} = Problem -> Problem
     end.

@@ -35,7 +35,7 @@ accepted(Known, Id, Job) ->
     {json, Status, [{<<"location">>, [<<"/v1/jobs/">>, Id]}], Job}.
 
 %% @doc What a body asks for, taken in as a job of this client. `More' goes with it to
-%% baguette_web_jobs:submit/1.
+%% baguette_web_jobs:submit/1; with `seed => random' a body without one does not get the model's.
 -spec submitted(map(), exchange(), map()) ->
     {ok, new | known, map()} | {problem, baguette_web_problem:problem()}.
 submitted(Body, #{client := Client} = Exchange, More) ->
@@ -46,21 +46,23 @@ submitted(Body, #{client := Client} = Exchange, More) ->
             Problem;
         {{ok, Key}, {ok, Options}} ->
             Ask = #{
-                client => Client, request => seeded(Body, Options), key => Key,
+                client => Client, request => seeded(More, Body, Options), key => Key,
                 body_hash => hash(Options)
             },
-            case baguette_web_jobs:submit(maps:merge(Ask, More)) of
+            case baguette_web_jobs:submit(maps:merge(Ask, maps:remove(seed, More))) of
                 {ok, _, _} = Ok -> Ok;
                 {error, Reason} -> baguette_web_job_problem:new(Reason)
             end
     end.
 
-%% Who names no seed would otherwise get the same picture for the same words for ever.
-seeded(#{<<"seed">> := Seed}, Options) when Seed =/= null ->
+%% Who cannot name a seed would otherwise get the same picture for the same words for ever.
+seeded(_, #{<<"seed">> := Seed}, Options) when Seed =/= null ->
     Options;
-seeded(_, Options) ->
+seeded(#{seed := random}, _, Options) ->
     <<Seed:31, _:1>> = crypto:strong_rand_bytes(4),
-    Options#{seed := Seed}.
+    Options#{seed := Seed};
+seeded(_, _, Options) ->
+    Options.
 
 %% The same request is one that asks for the same, however it is written.
 hash(Options) ->
