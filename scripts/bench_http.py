@@ -23,7 +23,7 @@ import psutil
 
 from baguette.files import check_writable, write_whole
 from baguette.remote import job as jobs
-from baguette.remote.node import Node
+from baguette.remote.node import Node, NodeRefused
 from baguette.remote.place import Place, Token
 from launcher import command_line, tokens
 from launcher.addresses import DEFAULT_PORT
@@ -179,12 +179,22 @@ def cleared(target: Target, progress: Progress) -> None:
         page = asked.ask("GET", f"/v1/jobs?limit=100{after}")
         for one in page["data"]:
             if one["status"] in ("queued", "running"):
-                jobs.cancel(asked, one["id"])
-                left += 1
+                left += cancelled(asked, one["id"])
         progress.waiting(f"cancelled {left} jobs")
         if not page["has_more"]:
             return
         after = f"&after={page['data'][-1]['id']}"
+
+
+def cancelled(asked: Node, job_id: str) -> bool:
+    """Whether it was there to be cancelled: old ones are deleted while we go through them."""
+    try:
+        jobs.cancel(asked, job_id)
+    except NodeRefused as refused:
+        if refused.status != 404:
+            raise
+        return False
+    return True
 
 
 def settled(target: Target, job_id: str) -> Record:
