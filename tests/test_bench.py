@@ -115,7 +115,7 @@ def test_memory_is_judged_by_the_second_half_of_the_jobs() -> None:
     assert bench_http.markdown(bench_http.rows(record)).splitlines()[2:] == [
         "| /healthz, 64 connections | 100 requests/s, p99 2.3 ms |",
         "| POST /v1/jobs, 64 connections | 100 requests/s, p99 2.3 ms, 3 refused |",
-        "| a picture with 9 watchers of /v1/stream, and without | 0.52 s, 0.50 s: ratio 1.04 |",
+        "| a picture of 250 steps with 9 watchers, and without | 0.52 s, 0.50 s: ratio 1.04 |",
         "| growth of the node over the second half of 4 jobs | -0.5 MiB (at the end 20) |",
         "| /healthz beside 6 slow and vanishing clients, and without, p99 | 1.5 ms, 1.0 ms |",
         "| open files of the node before, beside and after those clients "
