@@ -15,6 +15,10 @@
 %% A node with a simulated device
 -export([simulate/1]).
 
+-export_type([metric/0]).
+
+-type metric() :: baguette_engine_metrics:metric().
+
 %% @doc Check a request and take it in. Keys: prompt, negative_prompt, n, steps, guidance_scale,
 %% top_k (an integer or `full'), seed, deterministic, on_missing (wait, degrade or fail); what is
 %% omitted comes from the model. With `resume', the bytes of a checkpoint of the same request, it
@@ -176,7 +180,7 @@ capabilities() ->
 
 %% @doc What is counted and timed on this node since it started, in Prometheus' terms; names without
 %% a prefix. Buckets are cumulative.
--spec metrics() -> [baguette_engine_metrics:metric()].
+-spec metrics() -> [metric()].
 metrics() ->
     baguette_engine_metrics:all() ++
         baguette_engine_gauges:device(device()).

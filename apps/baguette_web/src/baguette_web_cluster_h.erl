@@ -2,7 +2,7 @@
 %% baguette_web_routes.
 -module(baguette_web_cluster_h).
 
--export([cluster/1, models/1, view/1]).
+-export([cluster/1, models/1]).
 
 -define(EVENTS, 50).
 -define(MAX_EVENTS, 1000).
@@ -26,8 +26,6 @@ events(Text) ->
         _ -> error
     end.
 
-%% @doc The same as a value for jiffy, for the dashboard's stream too.
--spec view(Events :: non_neg_integer()) -> map().
 view(Events) ->
     baguette_web_view:cluster(#{
         node => node(),

@@ -5,16 +5,9 @@
 %% its file was damaged.
 -module(baguette_web_job_files).
 
--export([kept/1, start/3, last/2, too_many/3]).
+-export([start/3, last/2, too_many/3]).
 
 -type entry() :: baguette_web_job_index:entry().
-
-%% @doc What stands in a job's file beside the job.
--spec kept(#{
-    client := binary(), key := binary() | null, hash := binary(), attended := boolean()
-}) -> map().
-kept(#{client := Client, key := Key, hash := Hash, attended := Attended}) ->
-    #{client => Client, key => Key, hash => Hash, attended => Attended}.
 
 %% @doc How a job that was found on the disk goes on, if it does. `Ends' is how it ends if it has
 %% not; one that somebody waited for, whose connection went with the node, has been cancelled by

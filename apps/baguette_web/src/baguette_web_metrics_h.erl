@@ -11,7 +11,7 @@ metrics(_Exchange) ->
     {reply, 200, [{<<"content-type">>, Type}], baguette_web_prometheus:text(all())}.
 
 %% @doc The same as data: every family once, those with nothing to tell yet too.
--spec all() -> [map()].
+-spec all() -> [baguette_engine:metric()].
 all() ->
     baguette_engine:metrics() ++
         cluster(baguette_cluster:nodes(), baguette_engine:experts()) ++ own() ++

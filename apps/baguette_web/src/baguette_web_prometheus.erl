@@ -3,23 +3,9 @@
 -module(baguette_web_prometheus).
 
 -export([text/1]).
--export_type([metric/0]).
-
--type labels() :: [{Label :: binary(), Value :: binary()}].
--type histogram() :: #{
-    buckets := [{number() | infinity, non_neg_integer()}],    % cumulative
-    sum := number(),
-    count := non_neg_integer()
-}.
--type metric() :: #{
-    name := binary(),
-    type := counter | gauge | histogram,
-    help := binary(),
-    samples := [{labels(), number() | histogram()}]
-}.
 
 %% @doc All metrics, each with its help and type; one without samples is left out.
--spec text([metric()]) -> iolist().
+-spec text([baguette_engine:metric()]) -> iolist().
 text(Metrics) ->
     [metric(Metric) || #{samples := [_ | _]} = Metric <- Metrics].
 
