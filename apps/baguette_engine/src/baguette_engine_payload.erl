@@ -5,6 +5,9 @@
 
 -export([encode/1, start/1, ask/5, advance/3, decode/3]).
 
+%% Images in one call: the pipeline worker has a step of somebody else's to take meanwhile.
+-define(DECODED, 4).
+
 -type request() :: baguette_engine_request:request().
 
 -spec encode(request()) -> map().
@@ -47,11 +50,24 @@ advance(Step, Images, Request) ->
     Answered = [baguette_engine_image:answered(Image) || Image <- Images],
     (steps(Request))#{step => Step, images => Answered}.
 
-%% @doc `Moved' are the images of the last `advance'.
--spec decode([map()], request(), baguette_engine_record:record()) -> map().
+%% @doc `Moved' are the images of the last `advance'; a few of them in each call.
+-spec decode([map()], request(), baguette_engine_record:record()) -> [map()].
 decode(Moved, Request, Record) ->
     Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
-    #{latents => Latents, text => baguette_engine_result:texts(Request, Record)}.
+    Texts = baguette_engine_result:texts(Request, Record),
+    [
+        (canonical(Request))#{latents => Some, text => Their}
+     || {Some, Their} <- lists:map(fun lists:unzip/1, few(lists:zip(Latents, Texts)))
+    ].
 
-steps(#{steps := Steps, top_k := full}) -> #{steps => Steps, top_k => nil};
-steps(#{steps := Steps, top_k := TopK}) -> #{steps => Steps, top_k => TopK}.
+few(Images) when length(Images) =< ?DECODED ->
+    [Images];
+few(Images) ->
+    {First, Rest} = lists:split(?DECODED, Images),
+    [First | few(Rest)].
+
+steps(#{top_k := full} = Request) -> steps(Request#{top_k := nil});
+steps(#{steps := Steps, top_k := TopK} = Request) ->
+    (canonical(Request))#{steps => Steps, top_k => TopK}.
+
+canonical(#{deterministic := Deterministic}) -> #{canonical => Deterministic}.
