@@ -140,6 +140,15 @@ def test_a_canonical_call_has_its_own_bytes_in_company(component: str) -> None:
     assert unpack(answer)["velocities"] == unpack(expert_entry.velocity(canonical))["velocities"]
 
 
+def test_who_asks_in_half_precision_is_answered_in_it(component: str) -> None:
+    whole = row(1)
+    half = whole | {"latent": pack_tensor(unpack_tensor(whole["latent"], 3).half())}
+    answers = expert_entry.velocities([ask(component, [half]), ask(component, [whole])])
+    (ours,), (theirs,) = (velocities(answer) for answer in answers)
+    assert (ours.dtype, theirs.dtype) == (torch.float16, torch.float32)
+    assert (ours.float() - theirs).abs().max() <= 2e-3 * theirs.abs().max()
+
+
 def test_what_is_wrong_with_one_call_is_nobody_elses(component: str) -> None:
     nan = row(1) | {"latent": pack_tensor(torch.full((3, 6, 6), float("nan")))}
     answers = expert_entry.velocities(
@@ -230,6 +239,15 @@ class TestPipeline:
             same(ours, pipeline_entry.advance(call))
         assert isinstance(answers[2], bytes)
         assert "experts" not in unpack(answers[2])["images"][0]
+
+    def test_experts_are_sent_half_as_many_bytes_where_bits_are_not_promised(self) -> None:
+        (loose,) = pipeline_entry.starts([started(1)])
+        canonical = pipeline_entry.start(started(1, canonical=True))
+        assert isinstance(loose, bytes)
+        image = unpack(loose)["images"][0]
+        assert unpack_tensor(image["latent"], 3).dtype == torch.float32
+        assert unpack_tensor(image["ask"], 3).dtype == torch.float16
+        assert "ask" not in unpack(canonical)["images"][0]
 
     def test_a_canonical_step_has_its_own_bytes_in_company(self) -> None:
         first = pipeline_entry.start(started(1, canonical=True))
