@@ -366,11 +366,9 @@ lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, ring = Ring0} = S) ->
     told(Event, S#?MODULE{job = Failed, ring = Ring}, baguette_web_store:size(Dir, Id)).
 
 told(Event, #?MODULE{id = Id, job = Job, cancelling = Cancelling} = S, Bytes) ->
-    #{status := Status, seconds := Seconds, request := #{n := N}, client := Client} = Job,
+    #{status := Status, seconds := Seconds, client := Client} = Job,
     ?LOG_INFO(#{what => job_ended, how => Status, client => Client, seconds => Seconds}, ?LOG_META),
-    ok = baguette_web_job_admission:ended(Id, #{
-        status => Status, bytes => Bytes, seconds => Seconds, images => N
-    }),
+    ok = baguette_web_job_admission:ended(Id, #{status => Status, bytes => Bytes}),
     ok = send(Event, S),
     _ = tell_all(S),
     _ = [gen_server:reply(From, {ok, Job}) || From <- Cancelling],

@@ -27,8 +27,8 @@ lacking({Name, Facts}, _) ->
 why_missing(Expert) ->
     Experts = baguette_engine:experts(),
     case [C || #{expert := E, component := C} <- Experts, E =:= Expert] of
-        [Component] -> baguette_cluster:why_missing(Component);
-        %% The model is being read anew.
+        [Component | _] -> baguette_cluster:why_missing(Component);
+        %% The model is being read anew, and may not have this one any more.
         [] -> not_settled
     end.
 
