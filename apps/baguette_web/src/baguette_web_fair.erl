@@ -100,7 +100,8 @@ remove(Client, Item, #?MODULE{turns = Turns, waiting = Waiting} = F) ->
 %% @doc Everything that waits, in the order in which it will come out if nothing else comes in.
 -spec order(fair(Item)) -> [Item].
 order(Fair) ->
-    case out(Fair) of
+    %% Who is ahead matters to those who come: nobody does here, and to forget each takes its time.
+    case out(Fair#?MODULE{ahead = #{}}) of
         empty -> [];
         {Item, _, Rest} -> [Item | order(Rest)]
     end.

@@ -1,6 +1,5 @@
-%% @doc Which jobs wait, which are drawn, and how long until a place is likely to be free: pure, with
-%% the clock as argument. Only baguette_web_job_admission holds one; whose turn it is is
-%% baguette_web_fair's to say.
+%% @doc Which jobs wait, which are drawn, and how long until all that is done: pure, with the clock
+%% as argument. Only baguette_web_job_admission holds one; whose turn it is, baguette_web_fair says.
 %%
 %% Work is counted in image-steps, one step of one image, which is what the time of a job goes by.
 -module(baguette_web_job_turns).

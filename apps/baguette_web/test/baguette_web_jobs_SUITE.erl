@@ -137,7 +137,7 @@ a_job_is_drawn_and_its_pictures_are_there(Config) ->
     ],
     ?assertMatch({404, _, _}, get(Config, "/v1/jobs/" ++ binary_to_list(Id) ++ "/images/2.png")),
     [
-        ?assertMatch({404, _, _}, get(Config, "/v1/jobs/" ++ binary_to_list(Id) ++ "/images/" ++ I))
+        ?assertMatch({404, _, _}, get(Config, ["/v1/jobs/", Id, "/images/", I]))
      || I <- ["x", "+0.png", "-0.png", ".png", "0.png.png"]
     ],
     ?assertMatch({404, _, _}, get(Config, "/v1/jobs/nothing")),
@@ -300,8 +300,8 @@ too_many_are_refused_with_when_to_come_back(Config) ->
         lists:sort(Positions) =:= [0, 1]
     end).
 
-%% By work: two small jobs are before a large one of whoever has begun a large one. The door is asked
-%% as the handlers ask it.
+%% By work: two small jobs come before a large one of whoever has begun a large one. The door is
+%% asked as the handlers ask it.
 clients_take_turns(_Config) ->
     ok = baguette_engine:simulate(?SLOW),
     ok = baguette_web_jobs:subscribe_all(#{previews => false}),
@@ -574,6 +574,8 @@ a_missing_expert_is_named_and_why(Config) ->
         bare(Config, "GET", "/readyz", none),
     Why = baguette_web_teller:missing(baguette_web_reason:why_missing(0)),
     [?assertNotEqual(nomatch, binary:match(Text, Why)) || Text <- [Refused, Reason]],
+    %% One that a model read meanwhile does not have.
+    ?assertEqual(not_settled, baguette_web_reason:why_missing(99)),
     ok = baguette_engine:simulate(#{fail => none, restart_ms => 10}),
     ok = sys:resume(baguette_engine_expert),
     ?assertMatch(#{<<"status">> := <<"completed">>}, ended(Config, Id)).
