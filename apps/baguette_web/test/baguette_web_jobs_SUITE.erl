@@ -21,6 +21,7 @@
     clients_take_turns/1,
     a_cancelled_job_stops_and_stays_cancelled/1,
     a_crash_of_ours_ends_no_job/1,
+    who_waits_is_told_of_a_crash/1,
     a_crash_tells_no_prompt/1,
     a_restart_goes_on_with_what_was_taken/1,
     a_job_is_not_drawn_twice/1,
@@ -53,6 +54,7 @@ all() ->
         clients_take_turns,
         a_cancelled_job_stops_and_stays_cancelled,
         a_crash_of_ours_ends_no_job,
+        who_waits_is_told_of_a_crash,
         a_crash_tells_no_prompt,
         a_restart_goes_on_with_what_was_taken,
         a_job_is_not_drawn_twice,
@@ -375,6 +377,38 @@ a_crash_of_ours_ends_no_job(Config) ->
     #{<<"status">> := Status, <<"error">> := #{<<"type">> := Why}} = ended(Config, Doomed),
     ?assertEqual({<<"failed">>, <<"urn:baguette:job_crashed">>}, {Status, Why}).
 
+%% A picture's client cannot be given its end; what it is told to do helps.
+who_waits_is_told_of_a_crash(Config) ->
+    ok = baguette_engine:simulate(?SLOW),
+    Streaming = waiting_client(Config, #{stream => true}),
+    _ = crash_newest(Config),
+    Stream = read_all(Streaming),
+    ?assertMatch({match, _}, re:run(Stream, "event: error\ndata: .*drawing was interrupted")),
+    until(fun() -> running() =:= [] end),
+    Key = "Idempotency-Key: mine\r\n",
+    Waiting = waiting_client(Config, #{}, Key),
+    Id = crash_newest(Config),
+    refused(interrupted, read(Waiting)),
+    until(fun() -> resumed(Config, Id) =:= 1 end),
+    ok = baguette_engine:simulate(?FAST),
+    {200, _, #{<<"data">> := [_], <<"job">> := Drawn}} =
+        bare(Config, "POST", "/v1/images/generations", #{prompt => <<"a">>}, Key),
+    ?assertEqual(Id, binary_to_list(Drawn)).
+
+%% While it is drawn, so that its client is not about to hear of its end.
+crash_newest(Config) ->
+    {200, _, #{<<"data">> := [#{<<"id">> := Newest} | _]}} = get(Config, "/v1/jobs?limit=1"),
+    Id = binary_to_list(Newest),
+    until(fun() -> step(Config, Id) > 0 end),
+    exit(process_of(Newest), kill),
+    Id.
+
+read_all(Socket) ->
+    case gen_tcp:recv(Socket, 0) of
+        {ok, Bytes} -> <<Bytes/binary, (read_all(Socket))/binary>>;
+        {error, closed} -> <<>>
+    end.
+
 %% What a process had in its hands when it crashed is told by its shape, as the node is configured.
 a_crash_tells_no_prompt(Config) ->
     ok = baguette_engine:simulate(?SLOW),
@@ -471,12 +505,14 @@ nobody_waits_for_a_client_that_has_gone(Config) ->
     #{<<"id">> := LeftId} = Left,
     ?assertMatch(#{<<"status">> := <<"cancelled">>}, ended(Config, LeftId)).
 
-waiting_client(Config, More) ->
+waiting_client(Config, More) -> waiting_client(Config, More, "").
+
+waiting_client(Config, More, Headers) ->
     Body = jiffy:encode(More#{prompt => <<"a">>}),
     {ok, Socket} = gen_tcp:connect(?ADDRESS, port(Config), [binary, {active, false}]),
     ok = gen_tcp:send(Socket, [
         "POST /v1/images/generations HTTP/1.1\r\nHost: ", host(Config),
-        "\r\nContent-Type: application/json\r\nContent-Length: ",
+        "\r\nContent-Type: application/json\r\n", Headers, "Content-Length: ",
         integer_to_list(iolist_size(Body)), "\r\n\r\n", Body
     ]),
     until(fun() -> running() =/= [] end),
@@ -680,6 +716,9 @@ bare(Config, Method, Path, Body, More) ->
         "\r\nConnection: close\r\nContent-Type: application/json\r\n", More,
         "Content-Length: ", integer_to_list(byte_size(Json)), "\r\n\r\n", Json
     ]),
+    read(Socket).
+
+read(Socket) ->
     ok = inet:setopts(Socket, [{packet, http}]),
     {ok, {http_response, _, Status, _}} = gen_tcp:recv(Socket, 0),
     Headers = headers(Socket),
