@@ -21,7 +21,8 @@ previews_test_() ->
         {atom_to_list(Case), fun() -> in_its_place(fun ?MODULE:Case/0) end}
      || Case <- [
             an_image_a_call_one_after_the_other, a_step_that_comes_while_one_is_out_is_not_shown,
-            the_next_round_begins_after_a_while, what_is_not_there_yet_is_asked_for_with_the_next_step,
+            the_next_round_begins_after_a_while,
+            what_is_not_there_yet_is_asked_for_with_the_next_step,
             a_failure_ends_the_round_and_nothing_else, nothing_is_wanted_any_more
         ]
     ].
