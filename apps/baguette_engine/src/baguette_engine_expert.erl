@@ -90,12 +90,15 @@ handle_cast({hold, Wanted}, #?MODULE{wanted = Before} = S) ->
     baguette_engine_remote_v1:message() | {baguette_engine_worker, reference() | pid(), term()},
     #?MODULE{}
 ) -> {noreply, #?MODULE{}}.
-handle_info({ask, 1, To, Ref, Component, Rows, Payload}, #?MODULE{ready = Ready} = S) ->
+handle_info({ask, 1, To, Ref, Component, {Allowed, Rows}, Payload}, S) when
+    Allowed =:= alone orelse Allowed =:= together, is_integer(Rows), Rows > 0
+->
     ok = counters:add(persistent_term:get(?MODULE), 1, 1),
-    case is_map_key(Component, Ready) of
+    case is_map_key(Component, S#?MODULE.ready) of
         true ->
+            %% Calls of one component may be one batch.
+            Company = case Allowed of alone -> {alone, Rows}; together -> {Component, Rows} end,
             Call = {velocity, Payload},
-            Company = company(Component, Rows),
             ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, Call, Company);
         false ->
             Missing = {error, {not_held, #{component => Component}}},
@@ -118,10 +121,6 @@ handle_info(Unknown, S) ->
 -spec format_status(gen_server:format_status()) -> gen_server:format_status().
 format_status(Status) ->
     baguette_engine_private:status(Status, fun(S) -> S end).
-
-%% Calls of one component may be one batch.
-company(_Component, {alone, Rows}) -> {alone, Rows};
-company(Component, {together, Rows}) -> {Component, Rows}.
 
 %% The worker
 
