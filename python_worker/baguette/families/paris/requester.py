@@ -32,6 +32,7 @@ from baguette.families.paris.vae import LatentDecoder
 from baguette.mixture import Choice, choose, mix
 from baguette.noise import initial_noise
 from baguette.request import GenerationRequest
+from baguette.reuse import relative_changes
 from baguette.sampler import euler_step
 from baguette.schedule import network_time, time_grid
 
@@ -119,6 +120,11 @@ class Requester:
             return [choose(row, top_k) for row in logits]
 
         return route
+
+    def moved(self, before: Tensor, after: Tensor, t: float, t_next: float) -> list[float]:
+        """How far each latent of (N, C, S, S) and the time went in a step, as `reuse` adds up."""
+        time = self.router.time_change(self.network_time(t), self.network_time(t_next))
+        return [change + time for change in relative_changes(before, after)]
 
     def advance(
         self,

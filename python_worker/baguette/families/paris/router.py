@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from baguette.families.paris.config import RouterConfig, Settings
 from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp, modulate
+from baguette.reuse import relative_changes
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
@@ -102,15 +103,27 @@ class PreparedRouter:
         The modulation is prepared at once; the logits stay on the router's device.
         """
         cls = self.module.cls_token
-        if network_t not in self._times:
-            t = torch.tensor([network_t], dtype=torch.float32, device=cls.device)
-            self._times[network_t] = self.module.modulation(t)
-            if len(self._times) > self.MAX_TIMES:
-                self._times.popitem(last=False)
-        mod = self._times[network_t]
+        mod = self._modulation(network_t)
 
         @torch.inference_mode()
         def logits() -> Tensor:
             return self.module.predict(latents.to(cls.device, cls.dtype), mod).float()
 
         return logits
+
+    @torch.inference_mode()
+    def time_change(self, before: float, now: float) -> float:
+        """By how much the modulation differs between two network times, as `reuse` measures."""
+        first, second = (
+            torch.cat([part for block in self._modulation(t) for part in block])[None]
+            for t in (before, now)
+        )
+        return relative_changes(first, second)[0]
+
+    def _modulation(self, network_t: float) -> list[tuple[Tensor, ...]]:
+        if network_t not in self._times:
+            t = torch.tensor([network_t], dtype=torch.float32, device=self.module.cls_token.device)
+            self._times[network_t] = self.module.modulation(t)
+            if len(self._times) > self.MAX_TIMES:
+                self._times.popitem(last=False)
+        return self._times[network_t]
