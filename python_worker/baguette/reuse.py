@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -31,22 +33,38 @@ ASKED = Drift()
 
 def drift(
     threshold: float,
-    before: Drift,
+    last: Drift,
     moved: float,
-    experts: tuple[Collection[int], Collection[int]],
+    before: Collection[int],
+    chosen: Collection[int],
+    *,
     steps_left: int,
 ) -> Drift:
     """What an image is to do in its next step, after which `steps_left` more follow.
 
-    `experts` are those of the step before and those now chosen: other experts, or other company,
-    are asked. So is whatever is not a number. The first step has nothing to use again and does not
-    come here; in the last one nothing would put right what was left out.
+    `before` are the experts whose velocities it has, `chosen` those of the next step: others, or
+    the same in other company, are asked. So is everybody where `moved` is not a number. The first
+    step has nothing to use again and does not come here; after the last one nothing would put right
+    what it left out.
     """
-    change = before.change + moved
-    same = set(experts[0]) == set(experts[1])
-    if same and steps_left > 0 and change < threshold:
+    change = last.change + moved
+    if set(before) == set(chosen) and steps_left > 0 and change < threshold:
         return Drift(change, reused=True)
     return ASKED
+
+
+def drifts(
+    threshold: float,
+    last: Sequence[Drift],
+    moved: Sequence[float],
+    before: Sequence[Collection[int]],
+    chosen: Sequence[Collection[int]],
+    *,
+    steps_left: int,
+) -> list[Drift]:
+    """The same of every image by itself."""
+    each = zip(last, moved, before, chosen, strict=True)
+    return [drift(threshold, *one, steps_left=steps_left) for one in each]
 
 
 def relative_changes(before: Tensor, after: Tensor) -> list[float]:

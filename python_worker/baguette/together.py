@@ -22,7 +22,7 @@ from baguette.families.paris.requester import Requester
 from baguette.generation import Generation, Progress
 from baguette.mixture import Choice
 from baguette.replay import Routing
-from baguette.reuse import ASKED, Drift, drift
+from baguette.reuse import ASKED, Drift, drifts
 from baguette.sampler import euler_step
 
 # Images a call: more gain nothing where one such call fills the device, and cost memory.
@@ -67,7 +67,7 @@ def _sample(
     done.routing, done.reused = [[] for _ in start], [[] for _ in start]
     times = requester.times(request.steps)
     moved: list[float] = []
-    drifts = [ASKED for _ in start]
+    drift = [ASKED for _ in start]
     last: dict[int, Tensor] = {}
     for step, (t, t_next) in enumerate(itertools.pairwise(times)):
         with done.timed("route"):
@@ -77,14 +77,19 @@ def _sample(
                 else [image[step] for image in imposed]
             )
         if step > 0 and request.cache > 0:
-            before = [image[-1] for image in done.routing]
-            left = request.steps - 1 - step
-            drifts = _drifts(request.cache, drifts, moved, (before, choices), left)
+            drift = drifts(
+                request.cache,
+                drift,
+                moved,
+                [image[-1].experts for image in done.routing],
+                [choice.experts for choice in choices],
+                steps_left=request.steps - 1 - step,
+            )
         if progress:
             progress(step, request.steps, [choice.experts for choice in choices])
         rows = [requester.row(latent, t, prompts, request.guidance_scale) for latent in latents]
         with done.timed("experts"):
-            _ask(ensemble, rows, _chosen(choices, drifts), prompts, last)
+            _ask(ensemble, rows, _chosen(choices, drift), prompts, last)
             velocity = _mixed(latents, choices, last)
         with done.timed("advance"):
             was, latents = latents, euler_step(latents, velocity, t, t_next)
@@ -92,22 +97,8 @@ def _sample(
                 moved = requester.moved(was, latents, t, t_next)
             for i, choice in enumerate(choices):
                 done.routing[i].append(choice)
-                done.reused[i].append(drifts[i].reused)
+                done.reused[i].append(drift[i].reused)
     return latents
-
-
-def _drifts(
-    threshold: float,
-    drifts: Sequence[Drift],
-    moved: Sequence[float],
-    choices: tuple[Sequence[Choice], Sequence[Choice]],
-    left: int,
-) -> list[Drift]:
-    """Which images ask nobody in this step; `choices` are those of the step before and its own."""
-    return [
-        drift(threshold, image, change, (before.experts, now.experts), left)
-        for image, change, before, now in zip(drifts, moved, *choices, strict=True)
-    ]
 
 
 def _route(

@@ -31,7 +31,7 @@ def reused(threshold: float, way: Way) -> list[bool]:
     for step in range(1, len(way)):
         moved, experts = way[step]
         left = len(way) - 1 - step
-        last = drift(threshold, last, moved, (way[step - 1][1], experts), left)
+        last = drift(threshold, last, moved, way[step - 1][1], experts, steps_left=left)
         found.append(last.reused)
     return found
 
@@ -70,11 +70,11 @@ def test_between_two_askings_an_image_moves_less_than_the_threshold(
 
 
 def test_what_is_not_a_number_is_asked() -> None:
-    assert drift(9.0, ASKED, float("nan"), ({1}, {1}), 5) == ASKED
+    assert drift(9.0, ASKED, float("nan"), {1}, {1}, steps_left=5) == ASKED
 
 
 def test_the_order_of_the_same_experts_is_no_change_of_routing() -> None:
-    assert drift(1.0, ASKED, 0.1, ((1, 0), (0, 1)), 5).reused
+    assert drift(1.0, ASKED, 0.1, (1, 0), (0, 1), steps_left=5).reused
 
 
 def test_changes_are_relative_and_by_image() -> None:

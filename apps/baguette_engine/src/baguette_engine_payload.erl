@@ -3,7 +3,7 @@
 %% docs/internals/port.md lists them. Text is {text, Binary}: msgpack tells it from bytes.
 -module(baguette_engine_payload).
 
--export([encode/1, start/1, ask/5, advance/3, decode/3]).
+-export([encode/1, start/1, ask/5, advance/3, decode/4]).
 
 -type request() :: baguette_engine_request:request().
 
@@ -45,13 +45,15 @@ ask(Component, Images, T, {Encoded, Hashes}, Request) ->
 -spec advance(non_neg_integer(), [baguette_engine_image:image()], request()) -> map().
 advance(Step, Images, Request) ->
     Answered = [baguette_engine_image:answered(Image) || Image <- Images],
-    (steps(Request))#{step => Step, images => Answered}.
+    (steps(Request))#{step => Step, cache => maps:get(cache, Request), images => Answered}.
 
 %% @doc `Moved' are the images of the last `advance'.
--spec decode([map()], request(), baguette_engine_record:record()) -> map().
-decode(Moved, Request, Record) ->
+-spec decode([map()], [baguette_engine_image:image()], request(), baguette_engine_record:record())
+    -> map().
+decode(Moved, Images, Request, Record) ->
     Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
-    #{latents => Latents, text => baguette_engine_result:texts(Request, Record)}.
+    Saved = [baguette_engine_image:saved(Image) || Image <- Images],
+    #{latents => Latents, text => baguette_engine_result:texts(Request, Saved, Record)}.
 
 steps(#{steps := Steps, top_k := full}) -> #{steps => Steps, top_k => nil};
 steps(#{steps := Steps, top_k := TopK}) -> #{steps => Steps, top_k => TopK}.

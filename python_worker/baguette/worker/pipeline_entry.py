@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baguette.errors import BadInput
+from baguette.reuse import Drift, drifts
 from baguette.worker.payload import pack, take, unpack
 from baguette.worker.state import micros_since, process_figures
 
@@ -84,10 +85,11 @@ def start(payload: bytes) -> bytes:
 
 
 def advance(payload: bytes) -> bytes:
-    """{step, steps, top_k, images} -> the next latents, routed unless it was the last step.
+    """{step, steps, top_k, cache, images} -> the next latents, routed unless it was the last step.
 
-    `step` counts from 0. An image in is {latent, experts, weights, velocities}, the velocities as
-    [[expert, blob]] in any order. Adds advance_micros to what `start` returns.
+    `step` counts from 0. An image in is {latent, experts, weights, change, velocities}, the
+    velocities as [[expert, blob]] in any order. Adds advance_micros to what `start` returns; an
+    image that is to use its velocities again comes with its new `change`.
     """
     begun = time.perf_counter()
     values = unpack(payload)
@@ -98,7 +100,36 @@ def advance(payload: bytes) -> bytes:
     if step == len(times) - 2:
         return pack({"images": [{"latent": _blob(x)} for x in latents], "advance_micros": micros})
     routed = _routed(latents, times[step + 1], values.get("top_k"))
+    cache = take(values, "cache", (int, float))
+    if cache > 0:
+        _reuse(cache, (images, latents), times[step:], routed["images"])
     return pack(routed | {"advance_micros": micros})
+
+
+def _reuse(
+    cache: float,
+    moved: tuple[list[dict[str, Any]], list[Tensor]],
+    times: list[float],
+    routed: list[dict[str, Any]],
+) -> None:
+    """Give `change` to every image that asks nobody at the second of these times, until the end."""
+    import torch
+
+    from baguette.worker.tensor import unpack_tensor
+
+    images, latents = moved
+    before = torch.stack([unpack_tensor(image["latent"], 3) for image in images])
+    decided = drifts(
+        cache,
+        [Drift(take(image, "change", (int, float))) for image in images],
+        _requester().moved(before, torch.stack(latents), times[0], times[1]),
+        [pair["experts"] for pair in images],
+        [pair["experts"] for pair in routed],
+        steps_left=len(times) - 3,
+    )
+    for image, drift in zip(routed, decided, strict=True):
+        if drift.reused:
+            image["change"] = drift.change
 
 
 def preview(payload: bytes) -> bytes:
