@@ -47,7 +47,8 @@ bounds_are_taken_test_() ->
      || {Field, Value} <- [
             {n, 1}, {n, 64}, {steps, 1}, {steps, 250}, {seed, 0}, {seed, 1 bsl 62},
             {guidance_scale, 1}, {guidance_scale, 30.0}, {top_k, 1}, {top_k, 3}, {top_k, full},
-            {deterministic, false}, {cache, 0.3}, {cache, 10}, {on_missing, degrade}, {negative_prompt, "rouge"}
+            {deterministic, false}, {cache, 0.3}, {cache, 10},
+            {on_missing, degrade}, {negative_prompt, "rouge"}
         ]
     ].
 

@@ -77,8 +77,8 @@ a_picture_takes_what_its_calls_take(_Config) ->
     [?assertEqual(?CALL_US / 1000, Ms) || #{compute_ms := Ms} <- Calls],
     ?assert(Seconds * 1000 >= ?STEPS * (2 * ?CALL_US / 1000 - 1)).
 
-%% Every expert is asked at every step, and each step moves an image by one part in ten: two of three
-%% steps stay below a quarter.
+%% Every expert is chosen at every step, and each step moves an image by one part in ten: two of
+%% three steps stay below a quarter.
 velocities_used_again_are_calls_not_made(_Config) ->
     Request = #{n => 2, steps => 10, top_k => full, deterministic => false},
     #{calls := All, routing := [_, _]} = draw(Request),
