@@ -17,6 +17,7 @@ from baguette.errors import BadInput
 from baguette.families.paris.expert import PreparedExpert, Row
 from baguette.pipeline import Pipeline
 from baguette.reuse import ASKED, drift, relative_changes
+from mini.cached import Swept, safe
 
 moves = st.floats(0, 2, width=32)
 thresholds = st.floats(0, 4, width=32)
@@ -81,6 +82,20 @@ def test_changes_are_relative_and_by_image() -> None:
     before = torch.tensor([[[1.0, -3.0]], [[2.0, 2.0]]])
     after = torch.tensor([[[2.0, -3.0]], [[2.0, 4.0]]])
     assert relative_changes(before, after) == pytest.approx([0.25, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("right", "largest"), [((97, 97, 96, 96), 0.3), ((97, 95, 97, 97), 0), ((97, 98, 96, 95), 0.2)]
+)
+def test_the_safe_threshold_is_the_last_before_more_than_a_point_is_lost(
+    right: tuple[int, ...], largest: float
+) -> None:
+    thresholds = (0.0, 0.1, 0.2, 0.3)
+    found = [
+        Swept(t, right=[True] * n + [False] * (100 - n))
+        for t, n in zip(thresholds, right, strict=True)
+    ]
+    assert safe(found) == largest
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 from tqdm import tqdm
 
+from baguette.generation import Generation
 from baguette.pipeline import Pipeline
 from baguette.shapes import caption
 from baguette.shapes.draw import COMBINATIONS
@@ -21,20 +22,30 @@ from baguette.shapes.judge import Verdict
 MOST_LOST = 0.01  # of all pictures: what a threshold may cost and still be called safe
 
 
-@dataclass(frozen=True)
+@dataclass
 class Swept:
     """All pictures with one threshold; `threshold` 0 asks at every step."""
 
     threshold: float
-    pictures: list[Tensor]
-    right: list[bool]
-    asked: int
-    saved: int
-    seconds: float
+    pictures: list[Tensor] = field(default_factory=list)
+    right: list[bool] = field(default_factory=list)
+    asked: int = 0
+    saved: int = 0
+    seconds: float = 0.0
 
     @property
     def accuracy(self) -> float:
         return sum(self.right) / len(self.right)
+
+    def add(self, done: Generation, right: Sequence[bool]) -> None:
+        """Count pictures in."""
+        calls = sum(len(choice.experts) for image in done.routing for choice in image)
+        saved = sum(done.saved())
+        self.pictures += done.pixels
+        self.right += right
+        self.asked += calls - saved
+        self.saved += saved
+        self.seconds += done.seconds["total"]
 
 
 def sweep(
@@ -44,38 +55,21 @@ def sweep(
     first_seed: int,
     judged: Callable[[Tensor], Verdict],
 ) -> list[Swept]:
-    """Every combination with `seeds` seeds: first without, then with each threshold."""
+    """Every combination with `seeds` seeds, without and with each threshold.
+
+    In turn, combination by combination: what else the machine does slows all of them alike.
+    """
+    found = [Swept(threshold) for threshold in (0.0, *sorted(thresholds))]
     pipeline(pipeline.request("warm", n=seeds, deterministic=False))
-    return [
-        _drawn(pipeline, threshold, seeds, first_seed, judged)
-        for threshold in (0.0, *sorted(thresholds))
-    ]
-
-
-def _drawn(
-    pipeline: Pipeline,
-    threshold: float,
-    seeds: int,
-    first_seed: int,
-    judged: Callable[[Tensor], Verdict],
-) -> Swept:
-    pictures: list[Tensor] = []
-    right: list[bool] = []
-    calls = saved = 0
-    seconds = 0.0
-    for i, combination in enumerate(tqdm(COMBINATIONS, desc=f"cache {threshold:g}")):
-        prompt = caption.caption(i, i % len(caption.PHRASINGS))
-        done = pipeline(
-            pipeline.request(
-                prompt, n=seeds, seed=first_seed + i * seeds, deterministic=False, cache=threshold
-            )
-        )
-        pictures += done.pixels
-        right += [judged(pixels).combination == combination for pixels in done.pixels]
-        calls += sum(len(choice.experts) for image in done.routing for choice in image)
-        saved += sum(done.saved())
-        seconds += done.seconds["total"]
-    return Swept(threshold, pictures, right, calls - saved, saved, seconds)
+    for i, combination in enumerate(tqdm(COMBINATIONS)):
+        request = pipeline.request(
+            caption.caption(i, i % len(caption.PHRASINGS)),
+            n=seeds, seed=first_seed + i * seeds, deterministic=False,
+        )  # fmt: skip
+        for one in found:
+            done = pipeline(replace(request, cache=one.threshold))
+            one.add(done, [judged(pixels).combination == combination for pixels in done.pixels])
+    return found
 
 
 def safe(found: Sequence[Swept]) -> float:
