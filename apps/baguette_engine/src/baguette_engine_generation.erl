@@ -316,18 +316,19 @@ view() ->
         typical => baguette_engine_pace:typical()
     }.
 
-perform({call, Function, Payload}, D) ->
+perform({call, Function, Payload, Company}, D) ->
     %% The monitor is the reference: a pipeline server that crashes answers by its death.
     Ref = erlang:monitor(process, baguette_engine_pipeline),
-    ok = baguette_engine_pipeline:request(Ref, Function, baguette_engine_msgpack:encode(Payload)),
+    Call = {Function, baguette_engine_msgpack:encode(Payload)},
+    ok = baguette_engine_pipeline:request(Ref, Call, Company),
     offered(Function, Payload, D#?MODULE{call = Ref});
-perform({ask, No, Way, Component, #{rows := Rows} = Payload}, #?MODULE{asks = Asks} = D) ->
-    Bytes = baguette_engine_msgpack:encode(Payload),
+perform({ask, No, Way, Component, Company, Payload}, #?MODULE{asks = Asks} = D) ->
+    #{rows := Rows} = Payload,
+    Ask = {Component, {Company, length(Rows)}, baguette_engine_msgpack:encode(Payload)},
     ok = baguette_engine_metrics:count(calls_total, none),
-    ok = baguette_engine_metrics:observe(batch_rows, none, length(Rows)),
     ok = baguette_engine_usage:asked(Component),
     ok = baguette_engine_pace:asked(),
-    D#?MODULE{asks = baguette_engine_asks:ask({No, Way}, {Component, Bytes}, Asks)};
+    D#?MODULE{asks = baguette_engine_asks:ask({No, Way}, Ask, Asks)};
 perform({forget, No, Way}, #?MODULE{asks = Asks} = D) ->
     D#?MODULE{asks = baguette_engine_asks:forget(No, Way, Asks)};
 perform({paced, Node, Ratio, How}, D) ->

@@ -66,7 +66,7 @@ definitions() ->
         {hedges_total, counter, none, <<"Expert calls sent to another holder besides a slow one">>},
         {failovers_total, counter, none, <<"Expert calls that went to another holder instead">>},
         {worker_deaths_total, counter, kind, <<"Deaths of this node's OS processes">>},
-        {batch_rows, histogram, none, <<"Images asked for in one expert call">>},
+        {batch_rows, histogram, none, <<"Images that this node's device computed as one batch">>},
         {generations_running, gauge, none, <<"Generations that work">>},
         {generations_waiting, gauge, none, <<"Generations that wait for their turn">>}
     ].

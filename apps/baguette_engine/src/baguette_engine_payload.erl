@@ -5,6 +5,9 @@
 
 -export([encode/1, start/1, ask/5, advance/3, decode/4]).
 
+%% Images in one call: the pipeline worker has a step of somebody else's to take meanwhile.
+-define(DECODED, 4).
+
 -type request() :: baguette_engine_request:request().
 
 -spec encode(request()) -> map().
@@ -47,13 +50,26 @@ advance(Step, Images, Request) ->
     Answered = [baguette_engine_image:answered(Image) || Image <- Images],
     (steps(Request))#{step => Step, cache => maps:get(cache, Request), images => Answered}.
 
-%% @doc `Moved' are the images of the last `advance'.
+%% @doc `Moved' are the images of the last `advance'; a few of them in each call.
 -spec decode([map()], [baguette_engine_image:image()], request(), baguette_engine_record:record())
-    -> map().
+    -> [map()].
 decode(Moved, Images, Request, Record) ->
     Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
     Saved = [baguette_engine_image:saved(Image) || Image <- Images],
-    #{latents => Latents, text => baguette_engine_result:texts(Request, Saved, Record)}.
+    Texts = baguette_engine_result:texts(Request, Saved, Record),
+    [
+        (canonical(Request))#{latents => Some, text => Their}
+     || {Some, Their} <- lists:map(fun lists:unzip/1, few(lists:zip(Latents, Texts)))
+    ].
 
-steps(#{steps := Steps, top_k := full}) -> #{steps => Steps, top_k => nil};
-steps(#{steps := Steps, top_k := TopK}) -> #{steps => Steps, top_k => TopK}.
+few(Images) when length(Images) =< ?DECODED ->
+    [Images];
+few(Images) ->
+    {First, Rest} = lists:split(?DECODED, Images),
+    [First | few(Rest)].
+
+steps(#{top_k := full} = Request) -> steps(Request#{top_k := nil});
+steps(#{steps := Steps, top_k := TopK} = Request) ->
+    (canonical(Request))#{steps => Steps, top_k => TopK}.
+
+canonical(#{deterministic := Deterministic}) -> #{canonical => Deterministic}.
