@@ -17,6 +17,9 @@ from baguette.errors import BadInput
 from baguette.families.paris.expert import PreparedExpert, Row
 from baguette.pipeline import Pipeline
 from baguette.reuse import ASKED, drift, relative_changes
+from baguette.worker import pipeline_entry
+from baguette.worker.payload import pack, unpack
+from baguette.worker.tensor import pack_tensor, unpack_tensor
 from mini.cached import Swept, safe
 
 moves = st.floats(0, 2, width=32)
@@ -149,8 +152,9 @@ class TestDrawing:
         assert torch.allclose(last.latent, straight, rtol=1e-5, atol=1e-5)
 
     def test_images_drift_by_themselves(self, pipeline: Pipeline) -> None:
-        request = pipeline.request("a tiny test", n=4, steps=12, top_k=1, cache=0.6)
+        request = pipeline.request("a tiny test", n=4, steps=12, top_k=1, cache=5.0)
         together = pipeline(request)
+        assert len(set(map(tuple, together.reused))) > 1
         for i in range(4):
             alone = pipeline(replace(request, n=1, seed=request.seed + i))
             assert alone.reused[0] == together.reused[i]
@@ -166,3 +170,49 @@ class TestDrawing:
     def test_a_bad_threshold_is_named(self, pipeline: Pipeline, cache: float) -> None:
         with pytest.raises(BadInput, match=r"cache got .* but expected 0.0\.\.10.0"):
             pipeline(pipeline.request("a tiny test", cache=cache))
+
+
+class TestWorker:
+    """The pipeline worker decides as one process does, from what each call brings."""
+
+    STEPS, CACHE = 12, 5.0
+
+    @pytest.fixture
+    def loaded(self, tiny_dir: Path) -> None:
+        pipeline_entry.load(pack({"model_dir": str(tiny_dir), "threads": 1}))
+
+    def drawn(self, pipeline: Pipeline, cache: float) -> list[list[bool]]:
+        """Which steps of three images asked nobody, drawn by the worker's own calls."""
+        request = {"steps": self.STEPS, "top_k": 1, "canonical": False}
+        prompts = pipeline.requester.prompts(pipeline.request("a tiny test"))
+        answer = unpack(pipeline_entry.start(pack({**request, "seeds": [999, 1000, 1001]})))
+        velocities: list[dict[int, bytes]] = [{}, {}, {}]
+        found: list[list[bool]] = [[], [], []]
+        for step in range(self.STEPS):
+            given = []
+            for i, image in enumerate(answer["images"]):
+                found[i].append("change" in image)
+                if "change" not in image:
+                    latent = unpack_tensor(image["latent"], 3)
+                    row = pipeline.requester.row(latent, answer["t"], prompts, 7.5)
+                    velocities[i] = {}
+                    for number in image["experts"]:
+                        expert = pipeline.ensemble.experts[number]
+                        expert.learn_missing([row], prompts)
+                        velocities[i][number] = pack_tensor(expert.velocity([row])[0])
+                pairs = [list(pair) for pair in velocities[i].items()]
+                given.append({"change": 0.0, **image, "velocities": pairs})
+            call = {**request, "step": step, "cache": cache, "images": given}
+            answer = unpack(pipeline_entry.advance(pack(call)))
+        return found
+
+    def test_it_decides_as_one_process_does(self, pipeline: Pipeline, loaded: None) -> None:
+        request = pipeline.request(
+            "a tiny test", n=3, steps=self.STEPS, top_k=1, guidance_scale=7.5, cache=self.CACHE
+        )
+        found = self.drawn(pipeline, self.CACHE)
+        assert found == pipeline(request).reused
+        assert any(map(any, found))
+
+    def test_without_a_threshold_it_says_nothing(self, pipeline: Pipeline, loaded: None) -> None:
+        assert not any(map(any, self.drawn(pipeline, 0.0)))
