@@ -57,15 +57,16 @@ def sweep(
 ) -> list[Swept]:
     """Every combination with `seeds` seeds, without and with each threshold.
 
-    In turn, combination by combination: what else the machine does slows all of them alike.
+    In turn, combination by combination: what else the machine does slows all of them alike. What
+    is kept of a prompt is made before: the first of them would pay for the others.
     """
     found = [Swept(threshold) for threshold in (0.0, *sorted(thresholds))]
-    pipeline(pipeline.request("warm", n=seeds, deterministic=False))
     for i, combination in enumerate(tqdm(COMBINATIONS)):
         request = pipeline.request(
             caption.caption(i, i % len(caption.PHRASINGS)),
             n=seeds, seed=first_seed + i * seeds, deterministic=False,
         )  # fmt: skip
+        pipeline(replace(request, steps=1, top_k=None))
         for one in found:
             done = pipeline(replace(request, cache=one.threshold))
             one.add(done, [judged(pixels).combination == combination for pixels in done.pixels])
