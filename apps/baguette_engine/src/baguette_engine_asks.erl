@@ -24,9 +24,10 @@ new() -> #?MODULE{}.
 %% @doc Ask for a component. The answer comes as `{baguette_engine_worker, Ref, Answer}', and
 %% `unreachable' at once where there is no link.
 -spec ask({No :: pos_integer(), way()}, baguette_engine_remote_v1:ask(), asks()) -> asks().
-ask({No, Way}, {Component, _, _} = Ask, A0) ->
+ask({No, Way}, {Component, _, Payload} = Ask, A0) ->
     #?MODULE{out = Out} = A = monitored(Way, A0),
     Ref = make_ref(),
+    ok = baguette_engine_metrics:count(ask_bytes_total, none, byte_size(Payload)),
     Asked = case Way of
         {Holder, Via} -> baguette_engine_remote_v1:ask_via(Via, Ref, Holder, Ask);
         Holder -> baguette_engine_remote_v1:ask(Holder, Ref, Ask)

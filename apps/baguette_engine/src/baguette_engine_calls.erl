@@ -10,11 +10,11 @@
 %% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'.
 -module(baguette_engine_calls).
 
--export([new/0, take/3, sent/2, next/2]). % on their way
+-export([new/0, take/2, sent/2, next/2]). % on their way
 -export([answered/3, cancel/2, asker_gone/2, forsake/4, refuse/2]). % to their end
 -export([in_flight/1, waiting/1, is_busy/1, is_in_doubt/1]). % looked at
 
--export_type([calls/0, call/0, company/0, own/0]).
+-export_type([calls/0, call/0, company/0, asked/0, own/0]).
 
 %% One computing, one read ahead: the OS process never waits for its next call. Only what more
 %% calls could join is not sent ahead.
@@ -22,6 +22,9 @@
 
 -type call() :: {Function :: atom(), Payload :: binary()}.
 -type company() :: baguette_engine_turns:company().
+-type asked() ::
+    {request, reference(), To :: pid(), call(), company()}
+    | {when_idle, reference(), To :: pid(), call()}.
 %% What the worker itself asks of its process.
 -type own() :: boot | are_you_there.
 -type answer() :: {ok, binary()} | {error, {atom(), map()}}.
@@ -50,15 +53,14 @@
 new() -> #?MODULE{}.
 
 %% @doc One more is asked for.
--spec take(request, {reference(), pid(), call(), company()}, calls()) -> calls();
-    (when_idle, {reference(), pid(), call()}, calls()) -> calls().
-take(request, {Ref, To, Call, Company}, #?MODULE{waiting = Waiting} = C) ->
-    Asked = asked({Ref, To, Call}),
+-spec take(asked(), calls()) -> calls().
+take({request, Ref, To, Call, Company}, #?MODULE{waiting = Waiting} = C) ->
+    Asked = asked(Ref, To, Call),
     C#?MODULE{waiting = baguette_engine_turns:in(Asked, To, Company, Waiting)};
-take(when_idle, Asked, #?MODULE{idle = Idle} = C) ->
-    C#?MODULE{idle = queue:in(asked(Asked), Idle)}.
+take({when_idle, Ref, To, Call}, #?MODULE{idle = Idle} = C) ->
+    C#?MODULE{idle = queue:in(asked(Ref, To, Call), Idle)}.
 
-asked({Ref, To, Call}) ->
+asked(Ref, To, Call) ->
     #asked{ref = Ref, to = To, monitor = erlang:monitor(process, To), call = Call}.
 
 %% @doc The worker sends a call of its own, under the id given back.

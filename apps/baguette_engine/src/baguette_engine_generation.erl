@@ -222,11 +222,13 @@ common({timeout, deadline}, now, #?MODULE{step = Step} = D) ->
     finish({failed, {deadline, Doing}}, D);
 common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{call = Ref} = D) ->
     _ = erlang:demonitor(Ref, [flush]),
-    step({called, decoded(Answer)}, D#?MODULE{call = undefined});
+    step({called, baguette_engine_payload:answer(Answer)}, D#?MODULE{call = undefined});
 common(info, {baguette_engine_worker, Ref, Packed}, #?MODULE{asks = Asks} = D) ->
-    Answer = decoded(Packed),
+    Answer = baguette_engine_payload:answer(Packed),
     case baguette_engine_asks:answered(Ref, Answer, Asks) of
-        {No, Rest} -> step({answered, No, Answer}, D#?MODULE{asks = Rest});
+        {No, Rest} ->
+            ok = baguette_engine_payload:counted(Packed),
+            step({answered, No, Answer}, D#?MODULE{asks = Rest});
         stray -> looked_at(baguette_engine_previews:answered(Ref, Answer, D#?MODULE.previews), D)
     end;
 common(info, {baguette_cluster, {holders, _, _}}, D) ->
@@ -262,14 +264,6 @@ looked_at({Events, Previews}, #?MODULE{watchers = Watchers} = D) ->
     {keep_state, D#?MODULE{previews = Previews, watchers = Told}};
 looked_at(stray, _D) ->
     keep_state_and_data.
-
-decoded({ok, Payload}) ->
-    case baguette_engine_msgpack:decode(Payload) of
-        {ok, Map} when is_map(Map) -> {ok, Map};
-        _ -> {error, {failure, #{message => <<"the worker's answer is not a msgpack map">>}}}
-    end;
-decoded({error, _} = Error) ->
-    Error.
 
 %% Effects
 

@@ -2,9 +2,9 @@
 %% for in one call, and the calls that are out for them. Pure; baguette_engine_ask says what
 %% happens to it. Times are microseconds.
 %%
-%% A call that died counts against its part: from then on nobody else's calls go along with it, after
-%% the second death its images are asked for one by one, and the third fails the generation, so that
-%% no request kills every holder in turn, or takes others' along. A part
+%% A call that died counts against its part: from then on nobody else's go along with it, after the
+%% second death its images are asked for one by one, and the third fails the generation, so that no
+%% request kills every holder in turn, or takes others' along. A part
 %% that does not fit into a device's memory is halved, and then asked of somebody else.
 -module(baguette_engine_part).
 

@@ -7,7 +7,8 @@
 %% (calls, cancels, what the owner is told) stands there. One call computes at a time, or several
 %% that may go together, in turn as baguette_engine_turns says. A call begins when the one before it
 %% ended by the device's own clock, in microseconds, and is answered at the nearest millisecond:
-%% what a timer rounds is not added up over the calls that wait. The settings are read at every call. What dies with this process: the calls in it.
+%% what a timer rounds is not added up over the calls that wait. The settings are read at every
+%% call. What dies with this process: the calls in it.
 -module(baguette_engine_simulated).
 -behaviour(gen_server).
 
@@ -117,8 +118,8 @@ handle_info(_StaleOrUnknown, S) ->
 format_status(Status) ->
     baguette_engine_private:status(Status, fun(S) ->
         S#?MODULE{
-            waiting = baguette_engine_turns:new(), idle = queue:new(), computing = undefined, boot = [],
-            booting = []
+            waiting = baguette_engine_turns:new(), idle = queue:new(), computing = undefined,
+            boot = [], booting = []
         }
     end).
 

@@ -54,10 +54,7 @@
     | {python_not_started | worker_not_started, map()}.
 -type error_class() :: baguette_engine_frame:error_class() | died.
 %% What a worker is sent, whichever process it is.
--type order() ::
-    {request, reference(), pid(), baguette_engine_calls:call(), baguette_engine_calls:company()}
-    | {when_idle, reference(), pid(), baguette_engine_calls:call()}
-    | {cancel, reference()}.
+-type order() :: baguette_engine_calls:asked() | {cancel, reference()}.
 -type answer() :: {ok, binary()} | {error, {error_class(), map()}}.
 
 -record(?MODULE, {
@@ -153,12 +150,8 @@ handle_cast({request, Ref, To, _, _}, #?MODULE{options = #{kind := expert}} = S)
     %% Asked before our owner had read that its process died: somebody else may hold it meanwhile.
     ok = baguette_engine_remote_v1:answer(To, Ref, {error, {not_held, #{}}}),
     {noreply, S};
-handle_cast({request, Ref, To, Call, Company}, #?MODULE{calls = Calls} = S) ->
-    Taken = baguette_engine_calls:take(request, {Ref, To, Call, Company}, Calls),
-    {noreply, send_more(S#?MODULE{calls = Taken})};
-handle_cast({when_idle, Ref, To, Call}, #?MODULE{calls = Calls} = S) ->
-    Taken = baguette_engine_calls:take(when_idle, {Ref, To, Call}, Calls),
-    {noreply, send_more(S#?MODULE{calls = Taken})}.
+handle_cast(Asked, #?MODULE{calls = Calls} = S) ->
+    {noreply, send_more(S#?MODULE{calls = baguette_engine_calls:take(Asked, Calls)})}.
 
 -spec handle_info(
     {port(), {data, binary()} | {exit_status, integer()}}

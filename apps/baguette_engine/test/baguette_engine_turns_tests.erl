@@ -1,3 +1,4 @@
+%% Whose calls come next, and in which company: properties of any coming and taking.
 -module(baguette_engine_turns_tests).
 
 -include_lib("proper/include/proper.hrl").
@@ -38,7 +39,8 @@ steps() ->
     end).
 
 run(Steps, Most) ->
-    {Batches, _} = lists:foldl(fun(Step, Acc) -> step(Step, Most, Acc) end, {[], ?TURNS:new()}, Steps),
+    Take = fun(Step, Acc) -> step(Step, Most, Acc) end,
+    {Batches, _} = lists:foldl(Take, {[], ?TURNS:new()}, Steps),
     lists:reverse(Batches).
 
 step({in, {Asker, Group, Rows, _} = Call}, _Most, {Batches, T}) ->

@@ -75,7 +75,8 @@ def start(payload: bytes) -> bytes:
     """{seeds, steps, top_k, canonical} -> {images, t, network_t, route_micros}.
 
     Noise, and the first routing. An image is {latent, experts, weights, margin}; top_k nil asks
-    every expert. What is `canonical` has the same bytes in any company.
+    every expert. What is `canonical` has the same bytes in any company; all others have `ask`
+    besides, the latent in half precision, which is what experts are sent.
     """
     return only(starts([payload]))
 

@@ -154,6 +154,7 @@ def _write_moved(
     images = [
         {
             "latent": pack_tensor(latent),
+            **({} if moved.canonical else {"ask": pack_tensor(latent.half())}),
             "experts": list(choice.experts),
             "weights": list(choice.weights),
             "margin": choice.margin,

@@ -37,6 +37,7 @@ class Ask:
     rows: list[Row]
     canonical: bool
     contexts: list[tuple[str, Tensor]]
+    dtype: torch.dtype  # of its latents, and of its answer: who asks in few bytes gets few
 
     @property
     def group(self) -> int:
@@ -59,32 +60,40 @@ def answers(
 def _read(holding: Callable[[str], Held], payload: bytes) -> Ask:
     values = unpack(payload)
     expert = holding(take(values, "component", str)).expert
-    rows = _rows(take(values, "rows", list))
+    given = _given(take(values, "rows", list))
+    latents = [unpack_tensor(take(row, "latent", bytes), 3) for row in given]
     shape = (expert.module.config.in_channels, *[expert.module.config.image_size] * 2)
-    for row in rows:
-        if tuple(row.latent.shape) != shape:
-            raise BadInput(f"got a latent of shape {tuple(row.latent.shape)} but expected {shape}")
+    for latent in latents:
+        if tuple(latent.shape) != shape or latent.dtype != latents[0].dtype:
+            raise BadInput(
+                f"got a latent of {latent.dtype} {tuple(latent.shape)} but expected "
+                f"{latents[0].dtype} {shape}"
+            )
+    if not latents[0].is_floating_point():
+        raise BadInput(f"got latents of {latents[0].dtype} but expected floating point numbers")
     contexts = [
         (take(context, "hash", str), unpack_tensor(context.get("tensor"), 2).float())
         for context in take(values, "contexts", list)
     ]
-    return Ask(expert, rows, take(values, "canonical", bool), contexts)
+    rows = [_row(row, latent) for row, latent in zip(given, latents, strict=True)]
+    return Ask(expert, rows, take(values, "canonical", bool), contexts, latents[0].dtype)
 
 
-def _rows(values: list[Any]) -> list[Row]:
+def _given(values: list[Any]) -> list[dict[str, Any]]:
     if not 1 <= len(values) <= MAX_ROWS:
         raise BadInput(f"got {len(values)} rows but expected 1..{MAX_ROWS}")
-    return [
-        Row(
-            latent=unpack_tensor(take(row, "latent", bytes), 3).float(),
-            t=float(take(row, "t", (int, float))),
-            network_t=float(take(row, "network_t", (int, float))),
-            context=take(row, "context", str),
-            null_context=take(row, "null", str),
-            guidance_scale=float(take(row, "scale", (int, float))),
-        )
-        for row in values
-    ]
+    return values
+
+
+def _row(values: dict[str, Any], latent: Tensor) -> Row:
+    return Row(
+        latent=latent.float(),
+        t=float(take(values, "t", (int, float))),
+        network_t=float(take(values, "network_t", (int, float))),
+        context=take(values, "context", str),
+        null_context=take(values, "null", str),
+        guidance_scale=float(take(values, "scale", (int, float))),
+    )
 
 
 def _compute(served: Served, asks: Sequence[Ask]) -> list[Velocities]:
@@ -114,9 +123,10 @@ def _timed(served: Served, expert: PreparedExpert, rows: list[Row]) -> Tensor:
     return velocities
 
 
-def _write(begun: float, _ask: Ask, velocities: Velocities) -> bytes:
+def _write(begun: float, ask: Ask, velocities: Velocities) -> bytes:
     if isinstance(velocities, list):
         return pack({"unknown": velocities})
     if not bool(torch.isfinite(velocities).all()):
         raise NotFinite("the expert's velocity is not finite")
-    return pack({"velocities": [pack_tensor(v) for v in velocities], "micros": micros_since(begun)})
+    blobs = [pack_tensor(velocity) for velocity in velocities.to(ask.dtype)]
+    return pack({"velocities": blobs, "micros": micros_since(begun)})
