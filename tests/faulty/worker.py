@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import baguette.worker.__main__ as worker
+from baguette.worker.company import Answer
 from baguette.worker.frame import MAX_FRAME, FrameWriter
 from baguette.worker.payload import unpack
 from baguette.worker.term import Atom, encode
@@ -104,6 +105,19 @@ def going_wrong(function: str, entry: EntryPoint) -> EntryPoint:
     return call
 
 
+def going_wrong_together(
+    function: str, several: Callable[[Sequence[bytes]], list[Answer]]
+) -> Callable[[Sequence[bytes]], list[Answer]]:
+    """The same of calls that came as one frame: what goes wrong with one goes wrong with it."""
+
+    def calls(payloads: Sequence[bytes]) -> list[Answer]:
+        for payload in payloads:
+            before(strikes(function, payload).get("do", ""))
+        return several(payloads)
+
+    return calls
+
+
 def before(do: str) -> None:
     """What happens before the call is computed, or is noted for its answer."""
     FaultyWriter.do = do
@@ -148,6 +162,10 @@ def main() -> None:
     worker.ENTRIES[kind] = {
         (module, name): going_wrong(name, entry)
         for (module, name), entry in worker.ENTRIES[kind].items()
+    }
+    worker.TOGETHER[kind] = {
+        (module, name): going_wrong_together(name, several)
+        for (module, name), several in worker.TOGETHER[kind].items()
     }
     vars(worker)["FrameWriter"] = FaultyWriter
     sys.argv[1:] = [kind]

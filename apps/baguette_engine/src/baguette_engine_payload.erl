@@ -1,6 +1,7 @@
 %% @doc What the workers are told in each call of a generation, before it is packed, and what they
-%% answer, unpacked. Called by baguette_engine_step and baguette_engine_generation. The twin of the entry points' docstrings in python_worker/baguette/worker;
-%% docs/internals/port.md lists them. Text is {text, Binary}: msgpack tells it from bytes.
+%% answer, unpacked. Called by baguette_engine_step and baguette_engine_generation. The twin of the
+%% entry points' docstrings in python_worker/baguette/worker; docs/internals/port.md lists them.
+%% Text is {text, Binary}: msgpack tells it from bytes.
 -module(baguette_engine_payload).
 
 -export([encode/1, start/1, ask/5, advance/3, decode/4]).

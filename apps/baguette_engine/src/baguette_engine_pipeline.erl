@@ -15,7 +15,8 @@
 
 -record(?MODULE, {
     worker :: pid() | undefined,
-    state = idle :: idle | starting | ready | {failed, term()}
+    state = idle :: idle | starting | ready | {failed, term()},
+    preparing = none :: none | reference()
 }).
 
 %% @doc Start the one pipeline server of this node.
@@ -76,11 +77,14 @@ handle_cast({cancel, Ref}, #?MODULE{worker = Worker} = S) ->
     ok = baguette_engine_worker:cancel(Worker, Ref),
     {noreply, S}.
 
--spec handle_info({baguette_engine_worker, pid(), term()}, #?MODULE{}) -> {noreply, #?MODULE{}}.
+-spec handle_info({baguette_engine_worker, pid() | reference(), term()}, #?MODULE{}) ->
+    {noreply, #?MODULE{}}.
 handle_info({baguette_engine_worker, _, {booted, load, _}}, S) ->
     {noreply, S};
-handle_info({baguette_engine_worker, _, up}, S) ->
-    {noreply, S#?MODULE{state = ready}};
+handle_info({baguette_engine_worker, Worker, up}, #?MODULE{worker = Worker} = S) ->
+    {noreply, prepare(S#?MODULE{state = ready})};
+handle_info({baguette_engine_worker, Ref, Answer}, #?MODULE{preparing = Ref} = S) ->
+    {noreply, prepared(Answer, S#?MODULE{preparing = none})};
 handle_info({baguette_engine_worker, _, down}, #?MODULE{state = State} = S) ->
     ok = baguette_engine_metrics:count(worker_deaths_total, pipeline),
     {noreply, S#?MODULE{state = case State of {failed, _} -> State; _ -> starting end}};
@@ -88,6 +92,26 @@ handle_info({baguette_engine_worker, _, {failed, Reason}}, S) ->
     What = #{what => pipeline_worker_failed, reason => Reason},
     ?LOG_ERROR(What, #{domain => [baguette, engine]}),
     {noreply, S#?MODULE{state = {failed, Reason}}}.
+
+%% What its previews need takes many short pieces, and nobody's first picture is to wait for them.
+prepare(#?MODULE{worker = Worker} = S) ->
+    Ref = make_ref(),
+    Empty = baguette_engine_msgpack:encode(#{}),
+    ok = baguette_engine_worker:when_idle(Worker, Ref, self(), {prepare, Empty}),
+    S#?MODULE{preparing = Ref}.
+
+prepared({ok, Answer}, S) ->
+    case baguette_engine_msgpack:decode(Answer) of
+        {ok, #{<<"done">> := true}} -> S;
+        {ok, #{<<"done">> := false}} -> prepare(S)
+    end;
+prepared({error, {Class, _}}, S) when Class =:= not_held; Class =:= died ->
+    %% The next process is prepared when it is up.
+    S;
+prepared({error, Reason}, S) ->
+    What = #{what => previews_not_prepared, reason => Reason},
+    ?LOG_WARNING(What, #{domain => [baguette, engine]}),
+    S.
 
 started(#?MODULE{worker = undefined} = S) ->
     {ok, Worker} = baguette_engine_worker:start_link(

@@ -4,8 +4,9 @@
 %% No step waits for a preview. What was given to `advance' is given once more, an image a call, to
 %% be looked at when the pipeline worker has nothing else to do: while experts compute. One call is
 %% out at a time, and at most one round of all images begins every ?EVERY_MS; a step that comes
-%% while one is out is not shown. The first calls are answered with none yet: a piece each of what
-%% all previews of that worker need. They are made again.
+%% while one is out is not shown. A worker that is not prepared for previews yet (it is as soon as
+%% it has had nothing to do for a while, baguette_engine_pipeline) does a piece of that instead of
+%% each; the next step is tried again.
 -module(baguette_engine_previews).
 
 -export([new/0, offer/3, answered/3, lost/2, leave/1]).
@@ -61,7 +62,7 @@ answered(_, _, _) ->
 seen({ok, #{<<"pngs">> := [Png]}}, #?MODULE{left = [{Image, #{step := Step}} | Left]} = P) ->
     {[{preview, #{image => Image, step => Step + 1, png => Png}}], ask(P#?MODULE{left = Left})};
 seen({ok, #{<<"pngs">> := nil}}, P) ->
-    {[], ask(P)};
+    {[], P#?MODULE{ref = none, left = [], next_ms = none}};
 seen(_NoPreview, P) ->
     %% Its worker died, or could not and has logged why; the next step is tried again.
     {[], P#?MODULE{ref = none, left = []}}.

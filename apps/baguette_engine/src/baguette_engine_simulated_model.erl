@@ -140,6 +140,8 @@ entry(advance, #{<<"images">> := Images, <<"step">> := Step, <<"steps">> := Step
     Tags = [advanced(Image, Settings) || Image <- Images],
     Us = length(Images) * maps:get(advance_us, Settings),
     {Us, {ok, moved(Tags, Step + 1, Steps, V, Settings, Us)}, M};
+entry(prepare, _, _, M) ->
+    {0, {ok, #{done => true}}, M};
 entry(preview, #{<<"images">> := Images, <<"step">> := Step}, Settings, M) when is_integer(Step) ->
     Pngs = [maps:get(png, picture(advanced(Image, Settings), #{})) || Image <- Images],
     {0, {ok, #{pngs => Pngs}}, M};

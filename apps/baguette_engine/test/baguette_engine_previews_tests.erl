@@ -8,7 +8,7 @@
     an_image_a_call_one_after_the_other/0,
     a_step_that_comes_while_one_is_out_is_not_shown/0,
     the_next_round_begins_after_a_while/0,
-    what_is_not_there_yet_is_asked_for_again/0,
+    what_is_not_there_yet_is_asked_for_with_the_next_step/0,
     a_failure_ends_the_round_and_nothing_else/0,
     nothing_is_wanted_any_more/0
 ]).
@@ -21,7 +21,8 @@ previews_test_() ->
         {atom_to_list(Case), fun() -> in_its_place(fun ?MODULE:Case/0) end}
      || Case <- [
             an_image_a_call_one_after_the_other, a_step_that_comes_while_one_is_out_is_not_shown,
-            the_next_round_begins_after_a_while, what_is_not_there_yet_is_asked_for_again,
+            the_next_round_begins_after_a_while,
+            what_is_not_there_yet_is_asked_for_with_the_next_step,
             a_failure_ends_the_round_and_nothing_else, nothing_is_wanted_any_more
         ]
     ].
@@ -57,12 +58,14 @@ the_next_round_begins_after_a_while() ->
     _ = baguette_engine_previews:offer(?PAYLOAD, 500, P),
     ?assertMatch({_, _}, asked()).
 
-what_is_not_there_yet_is_asked_for_again() ->
+what_is_not_there_yet_is_asked_for_with_the_next_step() ->
     P0 = baguette_engine_previews:offer(?PAYLOAD, 0, baguette_engine_previews:new()),
     {Ref0, Asked} = asked(),
     {[], P1} = baguette_engine_previews:answered(Ref0, {ok, #{<<"pngs">> => nil}}, P0),
+    ?assertEqual(none, asked()),
+    P2 = baguette_engine_previews:offer(?PAYLOAD, 1, P1),
     {Ref1, Asked} = asked(),
-    ?assertMatch({[_], _}, baguette_engine_previews:answered(Ref1, png(<<"0">>), P1)).
+    ?assertMatch({[_], _}, baguette_engine_previews:answered(Ref1, png(<<"0">>), P2)).
 
 a_failure_ends_the_round_and_nothing_else() ->
     P0 = baguette_engine_previews:offer(?PAYLOAD, 0, baguette_engine_previews:new()),

@@ -105,10 +105,15 @@ def advances(payloads: Sequence[bytes]) -> list[Answer]:
     return steps.routed(_requester(), steps.advanced, payloads)
 
 
+def prepare(_payload: bytes) -> bytes:
+    """{} -> {done}: a short piece more of what all previews need."""
+    return pack({"done": _requester().look.prepare()})
+
+
 def preview(payload: bytes) -> bytes:
     """What `advance` gets -> {pngs}: roughly what its images will be, made while experts compute.
 
-    The first calls say nil: each makes a short piece of what all further ones need.
+    nil where not all is prepared; the call was a piece of that then.
     """
     from baguette.image import to_png
     from baguette.worker import steps
@@ -147,7 +152,7 @@ def _requester() -> Requester:
 
 ENTRIES = {
     (__name__, function.__name__): function
-    for function in (load, encode, start, advance, preview, decode, stats)
+    for function in (load, encode, start, advance, prepare, preview, decode, stats)
 }
 TOGETHER = {
     (__name__, start.__name__): starts,
