@@ -1,6 +1,6 @@
 %% Steps in which an image uses its velocities again, and so asks nobody. Whether it does is the
 %% pipeline worker's to say; here a generation is told so, on the way and after a restart.
--module(baguette_engine_reuse_tests).
+-module(baguette_engine_image_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 
@@ -17,14 +17,14 @@ only_images_that_are_to_be_asked_are_asked_test() ->
             #{change := 0.0, velocities := [[0, <<"v0-l0">>], [1, <<"v1-l0">>]]},
             %% Those of the step before.
             #{change := 0.25, velocities := [[0, <<"v0-l1">>], [1, <<"v1-l1">>]]}
-        ]}},
+        ]}, _},
         lists:last(Effects)
     ).
 
 a_step_in_which_nobody_is_asked_goes_on_at_once_test() ->
     {S, Effects} = Second = second_step([{[0, 1], 0.1}, {[0, 1], 0.25}]),
     ?assertEqual([], asked(Second)),
-    ?assertMatch({call, advance, #{step := 1}}, lists:last(Effects)),
+    ?assertMatch({call, advance, #{step := 1}, _}, lists:last(Effects)),
     ?assertEqual(advancing, baguette_engine_step:phase(S)),
     ?assertMatch([#{reused := [[0, 1], [0, 1]], asked := Asked}] when Asked =:= #{}, steps(Second)).
 
@@ -37,7 +37,7 @@ what_was_used_again_is_told_of_each_picture_test() ->
             <<"advance_micros">> => 1}, answered(Last)),
     Texts = [#{'baguette:cache' => {text, <<"0.5">>}, 'baguette:reused' => {text, <<"2">>}}
         || _ <- [1, 2]],
-    {call, decode, #{text := Told}} = lists:last(Decoding),
+    {call, decode, #{text := Told}, _} = lists:last(Decoding),
     ?assertEqual(Texts, [maps:with(['baguette:cache', 'baguette:reused'], T) || T <- Told]),
     Png = #{<<"png">> => <<"p">>, <<"pixels_sha256">> => <<"h">>, <<"latent_sha256">> => <<"h">>},
     {_, Done} = called(#{<<"images">> => [Png, Png]}, Decoded),
@@ -120,7 +120,7 @@ answered({_, Effects} = World) ->
 asks(Effects) ->
     [
         {No, Component, [Latent || #{<<"latent">> := Latent} <- Rows]}
-     || {ask, No, _, Component, #{rows := Rows}} <- Effects
+     || {ask, No, _, Component, _, #{rows := Rows}} <- Effects
     ].
 
 asked({_, Effects}) -> [{Component, Latents} || {_, Component, Latents} <- asks(Effects)].
