@@ -28,11 +28,13 @@ from baguette.families.paris.requester import Requester
 from baguette.files import write_whole
 from baguette.image import to_png
 from baguette.mixture import Choice
+from baguette.pipeline import Pipeline
 from baguette.runtime import PRECISIONS, Runtime
 from baguette.shapes import caption
 from baguette.shapes.draw import COLOURS, COMBINATIONS, SHAPES
 from baguette.shapes.judge import Verdict, judge
 from baguette.sheet import sheet
+from mini import cached
 from mini.experts import expert_config
 from mini.report import Report, markdown
 
@@ -47,6 +49,7 @@ examples:
   ... --precisions bf16 int8                              and what small weights cost the pictures
   ... --seeds 1 --guidance-scale 3                        a quick look at another scale
   ... --sheet out/mini.png                                and the pictures themselves
+  ... --cache 0.1 0.2 0.3                                 instead: what using velocities again costs
 """
 
 
@@ -189,15 +192,32 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--precisions", nargs="*", default=(), choices=PRECISIONS, help="also weights kept so"
     )
+    parser.add_argument(
+        "--cache", nargs="+", type=float, metavar="T",
+        help="compare these thresholds of step reuse with asking at every step, and nothing else",
+    )  # fmt: skip
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
     parser.add_argument("--sheet", type=Path, help="write all pictures of top-2 to this PNG")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
     return parser.parse_args()
 
 
+def _swept(args: argparse.Namespace) -> int:
+    """Step reuse, by threshold, with the model's own steps and guidance."""
+    pipeline = Pipeline(args.model, Runtime("fp32", threads=args.threads))
+    found = cached.sweep(pipeline, args.cache, args.seeds, args.first_seed, verdict_of)
+    text = cached.table(found, psnr_db)
+    print(text)
+    if args.markdown:
+        args.markdown.write_text(text, encoding="utf-8")
+    return 0
+
+
 def main() -> int:
     args = _arguments()
     torch.set_num_threads(args.threads)
+    if args.cache:
+        return _swept(args)
     drawer = Drawer(args.model, args.steps, args.guidance_scale)
     wanted = asks(args.seeds, args.first_seed)
     reports: list[Report] = []

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from agreement import first_asked, reference, same
+from agreement import differences, first_asked, reference, same, undisturbed
 from baguette.pipeline import Pipeline
 from launcher.processes import Refused
 from live import Live
@@ -87,6 +87,29 @@ def test_a_cancelled_generation_ends_and_the_next_one_is_right(
     same(cluster.draw(request), expected)
 
 
+def test_velocities_used_again_are_those_of_one_process(
+    cluster: Live, reference_eight: Pipeline
+) -> None:
+    request = {"prompt": PROMPT, "steps": STEPS, "n": 3, "seed": 8, "cache": 0.5}
+    result = cluster.draw(request)
+    alone = undisturbed(reference_eight, request, result["routing"])
+    reused = [[step.get("reused", False) for step in image] for image in result["routing"]]
+    assert reused == alone.reused
+    assert [image["reused"] for image in result["images"]] == alone.saved()
+    assert min(alone.saved()) > 0
+    assert max(differences(result, alone)) <= 1
+    # One call an expert and step for all images that ask it.
+    asked = {
+        (step, expert)
+        for image, again in zip(result["routing"], reused, strict=True)
+        for step, line in enumerate(image)
+        if not again[step]
+        for expert in line["experts"]
+    }
+    assert {(call["step"], call["expert"]) for call in result["calls"]} == asked
+    assert result["asked"] == len(asked)
+
+
 def test_an_unknown_word_is_told_in_one_line(cluster: Live) -> None:
     drawing = cluster.submit({"prompt": "a photograph of a cat", "steps": 1})
     result = drawing.result()
@@ -97,6 +120,11 @@ def test_an_unknown_word_is_told_in_one_line(cluster: Live) -> None:
     assert told[0].startswith("paris-mini draws only shapes")
     assert told[0].endswith("for real pictures: make weights")
     assert cluster.draw({"prompt": PROMPT, "steps": 1})["warnings"] == []
+
+
+def test_reuse_of_certain_bytes_is_refused(cluster: Live) -> None:
+    with pytest.raises(Refused, match=r"cache .* deterministic"):
+        cluster.submit({"prompt": PROMPT, "cache": 0.2, "deterministic": True})
 
 
 def test_a_request_out_of_range_is_refused_by_name(cluster: Live) -> None:

@@ -46,6 +46,7 @@ def _sample(
     request = done.request
     done.latents = [requester.start(request.seed + i) for i in range(request.n)]
     done.routing = [[] for _ in done.latents]
+    done.reused = [[False] * request.steps for _ in done.latents]
     times = requester.times(request.steps)
     for step, (t, t_next) in enumerate(itertools.pairwise(times)):
         with done.timed("route"):

@@ -18,6 +18,7 @@ from torch import Tensor
 from baguette.image import tensor_sha256
 from baguette.mixture import Choice
 from baguette.request import GenerationRequest
+from baguette.reuse import calls_saved
 
 Progress = Callable[[int, int, list[tuple[int, ...]]], None]
 """Called before each step with its number, how many there are, and each image's experts."""
@@ -27,12 +28,16 @@ PARTS = ("encode", "route", "experts", "advance", "decode")
 
 @dataclass
 class Generation:
-    """What came out: per image its pixels uint8 (H, W, 3), latent (C, S, S) fp32 and routing."""
+    """What came out: per image its pixels uint8 (H, W, 3), latent (C, S, S) fp32 and routing.
+
+    `reused` says of each image and step whether the velocities of the step before were used again.
+    """
 
     request: GenerationRequest
     pixels: list[Tensor] = field(default_factory=list)
     latents: list[Tensor] = field(default_factory=list)
     routing: list[list[Choice]] = field(default_factory=list)
+    reused: list[list[bool]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     warnings: list[str] = field(default_factory=list)
 
@@ -43,22 +48,33 @@ class Generation:
             "steps": self.request.steps,
             "guidance_scale": self.request.guidance_scale,
             "top_k": self.request.top_k or "full",
+            "cache": self.request.cache,
             "threads": torch.get_num_threads(),
             "images": [
                 {
                     "seed": self.request.seed + i,
                     "pixels_sha256": tensor_sha256(pixels),
                     "latent_sha256": tensor_sha256(latent),
+                    "reused": saved,
                 }
-                for i, (pixels, latent) in enumerate(zip(self.pixels, self.latents, strict=True))
+                for i, (pixels, latent, saved) in enumerate(
+                    zip(self.pixels, self.latents, self.saved(), strict=True)
+                )
             ],
             "routing": [
-                [{"experts": c.experts, "weights": c.weights, "margin": c.margin} for c in image]
-                for image in self.routing
+                [_line(*step) for step in zip(image, reused, strict=True)]
+                for image, reused in zip(self.routing, self.reused, strict=True)
             ],
             "seconds": self.seconds,
             "warnings": self.warnings,
         }
+
+    def saved(self) -> list[int]:
+        """How many expert calls each image did without."""
+        return [
+            calls_saved([choice.experts for choice in image], reused)
+            for image, reused in zip(self.routing, self.reused, strict=True)
+        ]
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -68,3 +84,8 @@ class Generation:
             yield
         finally:
             self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+def _line(choice: Choice, reused: bool) -> dict[str, Any]:
+    line = {"experts": choice.experts, "weights": choice.weights, "margin": choice.margin}
+    return line | {"reused": True} if reused else line

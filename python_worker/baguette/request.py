@@ -14,6 +14,7 @@ MAX_IMAGES = 64
 MAX_STEPS = 250
 MAX_GUIDANCE = 30.0
 MAX_SEED = 2**62
+MAX_CACHE = 10.0
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class GenerationRequest:
 
     `deterministic` computes canonical calls only, one image and one expert at a time, as a cluster
     does: its bytes do not depend on company. Without it images share batches, which is faster.
+    `cache` is the threshold below which velocities are used again (`baguette.reuse`); 0 is off.
     """
 
     prompt: str
@@ -32,6 +34,7 @@ class GenerationRequest:
     seed: int
     negative_prompt: str = ""
     deterministic: bool = True
+    cache: float = 0.0
 
     def check(self, num_experts: int) -> None:
         """Raise BadInput naming the field, what it got and what is allowed."""
@@ -46,6 +49,9 @@ class GenerationRequest:
         _within("steps", self.steps, 1, MAX_STEPS)
         _within("guidance_scale", self.guidance_scale, 1.0, MAX_GUIDANCE)
         _within("seed", self.seed, 0, MAX_SEED)
+        _within("cache", self.cache, 0.0, MAX_CACHE)
+        if self.cache > 0 and self.deterministic:
+            raise BadInput("cache and deterministic exclude each other: give one of them")
         if self.top_k is not None:
             _within("top_k", self.top_k, 1, num_experts)
 

@@ -22,6 +22,7 @@ from baguette.families.paris.requester import Requester
 from baguette.generation import Generation, Progress
 from baguette.mixture import Choice
 from baguette.replay import Routing
+from baguette.reuse import ASKED, Drift, drifts
 from baguette.sampler import euler_step
 
 # Images a call: more gain nothing where one such call fills the device, and cost memory.
@@ -63,8 +64,11 @@ def _sample(
     request = done.request
     start = [requester.start(request.seed + i) for i in range(request.n)]
     latents = torch.stack(start).to(requester.device)
-    done.routing = [[] for _ in start]
+    done.routing, done.reused = [[] for _ in start], [[] for _ in start]
     times = requester.times(request.steps)
+    moved: list[float] = []
+    drift = [ASKED for _ in start]
+    last: dict[int, Tensor] = {}
     for step, (t, t_next) in enumerate(itertools.pairwise(times)):
         with done.timed("route"):
             choices = (
@@ -72,15 +76,28 @@ def _sample(
                 if imposed is None
                 else [image[step] for image in imposed]
             )
+        if step > 0 and request.cache > 0:
+            drift = drifts(
+                request.cache,
+                drift,
+                moved,
+                [image[-1].experts for image in done.routing],
+                [choice.experts for choice in choices],
+                steps_left=request.steps - 1 - step,
+            )
         if progress:
             progress(step, request.steps, [choice.experts for choice in choices])
         rows = [requester.row(latent, t, prompts, request.guidance_scale) for latent in latents]
         with done.timed("experts"):
-            velocity = _velocity(ensemble, rows, choices, prompts)
+            _ask(ensemble, rows, _chosen(choices, drift), prompts, last)
+            velocity = _mixed(latents, choices, last)
         with done.timed("advance"):
-            latents = euler_step(latents, velocity, t, t_next)
-            for image, choice in zip(done.routing, choices, strict=True):
-                image.append(choice)
+            was, latents = latents, euler_step(latents, velocity, t, t_next)
+            if request.cache > 0:
+                moved = requester.moved(was, latents, t, t_next)
+            for i, choice in enumerate(choices):
+                done.routing[i].append(choice)
+                done.reused[i].append(drift[i].reused)
     return latents
 
 
@@ -93,17 +110,25 @@ def _route(
     return [choice for part in started for choice in part.result()]
 
 
-def _velocity(
+def _chosen(choices: Sequence[Choice], drifts: Sequence[Drift]) -> dict[int, list[int]]:
+    """Each expert with the images that ask it."""
+    asking: dict[int, list[int]] = {}
+    for image, (choice, one) in enumerate(zip(choices, drifts, strict=True)):
+        for number in () if one.reused else choice.experts:
+            asking.setdefault(number, []).append(image)
+    return asking
+
+
+def _ask(
     ensemble: Ensemble,
     rows: Sequence[Row],
-    choices: Sequence[Choice],
+    asking: dict[int, list[int]],
     prompts: tuple[Context, Context],
-) -> Tensor:
-    """Every image's mixed velocity (N, C, S, S) fp32: weights times answers, in expert order."""
-    asking: dict[int, dict[int, float]] = {}
-    for image, choice in enumerate(choices):
-        for number, share in zip(choice.experts, choice.weights, strict=True):
-            asking.setdefault(number, {})[image] = share
+    last: dict[int, Tensor],
+) -> None:
+    """Put answers into `last`: of each expert its last velocity of every image, (N, C, S, S)."""
+    if not asking:
+        return
     lanes = ensemble.lanes
     most = lanes.share(sum(map(len, asking.values())), BATCH)
     count = sum(-(-len(images) // most) for images in asking.values())
@@ -116,11 +141,20 @@ def _velocity(
         calls = [expert.together(part) for part in parts(batch, most)]
         answers[number] = [lanes.start(call, cores) for call in calls]
     like = rows[0].latent
-    total = like.new_zeros((len(rows), *like.shape))
-    for number in sorted(asking):
-        shares = torch.tensor(list(asking[number].values()))[:, None, None, None]
-        velocities = torch.cat([answer.result() for answer in answers[number]])
-        total[list(asking[number])] += shares.to(total) * velocities
+    for number, images in asking.items():
+        if number not in last:
+            last[number] = like.new_zeros((len(rows), *like.shape))
+        last[number][images] = torch.cat([answer.result() for answer in answers[number]])
+
+
+def _mixed(latents: Tensor, choices: Sequence[Choice], last: dict[int, Tensor]) -> Tensor:
+    """Every image's mixed velocity (N, C, S, S) fp32: weights times answers, in expert order."""
+    weights = [dict(zip(choice.experts, choice.weights, strict=True)) for choice in choices]
+    total = torch.zeros_like(latents)
+    for number in sorted(last):
+        # Nought for whom it was asked by earlier only.
+        shares = torch.tensor([image.get(number, 0.0) for image in weights])[:, None, None, None]
+        total += shares.to(total) * last[number]
     if not bool(torch.isfinite(total).all()):
         raise NotFinite("a velocity is not finite: is an expert damaged?")
     return total

@@ -83,7 +83,8 @@ class Peer:
         number = len(self.jobs)
         full = {
             "negative_prompt": "", "model": "tiny", "n": 1, "steps": STEPS, "guidance_scale": 7.5,
-            "top_k": 2, "seed": 999, "deterministic": False, "on_missing": "wait", **request,
+            "top_k": 2, "seed": 999, "deterministic": False, "cache": 0.0,
+            "on_missing": "wait", **request,
         }  # fmt: skip
         job = {
             "id": f"job-{number}", "object": "job", "status": "queued", "created": 1000.0 + number,
@@ -121,6 +122,7 @@ class Peer:
                         "index": i, "seed": job["request"]["seed"] + i,
                         "url": f"/v1/jobs/{job['id']}/images/{i}.png",
                         "pixels_sha256": hashlib.sha256(b"%d" % i).hexdigest(),
+                        "reused": 0,
                     }
                     for i in range(job["request"]["n"])
                 ],

@@ -216,7 +216,7 @@ def moved(answer: bytes, step: int, canonical: bool = False) -> bytes:
         }
         for image in unpack(answer)["images"]
     ]
-    about = {"step": step, "steps": STEPS, "top_k": 2, "canonical": canonical}
+    about = {"step": step, "steps": STEPS, "top_k": 2, "canonical": canonical, "cache": 0.0}
     return pack({**about, "images": images})
 
 

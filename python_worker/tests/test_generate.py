@@ -53,6 +53,17 @@ def test_the_deterministic_picture_is_the_references(
     assert pixels_sha256(tmp_path / "drawn.png") == record["pixels_sha256"]
 
 
+def test_a_picture_says_how_many_velocities_it_used_again(run: Any, tmp_path: Path) -> None:
+    given = ["--num_samples", "1", "--num_steps", "5", "--topk", "full", "--cache", "10"]
+    status, out, _ = run("a cat", *given, "--json", "-")
+    record = json.loads(out)
+    assert (status, record["cache"], record["deterministic"]) == (0, 10.0, False)
+    assert [line.get("reused", False) for line in record["routing"][0]] == [0, 1, 1, 1, 0]
+    assert record["images"][0]["reused"] == 9
+    texts = Image.open(tmp_path / "drawn.png").text
+    assert (texts["baguette:cache"], texts["baguette:reused"]) == ("10.0", "9")
+
+
 def test_several_images_are_one_grid(run: Any, tmp_path: Path) -> None:
     status, out, _ = run("a cat", "--num-samples", "3", "--topk", "full", "--num-steps", "2")
     assert status == 0

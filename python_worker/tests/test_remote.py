@@ -77,11 +77,12 @@ def test_a_prompt_becomes_files_and_a_record(remote: Any, tmp_path: Path) -> Non
 def test_what_is_left_out_is_the_nodes_to_choose(remote: Any, peer: Peer) -> None:
     assert remote("generate", "a cat", "--num_samples", "1")[0] == 0
     assert peer.jobs["job-0"]["request"]["steps"] == 4
-    words = ["--topk", "full", "--cfg_scale", "2", "--negative_prompt", "dogs", "--on-missing"]
+    words = ["--topk", "full", "--cfg_scale", "2", "--negative_prompt", "dogs", "--cache", "0.2"]
+    words += ["--on-missing"]
     assert remote("generate", "--prompt", "a", *words, "fail", "--model", "m")[0] == 0
     asked = peer.jobs["job-1"]["request"]
-    named = ("n", "top_k", "guidance_scale", "negative_prompt", "on_missing", "model")
-    assert [asked[name] for name in named] == [16, "full", 2.0, "dogs", "fail", "m"]
+    named = ("n", "top_k", "guidance_scale", "negative_prompt", "cache", "on_missing", "model")
+    assert [asked[name] for name in named] == [16, "full", 2.0, "dogs", 0.2, "fail", "m"]
 
 
 def test_a_prompt_of_markup_and_quotes_arrives_as_it_is(remote: Any, peer: Peer) -> None:

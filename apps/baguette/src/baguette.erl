@@ -25,6 +25,7 @@
     seed => non_neg_integer(),
     negative_prompt => unicode:chardata(),
     deterministic => boolean(),
+    cache => number(), % use velocities again below this; 0: never
     out_dir => file:name_all() % where the pictures go; default: the setting out_dir
 }.
 -type result() :: #{images := [#{png := file:filename_all(), atom() => term()}], atom() => term()}.

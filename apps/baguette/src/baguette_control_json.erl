@@ -13,6 +13,7 @@
     <<"top_k">> => top_k,
     <<"seed">> => seed,
     <<"deterministic">> => deterministic,
+    <<"cache">> => cache,
     <<"on_missing">> => on_missing
 }).
 -define(ON_MISSING, #{

@@ -11,6 +11,7 @@ help() ->
         "         baguette:generate(P, #{steps => 20, seed => 7, n => 4}).\n"
         "         options: n steps guidance_scale top_k (a number or full) seed negative_prompt\n"
         "                  deterministic out_dir; what is left out is the model's own default\n"
+        "                  cache (use velocities again below this; 0: never)\n"
         "                  on_missing (what to do about an expert that nobody holds): wait,\n"
         "                  degrade (do without, and say so) or fail\n"
         "Look:    baguette:status().  baguette:report().  baguette:nodes().  baguette:experts().\n"

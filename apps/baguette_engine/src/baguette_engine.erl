@@ -20,10 +20,10 @@
 -type metric() :: baguette_engine_metrics:metric().
 
 %% @doc Check a request and take it in. Keys: prompt, negative_prompt, n, steps, guidance_scale,
-%% top_k (an integer or `full'), seed, deterministic, on_missing (wait, degrade or fail); what is
-%% omitted comes from the model. With `resume', the bytes of a checkpoint of the same request, it
-%% goes on from there. Such a generation may fail with `bad_checkpoint' too, when this node's
-%% pipeline is not the one that began it: begin it anew without.
+%% top_k (an integer or `full'), seed, deterministic, cache, on_missing (wait, degrade or fail);
+%% what is omitted comes from the model. With `resume', the bytes of a checkpoint of the same
+%% request, it goes on from there. Such a generation may fail with `bad_checkpoint' too, when this
+%% node's pipeline is not the one that began it: begin it anew without.
 -spec generate(map()) ->
     {ok, binary()}
     | {error,

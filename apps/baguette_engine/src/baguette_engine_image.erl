@@ -3,7 +3,7 @@
 %% maps with binary keys are the pipeline worker's (docs/internals/port.md).
 -module(baguette_engine_image).
 
--export([new/0, routed/2, experts/1, routing/1]).
+-export([new/0, routed/2, experts/1, asks/1, reuses/1, routing/1, saved/1]).
 -export([row/2, give/4, without/2, answered/1]).
 -export([save/1, restore/2]).
 -export_type([image/0, expert/0, shape/0]).
@@ -19,6 +19,10 @@
     %% What the router said; weights are others once an expert is done without.
     chosen = #{} :: #{expert() => float()},
     velocities = #{} :: #{expert() => binary()},
+    %% Nobody is asked in this step: the velocities are those of the step before. How far the image
+    %% moved since they were answered is for the pipeline worker, which keeps nothing.
+    reused = false :: boolean(),
+    change = 0.0 :: number(),
     routing = [] :: [map()] % one a step, latest first
 }).
 
@@ -37,19 +41,33 @@
 -spec new() -> image().
 new() -> #?MODULE{}.
 
-%% @doc The latent moved and the router spoke: a new step with nobody's answer yet.
+%% @doc The latent moved and the router spoke: a new step with nobody's answer yet, or, where the
+%% worker says by how little it changed, with those of the step before.
 -spec routed(map(), image()) -> image().
 routed(#{<<"latent">> := Latent, <<"experts">> := Experts, <<"weights">> := Weights} = Routed, I) ->
     %% The margin lies between the last expert chosen and the first left out: how close it was.
     Line = #{experts => Experts, weights => Weights, margin => maps:get(<<"margin">>, Routed)},
-    #?MODULE{
+    reusing(Routed, I#?MODULE.velocities, #?MODULE{
         latent = Latent,
         ask = maps:get(<<"ask">>, Routed, Latent),
         experts = Experts,
         weights = Weights,
         chosen = maps:from_list(lists:zip(Experts, Weights)),
         routing = [Line | I#?MODULE.routing]
-    }.
+    }).
+
+reusing(#{<<"change">> := Change}, Velocities, #?MODULE{routing = [Line | Before]} = I) when
+    is_number(Change)
+->
+    #?MODULE{experts = Experts} = I,
+    %% They are of the same experts: another set is always asked.
+    true = lists:sort(Experts) =:= lists:sort(maps:keys(Velocities)),
+    I#?MODULE{
+        velocities = Velocities, reused = true, change = Change,
+        routing = [Line#{reused => true} | Before]
+    };
+reusing(_Routed, _Velocities, I) ->
+    I.
 
 %% @doc The image without this expert in this step, the other weights made to sum to what all did;
 %% and the part of the router's weight (0..1) that the expert had. `last': no other one has any.
@@ -76,6 +94,21 @@ only(Pairs, Factor, Lost, #?MODULE{routing = [Line | Before]} = I) ->
 
 -spec experts(image()) -> [expert()].
 experts(#?MODULE{experts = Experts}) -> Experts.
+
+%% @doc The experts whose answers this step waits for.
+-spec asks(image()) -> [expert()].
+asks(#?MODULE{reused = true}) -> [];
+asks(#?MODULE{experts = Experts}) -> Experts.
+
+%% @doc The experts whose last answers this step uses again.
+-spec reuses(image()) -> [expert()].
+reuses(#?MODULE{reused = true, experts = Experts}) -> Experts;
+reuses(#?MODULE{}) -> [].
+
+%% @doc How many answers were used again so far.
+-spec saved(image()) -> non_neg_integer().
+saved(#?MODULE{routing = Routing}) ->
+    lists:sum([length(Experts) || #{reused := true, experts := Experts} <- Routing]).
 
 %% @doc Experts, weights and margin of every step, first step first.
 -spec routing(image()) -> [map()].
@@ -106,21 +139,58 @@ answered(#?MODULE{velocities = Velocities} = Image) ->
         latent => Image#?MODULE.latent,
         experts => Image#?MODULE.experts,
         weights => Image#?MODULE.weights,
-        velocities => [[E, V] || {E, V} <- lists:sort(maps:to_list(Velocities))]
+        change => Image#?MODULE.change,
+        velocities => pairs(Velocities)
     }.
 
-%% @doc An image that was routed and has no answer yet, for baguette_engine_checkpoint.
+pairs(Velocities) -> [[E, V] || {E, V} <- lists:sort(maps:to_list(Velocities))].
+
+%% @doc An image that was routed and waits for its answers or has no need of any, for
+%% baguette_engine_checkpoint.
 -spec save(image()) -> map().
+save(#?MODULE{reused = true, change = Change, velocities = Velocities} = Image) ->
+    (save(Image#?MODULE{reused = false}))#{change => Change, velocities => pairs(Velocities)};
 save(#?MODULE{latent = Latent, routing = Routing}) ->
     #{latent => Latent, routing => Routing}.
 
 %% @doc The same image back; throws what baguette_engine_checkpoint:read/3 catches.
 -spec restore(map(), shape()) -> image().
-restore(#{<<"latent">> := Latent, <<"routing">> := Lines}, #{max_latent := Most} = Shape) when
-    is_binary(Latent), byte_size(Latent) =< Most
-->
-    restored(Latent, [line(Line, Shape) || Line <- Lines], Shape);
+restore(#{<<"latent">> := Latent, <<"routing">> := Lines} = Saved, Shape) ->
+    Image = restored(tensor(Latent, Shape), [line(Line, Shape) || Line <- Lines], Shape),
+    again(Saved, Image, Shape);
 restore(_, _) ->
+    baguette_engine_checkpoint:bad(another_shape).
+
+tensor(Tensor, #{max_latent := Most}) when is_binary(Tensor), byte_size(Tensor) =< Most -> Tensor;
+tensor(_, _) -> baguette_engine_checkpoint:bad(another_shape).
+
+%% What is used again is in the bytes where the last line of the routing says so, and only there.
+again(
+    #{<<"change">> := Change, <<"velocities">> := Pairs},
+    #?MODULE{routing = [#{reused := true} | _], experts = Experts} = Image,
+    Shape
+) ->
+    Known = maps:from_list(
+        baguette_engine_checkpoint:list(fun(Pair) -> velocity(Pair, Experts, Shape) end, Pairs)
+    ),
+    case map_size(Known) =:= length(Experts) of
+        true ->
+            Number = baguette_engine_checkpoint:number(Change),
+            Image#?MODULE{reused = true, change = Number, velocities = Known};
+        false ->
+            baguette_engine_checkpoint:bad(another_shape)
+    end;
+again(_, #?MODULE{routing = [#{reused := true} | _]}, _Shape) ->
+    baguette_engine_checkpoint:bad(another_shape);
+again(_, Image, _Shape) ->
+    Image.
+
+velocity([Expert, Velocity], Experts, Shape) ->
+    case lists:member(Expert, Experts) of
+        true -> {Expert, tensor(Velocity, Shape)};
+        false -> baguette_engine_checkpoint:bad(another_shape)
+    end;
+velocity(_, _, _) ->
     baguette_engine_checkpoint:bad(another_shape).
 
 restored(Latent, [#{experts := Experts, weights := Weights} | _] = Routing, Shape) when
@@ -145,7 +215,8 @@ line(#{<<"experts">> := Es, <<"weights">> := Ws, <<"margin">> := Margin} = Line,
     Lost = [
         {lost, baguette_engine_checkpoint:list(Number, L)} || #{<<"lost">> := L} <- [Line]
     ],
-    (maps:from_list(Lost))#{
+    Reused = [{reused, true} || #{<<"reused">> := true} <- [Line]],
+    (maps:from_list(Lost ++ Reused))#{
         experts => lists:map(Number, Es),
         weights => baguette_engine_checkpoint:list(Weight, Ws),
         margin => Weight(Margin)

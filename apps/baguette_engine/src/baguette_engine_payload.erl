@@ -4,7 +4,7 @@
 %% Text is {text, Binary}: msgpack tells it from bytes.
 -module(baguette_engine_payload).
 
--export([encode/1, start/1, ask/5, advance/3, decode/3]).
+-export([encode/1, start/1, ask/5, advance/3, decode/4]).
 -export([answer/1, counted/1]).
 
 %% Images in one call: the pipeline worker has a step of somebody else's to take meanwhile.
@@ -50,13 +50,15 @@ ask(Component, Images, T, {Encoded, Hashes}, Request) ->
 -spec advance(non_neg_integer(), [baguette_engine_image:image()], request()) -> map().
 advance(Step, Images, Request) ->
     Answered = [baguette_engine_image:answered(Image) || Image <- Images],
-    (steps(Request))#{step => Step, images => Answered}.
+    (steps(Request))#{step => Step, cache => maps:get(cache, Request), images => Answered}.
 
 %% @doc `Moved' are the images of the last `advance'; a few of them in each call.
--spec decode([map()], request(), baguette_engine_record:record()) -> [map()].
-decode(Moved, Request, Record) ->
+-spec decode([map()], [baguette_engine_image:image()], request(), baguette_engine_record:record())
+    -> [map()].
+decode(Moved, Images, Request, Record) ->
     Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
-    Texts = baguette_engine_result:texts(Request, Record),
+    Saved = [baguette_engine_image:saved(Image) || Image <- Images],
+    Texts = baguette_engine_result:texts(Request, Saved, Record),
     [
         (canonical(Request))#{latents => Some, text => Their}
      || {Some, Their} <- lists:map(fun lists:unzip/1, few(lists:zip(Latents, Texts)))

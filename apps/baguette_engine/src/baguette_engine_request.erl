@@ -13,6 +13,7 @@
 -define(MAX_STEPS, 250).
 -define(MAX_GUIDANCE, 30.0).
 -define(MAX_SEED, (1 bsl 62)).
+-define(MAX_CACHE, 10.0).
 
 -type request() :: #{
     prompt := binary(),
@@ -24,6 +25,8 @@
     seed := non_neg_integer(),
     %% Canonical calls only: the picture's bytes do not depend on company.
     deterministic := boolean(),
+    %% The threshold below which velocities are used again; 0.0: never.
+    cache := float(),
     %% What becomes of it when nobody holds an expert for a while: it waits, does without it, fails.
     on_missing := wait | degrade | fail
 }.
@@ -37,16 +40,22 @@ limits() ->
 %% @doc Fill in the model's defaults and check every field.
 -spec new(map(), baguette_engine_model:model()) -> {ok, request()} | {error, reason()}.
 new(Options, #{defaults := Defaults, experts := Experts}) when is_map(Options) ->
-    Base = Defaults#{negative_prompt => <<>>, deterministic => true, on_missing => wait},
+    Cache = maps:get(cache, Options, 0.0),
+    Base = Defaults#{
+        negative_prompt => <<>>, cache => Cache, deterministic => Cache == 0, on_missing => wait
+    },
     Given = maps:merge(Base, Options),
     Fields = [
-        prompt, negative_prompt, n, steps, guidance_scale, top_k, seed, deterministic, on_missing
+        prompt, negative_prompt, n, steps, guidance_scale, top_k, seed, deterministic, cache,
+        on_missing
     ],
     case maps:keys(maps:without(Fields, Given)) of
         [] -> check(Fields, Given, length(Experts), #{});
         [Unknown | _] -> {error, {bad_request, Unknown, unknown, names(Fields)}}
     end.
 
+check([], _Given, _Experts, #{deterministic := true, cache := Cache}) when Cache > 0 ->
+    {error, {bad_request, cache, Cache, <<"0 with deterministic: give one of them">>}};
 check([], _Given, _Experts, Request) ->
     {ok, Request};
 check([Field | Rest], Given, Experts, Request) ->
@@ -89,6 +98,10 @@ field(deterministic, Got, _) when is_boolean(Got) ->
     {ok, Got};
 field(deterministic, _, _) ->
     <<"true or false">>;
+field(cache, Got, _) when is_number(Got), Got >= 0, Got =< ?MAX_CACHE ->
+    {ok, float(Got)};
+field(cache, _, _) ->
+    iolist_to_binary(io_lib:format("a number in 0.0..~.1f", [?MAX_CACHE]));
 field(on_missing, Got, _) when Got =:= wait; Got =:= degrade; Got =:= fail ->
     {ok, Got};
 field(on_missing, _, _) ->

@@ -3,13 +3,14 @@
 %% of every step, and who answered what.
 -module(baguette_engine_result).
 
--export([new/4, seeds/1, texts/2]).
+-export([new/4, seeds/1, texts/3]).
 
 %% @doc `Encoded' and `Decoded' are the pipeline worker's answers (docs/internals/port.md), `Drawn'
 %% what the generation itself knows.
 -spec new(baguette_engine_request:request(), map(), [map()], map()) -> map().
-new(Request, Encoded, Decoded, #{calls := Calls, keys := Keys} = Drawn) ->
-    Asked = maps:with([seed, steps, guidance_scale, top_k, deterministic, on_missing], Request),
+new(Request, Encoded, Decoded, #{calls := Calls, keys := Keys, saved := Saved} = Drawn0) ->
+    Told = [seed, steps, guidance_scale, top_k, deterministic, cache, on_missing],
+    {Asked, Drawn} = {maps:with(Told, Request), maps:remove(saved, Drawn0)},
     %% Only a simulated device says so.
     Simulated = [{simulated, true} || #{<<"simulated">> := true} <- [Encoded]],
     maps:merge(maps:merge(Drawn, maps:from_list(Simulated)), Asked#{
@@ -17,7 +18,7 @@ new(Request, Encoded, Decoded, #{calls := Calls, keys := Keys} = Drawn) ->
         threads => maps:get(<<"threads">>, Encoded),
         keys => maps:fold(fun expert_key/3, maps:get(<<"keys">>, Encoded), Keys),
         warnings => maps:get(<<"warnings">>, Encoded),
-        images => lists:zipwith(fun picture/2, Decoded, seeds(Request)),
+        images => lists:zipwith3(fun picture/3, Decoded, seeds(Request), Saved),
         who => who(Calls)
     }).
 
@@ -27,18 +28,28 @@ seeds(#{seed := Seed, n := N}) -> lists:seq(Seed, Seed + N - 1).
 
 %% @doc What each PNG carries: only what does not change from run to run, and not the prompt; and
 %% where it was drawn without an expert, that it was.
--spec texts(baguette_engine_request:request(), baguette_engine_record:record()) ->
-    [#{atom() => {text, binary()}}].
-texts(Request, Record) ->
+-spec texts(
+    baguette_engine_request:request(), Saved :: [non_neg_integer()],
+    baguette_engine_record:record()
+) -> [#{atom() => {text, binary()}}].
+texts(Request, Saved, Record) ->
     #{degraded := Degraded} = baguette_engine_record:to_map(Record),
-    Numbered = lists:zip(lists:seq(0, maps:get(n, Request) - 1), seeds(Request)),
+    Numbered = lists:zip3(lists:seq(0, maps:get(n, Request) - 1), seeds(Request), Saved),
     [
-        maps:merge(
-            picture_text(Seed, Request),
+        lists:foldl(fun maps:merge/2, picture_text(Seed, Request), [
+            reused(Reused, Request),
             degraded([D || #{image := Image} = D <- Degraded, Image =:= Number])
-        )
-     || {Number, Seed} <- Numbered
+        ])
+     || {Number, Seed, Reused} <- Numbered
     ].
+
+reused(_, #{cache := Off}) when Off == 0 ->
+    #{};
+reused(Reused, #{cache := Threshold}) ->
+    #{
+        'baguette:cache' => {text, float_to_binary(Threshold, [short])},
+        'baguette:reused' => {text, integer_to_binary(Reused)}
+    }.
 
 degraded([]) ->
     #{};
@@ -64,8 +75,12 @@ picture_text(Seed, #{steps := Steps, guidance_scale := Scale, top_k := TopK}) ->
 expert_key(Expert, Key, Keys) ->
     Keys#{<<"expert-", (integer_to_binary(Expert))/binary>> => Key}.
 
-picture(#{<<"png">> := Png, <<"pixels_sha256">> := Pixels, <<"latent_sha256">> := Latent}, Seed) ->
-    #{png => Png, pixels_sha256 => Pixels, latent_sha256 => Latent, seed => Seed}.
+picture(#{<<"png">> := Png} = Decoded, Seed, Saved) ->
+    #{<<"pixels_sha256">> := Pixels, <<"latent_sha256">> := Latent} = Decoded,
+    #{
+        png => Png, pixels_sha256 => Pixels, latent_sha256 => Latent, seed => Seed,
+        reused => Saved
+    }.
 
 who(Calls) ->
     lists:foldl(

@@ -245,8 +245,23 @@ advanced(#{<<"latent">> := Latent, <<"experts">> := Experts} = Image, Settings) 
 
 moved(Tags, Steps, Steps, _Values, Settings, Us) ->
     #{images => [#{latent => latent(Tag, Settings)} || Tag <- Tags], advance_micros => Us};
-moved(Tags, Step, Steps, Values, Settings, Us) ->
-    (routed(Tags, Step, Steps, Values, Settings))#{route_micros => 0, advance_micros => Us}.
+moved(Tags, Step, Steps, #{<<"cache">> := Cache, <<"images">> := Before} = Values, Settings, Us) ->
+    #{images := Images} = Routed = routed(Tags, Step, Steps, Values, Settings),
+    Left = Steps - 1 - Step,
+    Routed#{
+        images := [
+            reusing(Cache, Image, Last#{<<"change">> := Change + 1 / Steps}, Left)
+         || {Image, #{<<"change">> := Change} = Last} <- lists:zip(Images, Before)
+        ],
+        route_micros => 0, advance_micros => Us
+    }.
+
+%% As python_worker/baguette/reuse.py, for images of which each step moves all equally far.
+reusing(Cache, #{experts := Chosen} = Image, #{<<"experts">> := Before, <<"change">> := C}, Left) ->
+    case Left > 0 andalso C < Cache andalso lists:sort(Chosen) =:= lists:sort(Before) of
+        true -> Image#{change => C};
+        false -> Image
+    end.
 
 routed(Tags, Step, Steps, Values, Settings) ->
     T = 1.0 - Step / Steps,

@@ -230,8 +230,8 @@ answered(decode, #{<<"images">> := Images}, #{now_us := Now} = View, S0) ->
     end.
 
 %% A few at a time: others' steps wait for one call of ours, not for all.
-decode(#{<<"images">> := Moved}, View, #?MODULE{request = Request} = S) ->
-    Payloads = baguette_engine_payload:decode(Moved, Request, record(S)),
+decode(#{<<"images">> := Moved}, View, #?MODULE{request = Request, images = Images} = S) ->
+    Payloads = baguette_engine_payload:decode(Moved, Images, Request, record(S)),
     decode_next(View, S#?MODULE{to_decode = Payloads, decoded = []}).
 
 decode_next(View, #?MODULE{to_decode = [#{latents := Latents} = Payload | Rest]} = S) ->
@@ -269,11 +269,11 @@ ask_all(#{now_us := Now} = View, #?MODULE{images = Images} = S0) ->
     %% What was done without in the step before may be again, at once.
     on_missing(View, S1, [{publish, step_event(S1)} | Effects]).
 
-%% Each expert with the numbers of the images that chose it.
+%% Each expert with the numbers of the images that ask it.
 choices(Images) ->
     Chosen = [
         {E, I}
-     || {I, Image} <- numbered(Images), E <- baguette_engine_image:experts(Image)
+     || {I, Image} <- numbered(Images), E <- baguette_engine_image:asks(Image)
     ],
     [{E, [I || {F, I} <- Chosen, F =:= E]} || E <- lists:usort([E || {E, _} <- Chosen])].
 
@@ -281,13 +281,17 @@ numbered(Images) -> lists:zip(lists:seq(0, length(Images) - 1), Images).
 
 step_event(#?MODULE{step = Step, request = #{steps := Steps}, images = Images} = S) ->
     Routing = [baguette_engine_image:experts(I) || I <- Images],
-    {step, #{
+    {step, (reused(S))#{
         step => Step + 1,
         steps => Steps,
         experts => Routing,
         routing => Routing,
         asked => baguette_engine_ask:asked(S#?MODULE.asking)
     }}.
+
+reused(#?MODULE{request = #{cache := Off}}) when Off == 0 -> #{};
+reused(#?MODULE{images = Images}) ->
+    #{reused => [baguette_engine_image:reuses(I) || I <- Images]}.
 
 %% Asking experts
 
@@ -382,6 +386,7 @@ result(Decoded, #?MODULE{id = Id, request = Request, encoded = Encoded} = S) ->
     baguette_engine_result:new(Request, Encoded, Decoded, Happened#{
         id => Id,
         routing => [baguette_engine_image:routing(I) || I <- S#?MODULE.images],
+        saved => [baguette_engine_image:saved(I) || I <- S#?MODULE.images],
         seconds => maps:map(fun(_, Micros) -> Micros / 1.0e6 end, S#?MODULE.spent),
         keys => baguette_engine_ask:keys(S#?MODULE.asking)
     }).

@@ -187,7 +187,8 @@ node_of(S) ->
 request() ->
     #{
         prompt => <<"a star">>, negative_prompt => <<>>, n => 2, steps => 3,
-        guidance_scale => 2.0, top_k => 1, seed => 7, deterministic => true, on_missing => wait
+        guidance_scale => 2.0, top_k => 1, seed => 7, deterministic => true, cache => 0.0,
+        on_missing => wait
     }.
 
 model() -> #{experts => ?EXPERTS}.

@@ -26,9 +26,19 @@ defaults_come_from_the_model_test() ->
             top_k => 2,
             seed => 999,
             on_missing => wait,
+            cache => 0.0,
             deterministic => true
         }},
         new(#{})
+    ).
+
+who_asks_for_reuse_asks_for_no_certain_bytes_test() ->
+    ?assertMatch({ok, #{cache := 0.25, deterministic := false}}, new(#{cache => 0.25})),
+    ?assertMatch({ok, #{cache := 0.0, deterministic := true}}, new(#{cache => 0})),
+    ?assertMatch({ok, #{}}, new(#{cache => 0.0, deterministic => true})),
+    Both = #{cache => 0.25, deterministic => true},
+    ?assertMatch(
+        {error, {bad_request, cache, 0.25, <<"0 with deterministic", _/binary>>}}, new(Both)
     ).
 
 bounds_are_taken_test_() ->
@@ -37,7 +47,8 @@ bounds_are_taken_test_() ->
      || {Field, Value} <- [
             {n, 1}, {n, 64}, {steps, 1}, {steps, 250}, {seed, 0}, {seed, 1 bsl 62},
             {guidance_scale, 1}, {guidance_scale, 30.0}, {top_k, 1}, {top_k, 3}, {top_k, full},
-            {deterministic, false}, {on_missing, degrade}, {negative_prompt, "rouge"}
+            {deterministic, false}, {cache, 0.3}, {cache, 10},
+            {on_missing, degrade}, {negative_prompt, "rouge"}
         ]
     ].
 
@@ -56,6 +67,9 @@ refusals_name_the_field_and_the_range_test_() ->
             {top_k, 4, <<"1..3 or full">>},
             {top_k, 0, <<"1..3 or full">>},
             {deterministic, 1, <<"true or false">>},
+            {cache, -0.1, <<"a number in 0.0..10.0">>},
+            {cache, 11, <<"a number in 0.0..10.0">>},
+            {cache, some, <<"a number in 0.0..10.0">>},
             {negative_prompt, <<255>>, <<"text in UTF-8">>},
             {negative_prompt, [no, text], <<"text in UTF-8">>}
         ]

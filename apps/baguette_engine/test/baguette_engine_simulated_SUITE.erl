@@ -8,6 +8,8 @@
     a_generation_runs_to_its_end_and_says_what_it_is/1,
     the_same_request_is_the_same_picture/1,
     a_picture_takes_what_its_calls_take/1,
+    velocities_used_again_are_calls_not_made/1,
+    nothing_is_used_again_across_a_change_of_routing/1,
     a_slow_device_slows_its_next_picture/1,
     a_dead_simulated_worker_changes_no_pixel/1,
     a_poisoned_call_fails_its_generation_and_no_other/1,
@@ -29,6 +31,8 @@ all() ->
         a_generation_runs_to_its_end_and_says_what_it_is,
         the_same_request_is_the_same_picture,
         a_picture_takes_what_its_calls_take,
+        velocities_used_again_are_calls_not_made,
+        nothing_is_used_again_across_a_change_of_routing,
         a_slow_device_slows_its_next_picture,
         a_dead_simulated_worker_changes_no_pixel,
         a_poisoned_call_fails_its_generation_and_no_other,
@@ -81,6 +85,31 @@ a_picture_takes_what_its_calls_take(_Config) ->
     ?assertEqual(2 * ?STEPS, length(Calls)),
     [?assertEqual(?CALL_US / 1000, Ms) || #{compute_ms := Ms} <- Calls],
     ?assert(Seconds * 1000 >= ?STEPS * (2 * ?CALL_US / 1000 - 1)).
+
+%% Every expert is chosen at every step, and each step moves an image by one part in ten: two of
+%% three steps stay below a quarter.
+velocities_used_again_are_calls_not_made(_Config) ->
+    Request = #{n => 2, steps => 10, top_k => full, deterministic => false},
+    #{calls := All, routing := [_, _]} = draw(Request),
+    ?assertEqual(10 * 3, length(All)),
+    #{calls := Calls, images := Images, routing := Routing} = draw(Request#{cache => 0.25}),
+    ?assertEqual([0, 3, 6, 9], lists:usort([Step || #{step := Step} <- Calls])),
+    ?assertEqual(4 * 3, length(Calls)),
+    ?assertEqual([6 * 3, 6 * 3], [Saved || #{reused := Saved} <- Images]),
+    [
+        ?assertEqual(
+            [1, 2, 4, 5, 7, 8],
+            [Step || {Step, #{reused := true}} <- lists:zip(lists:seq(0, 9), Lines)]
+        )
+     || Lines <- Routing
+    ].
+
+nothing_is_used_again_across_a_change_of_routing(_Config) ->
+    #{calls := Calls, routing := [Lines]} = draw(#{steps => 40, top_k => 2, cache => 10.0}),
+    Sets = [lists:sort(Experts) || #{experts := Experts} <- Lines],
+    Changed = [0, 39 | [Step || {Step, Was, Is} <- lists:zip3(
+        lists:seq(1, 39), lists:droplast(Sets), tl(Sets)), Was =/= Is]],
+    ?assertEqual(lists:usort(Changed), lists:usort([Step || #{step := Step} <- Calls])).
 
 a_slow_device_slows_its_next_picture(_Config) ->
     Before = pictures(draw(#{})),

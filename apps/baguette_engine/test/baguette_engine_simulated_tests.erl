@@ -374,7 +374,7 @@ picture(Seed) ->
     {ok, Encoded} = direct(encode, Text, #{}),
     {ok, #{<<"images">> := [Image]}} =
         direct(start, #{seeds => [Seed], steps => 1, top_k => 2}, #{}),
-    {#{step => 0, steps => 1, top_k => 2}, Image, Encoded}.
+    {#{step => 0, steps => 1, top_k => 2, cache => 0.0}, Image#{<<"change">> => 0.0}, Encoded}.
 
 hashes(#{<<"context">> := #{<<"hash">> := A}, <<"null">> := #{<<"hash">> := B}}) -> [A, B].
 

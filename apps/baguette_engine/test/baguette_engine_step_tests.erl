@@ -543,7 +543,7 @@ world(Given) ->
         #{
             prompt => <<"a star">>, negative_prompt => <<>>, n => 1, steps => 50,
             guidance_scale => 2.0, top_k => 2, seed => 7, deterministic => true,
-            on_missing => wait
+            cache => 0.0, on_missing => wait
         },
         Given
     ),

@@ -13,6 +13,7 @@
 -define(MAX_PROMPT_CHARACTERS, 2000).
 -define(MAX_GUIDANCE, 30).
 -define(MAX_SEED, (1 bsl 62)).
+-define(MAX_CACHE, 10).
 -define(MAX_PARTIAL_IMAGES, 3).
 -define(SHOWN_CHARACTERS, 40).
 
@@ -27,6 +28,7 @@
     <<"top_k">>,
     <<"seed">>,
     <<"deterministic">>,
+    <<"cache">>,
     <<"on_missing">>
 ]).
 -define(OPENAI_FIELDS, [
@@ -61,7 +63,7 @@ new(Body, #{defaults := Defaults} = Model, Limits) ->
     case given(Body) -- ?FIELDS of
         [] ->
             Base = Defaults#{
-                negative_prompt => <<>>, deterministic => false, on_missing => wait,
+                negative_prompt => <<>>, deterministic => false, cache => 0, on_missing => wait,
                 model => maps:get(name, Model), size => <<"auto">>
             },
             checked(?FIELDS, Body, Base, {Model, Limits}, #{});
@@ -141,6 +143,8 @@ value(Name, Body) ->
         _ -> absent
     end.
 
+checked([], _Body, _Base, _Context, #{deterministic := true, cache := Cache}) when Cache > 0 ->
+    refused(<<"cache">>, "must be 0 with deterministic: give one of them");
 checked([], _Body, _Base, {#{image_size := unknown}, _}, Options) ->
     {ok, maps:remove(size, Options)};
 checked([], _Body, _Base, {#{image_size := {Width, Height}}, #{pixels := Most}}, Options) ->
@@ -170,6 +174,7 @@ key(<<"guidance_scale">>) -> guidance_scale;
 key(<<"top_k">>) -> top_k;
 key(<<"seed">>) -> seed;
 key(<<"deterministic">>) -> deterministic;
+key(<<"cache">>) -> cache;
 key(<<"on_missing">>) -> on_missing.
 
 field(prompt, Value, {_, Limits}) ->
@@ -217,6 +222,10 @@ field(seed, Value, _) ->
     integer(Value, 0, ?MAX_SEED);
 field(deterministic, Value, _) ->
     boolean(Value);
+field(cache, Value, _) when is_number(Value), Value >= 0, Value =< ?MAX_CACHE ->
+    {ok, float(Value)};
+field(cache, _, _) ->
+    io_lib:format("a number in 0..~b; 0 never uses a velocity again", [?MAX_CACHE]);
 field(on_missing, Value, _) ->
     on_missing(Value).
 

@@ -85,9 +85,9 @@ begun(Now, #{started := Started} = Job) ->
 -spec event({atom(), map()}, job()) -> {job(), [news()]}.
 event({state, #{state := Phase}}, Job) ->
     status(Job#{phase := atom_to_binary(Phase)});
-event({step, #{step := Step, experts := Experts, asked := Asked}}, #{steps := Steps} = Job0) ->
-    #{routing := Routing} = Job = happened_before(Step - 1, Job0),
-    Entry = #{
+event({step, #{step := Step, experts := Experts, asked := Asked} = Facts}, Job0) ->
+    #{routing := Routing, steps := Steps} = Job = happened_before(Step - 1, Job0),
+    Entry = (maps:with([reused], Facts))#{
         step => Step - 1,
         experts => Experts,
         asked => maps:from_list([
@@ -136,10 +136,10 @@ completed(#{images := Images, calls := Calls}, Now, #{id := Id, steps := Steps} 
         step := Steps,
         images := [
             #{
-                index => I, seed => Seed, pixels_sha256 => Hash,
+                index => I, seed => Seed, pixels_sha256 => Hash, reused => Reused,
                 url => iolist_to_binary(["/v1/jobs/", Id, "/images/", integer_to_list(I), ".png"])
             }
-         || {I, #{seed := Seed, pixels_sha256 := Hash}} <- Numbered
+         || {I, #{seed := Seed, pixels_sha256 := Hash, reused := Reused}} <- Numbered
         ],
         calls := [
             #{step => Step, expert => Expert, node => address(Node), ms => Ms}
@@ -166,7 +166,7 @@ ended(Status, Now, #{started := Started} = Job) ->
 lost(Reason, Id, Read) ->
     Options = #{
         prompt => <<>>, negative_prompt => <<>>, model => <<>>, n => 1, steps => 1, seed => 0,
-        guidance_scale => 1.0, top_k => 1, deterministic => false, on_missing => wait
+        guidance_scale => 1.0, top_k => 1, deterministic => false, cache => 0.0, on_missing => wait
     },
     <<Time:14/binary, _/binary>> = Id,
     Created = binary_to_integer(Time, 16) / 1.0e6,

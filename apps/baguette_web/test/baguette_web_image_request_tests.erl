@@ -16,7 +16,7 @@ what_is_omitted_or_null_comes_from_the_model_test() ->
     Expected = #{
         prompt => <<"a red circle">>, negative_prompt => <<>>, model => <<"mini">>, n => 1,
         steps => 30, guidance_scale => 5.0, top_k => 2, seed => 0, deterministic => false,
-        on_missing => wait
+        cache => 0.0, on_missing => wait
     },
     ?assertEqual({ok, Expected}, new(#{})),
     ?assertEqual({ok, Expected}, new(#{<<"n">> => null, <<"size">> => null})),
@@ -25,7 +25,7 @@ what_is_omitted_or_null_comes_from_the_model_test() ->
 what_is_given_is_taken_test() ->
     Given = #{
         <<"top_k">> => <<"full">>, <<"on_missing">> => <<"degrade">>, <<"seed">> => 7,
-        <<"deterministic">> => true, <<"n">> => 4
+        <<"deterministic">> => true, <<"cache">> => 0, <<"n">> => 4
     },
     ?assertMatch(
         {ok, #{top_k := full, on_missing := degrade, seed := 7, deterministic := true, n := 4}},
@@ -41,7 +41,8 @@ a_bad_field_is_named_test_() ->
         {<<"size">>, <<"1024x1024">>}, {<<"size">>, 64}, {<<"steps">>, 51}, {<<"steps">>, true},
         {<<"guidance_scale">>, 0.5}, {<<"guidance_scale">>, 31}, {<<"guidance_scale">>, <<>>},
         {<<"top_k">>, 9}, {<<"top_k">>, 0}, {<<"top_k">>, <<"all">>}, {<<"seed">>, -1},
-        {<<"seed">>, 1 bsl 63}, {<<"deterministic">>, 1}, {<<"on_missing">>, <<"retry">>},
+        {<<"seed">>, 1 bsl 63}, {<<"deterministic">>, 1}, {<<"cache">>, -1},
+        {<<"cache">>, 11}, {<<"cache">>, <<"0.1">>}, {<<"on_missing">>, <<"retry">>},
         {<<"colour">>, <<"red">>}, {<<"response_format">>, <<"url">>}
     ],
     [
@@ -54,6 +55,12 @@ a_bad_field_is_named_test_() ->
         end}
      || {Field, Value} <- Bad
     ].
+
+reuse_and_certain_bytes_exclude_each_other_test() ->
+    ?assertMatch({ok, #{cache := 0.25, deterministic := false}}, new(#{<<"cache">> => 0.25})),
+    {error, #{field := <<"cache">>, detail := Detail}} =
+        new(#{<<"cache">> => 0.25, <<"deterministic">> => true}),
+    ?assertMatch({_, _}, binary:match(Detail, <<"deterministic">>)).
 
 without_a_prompt_nothing_is_drawn_test() ->
     ?assertMatch(

@@ -59,6 +59,7 @@ job() ->
         id => ?ID, client => <<"phone">>, created => 1.0, predicted_seconds => 2.0,
         options => #{
             prompt => <<"a">>, negative_prompt => <<>>, model => <<"m">>, n => 1, steps => 4,
-            seed => 0, guidance_scale => 1.0, top_k => 1, deterministic => true, on_missing => wait
+            seed => 0, guidance_scale => 1.0, top_k => 1, deterministic => true,
+            cache => 0.0, on_missing => wait
         }
     }))#{node := <<"127.0.0.2">>}.

@@ -86,6 +86,7 @@ class Plain:
         """Every image of the request: pixels uint8 (H, W, 3), latents (C, S, S) fp32, routing."""
         done = Generation(request)
         done.routing = [[] for _ in range(request.n)]
+        done.reused = [[False] * request.steps for _ in range(request.n)]
         null = self.requester.encode_null(request.negative_prompt)
         context = self.requester.encode(request.prompt)
         text = torch.stack([null.tensor, context.tensor])  # (2, L, D)

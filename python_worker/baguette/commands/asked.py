@@ -117,6 +117,7 @@ def given_request(args: argparse.Namespace) -> dict[str, Any]:
         "steps": args.num_steps,
         "guidance_scale": args.cfg_scale,
         "seed": args.seed,
+        "cache": args.cache,
     }
     given = {name: value for name, value in fields.items() if value is not None}
     given.setdefault("n", SAMPLES if args.prompts_file is None else 1)

@@ -54,6 +54,11 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         help="experts asked at each step, or full (default: the model's, or 2)",
     )  # fmt: skip
     flag(group, "seed", type=_whole, metavar="N", help="seed of the first image (default 999)")
+    flag(
+        group, "cache", type=_number, metavar="THRESHOLD",
+        help="use velocities again while an image moved less than this since its experts were "
+        "asked (default 0: never); docs/PERFORMANCE.md says what it is worth",
+    )  # fmt: skip
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:

@@ -80,6 +80,7 @@ class OverHttp:
         return {
             "seed": int(image["seed"]),
             "pixels_sha256": str(image["pixels_sha256"]),
+            "reused": int(image["reused"]),
             "png": base64.b64encode(png),
         }
 

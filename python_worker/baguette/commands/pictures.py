@@ -65,9 +65,22 @@ def _experts(one: Generation) -> list[list[tuple[int, ...]]]:
 
 def _pngs(asked: Asked, one: Generation, texts: dict[str, str]) -> list[bytes]:
     return [
-        to_png(pixels, {**texts, **_texts(asked, one.request, one.request.seed + i, [image])})
-        for i, (pixels, image) in enumerate(zip(one.pixels, _experts(one), strict=True))
+        to_png(
+            pixels,
+            {**texts, **_texts(asked, one.request, one.request.seed + i, [image])}
+            | _reuse_texts(one.request, saved),
+        )
+        for i, (pixels, image, saved) in enumerate(
+            zip(one.pixels, _experts(one), one.saved(), strict=True)
+        )
     ]
+
+
+def _reuse_texts(request: GenerationRequest, saved: int) -> dict[str, str]:
+    """Of a picture whose velocities may have been used again: below what, and how many."""
+    if request.cache == 0:
+        return {}
+    return {"baguette:cache": repr(float(request.cache)), "baguette:reused": str(saved)}
 
 
 def _texts(asked: Asked, request: GenerationRequest, seed: int, images: Routing) -> dict[str, str]:

@@ -89,10 +89,11 @@ def starts(payloads: Sequence[bytes]) -> list[Answer]:
 
 
 def advance(payload: bytes) -> bytes:
-    """{step, steps, top_k, images} -> the next latents, routed unless it was the last step.
+    """{step, steps, top_k, cache, images} -> the next latents, routed unless it was the last step.
 
-    `step` counts from 0. An image in is {latent, experts, weights, velocities}, the velocities as
-    [[expert, blob]] in any order. Adds advance_micros to what `start` returns.
+    `step` counts from 0. An image in is {latent, experts, weights, change, velocities}, the
+    velocities as [[expert, blob]] in any order. Adds advance_micros to what `start` returns; an
+    image that is to use its velocities again comes with its new `change`.
     """
     return only(advances([payload]))
 

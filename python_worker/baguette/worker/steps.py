@@ -19,6 +19,7 @@ from baguette.errors import BadInput
 from baguette.families.paris.requester import Requester
 from baguette.image import tensor_sha256, to_png
 from baguette.mixture import Choice
+from baguette.reuse import Drift, drifts
 from baguette.worker import company
 from baguette.worker.payload import pack, take, unpack
 from baguette.worker.state import micros_since
@@ -38,6 +39,8 @@ class Moved:
     top_k: int | None
     canonical: bool
     told: dict[str, Any]
+    # Of the experts that each image chooses next: which images use their velocities again.
+    reuse: Callable[[Sequence[Sequence[int]]], list[Drift]] | None = None
 
     @property
     def group(self) -> bool:
@@ -80,7 +83,28 @@ def advanced(requester: Requester, values: dict[str, Any]) -> Moved:
     latents = [requester.advance(*image, grid[step], grid[step + 1]) for image in images]
     t = grid[step + 1] if step < len(grid) - 2 else None
     told = {"advance_micros": micros_since(begun)}
-    return Moved(latents, t, values.get("top_k"), take(values, "canonical", bool), told)
+    canonical = take(values, "canonical", bool)
+    reuse = _reuse(requester, values, latents) if t is not None else None
+    return Moved(latents, t, values.get("top_k"), canonical, told, reuse)
+
+
+def _reuse(
+    requester: Requester, values: dict[str, Any], latents: list[Tensor]
+) -> Callable[[Sequence[Sequence[int]]], list[Drift]] | None:
+    """What is decided once these images are routed; nothing where they are not to reuse."""
+    cache, images = take(values, "cache", (int, float)), take(values, "images", list)
+    if cache <= 0:
+        return None
+    grid, step = at_step(requester, values)
+    before = torch.stack([unpack_tensor(image["latent"], 3) for image in images])
+    return partial(
+        drifts,
+        cache,
+        [Drift(take(image, "change", (int, float))) for image in images],
+        requester.moved(before, torch.stack(latents), grid[step], grid[step + 1]),
+        [image["experts"] for image in images],
+        steps_left=len(grid) - 3 - step,
+    )
 
 
 def times(requester: Requester, values: dict[str, Any]) -> list[float]:
@@ -137,6 +161,10 @@ def _write_moved(
         }
         for latent, choice in zip(moved.latents, choices, strict=True)
     ]
+    if moved.reuse is not None:
+        decided = moved.reuse([choice.experts for choice in choices])
+        for image, drift in zip(images, decided, strict=True):
+            image |= {"change": drift.change} if drift.reused else {}
     when = {"t": moved.t, "network_t": requester.network_time(moved.t)}
     micros = micros_since(begun) - moved.told.get("advance_micros", 0)
     return pack({"images": images, **when, "route_micros": max(0, micros), **moved.told})

@@ -54,11 +54,14 @@ function facts(job, i) {
     ["Not in it", request.negative_prompt || "–"],
     ["Drawn by", job.node],
     ["Took", job.seconds ? `${job.seconds.toFixed(1)} s` : "–"],
+    ["Velocities used again", request.cache > 0 ? usedAgain(image, request) : "none"],
     ["Failovers", (job.failovers ?? []).map(failover).join(", ") || "none"],
     ["Pixels", pixels ? `${pixels.slice(0, 12)}…` : "–"],
   ];
   return h("dl", {}, lines.map(([what, value]) => [h("dt", {}, what), h("dd", {}, value)]));
 }
+
+const usedAgain = (image, request) => `${image?.reused ?? "–"} · below ${request.cache}`;
 
 const failover = (f) => `step ${f.step}: E${f.expert} ${f.from} → ${f.to ?? "nobody"}`;
 

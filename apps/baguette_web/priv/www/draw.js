@@ -4,7 +4,7 @@ import { ask, newKey, Problem, told } from "./api.js";
 import { byId, say } from "./dom.js";
 import { expectedWait, jobChanged } from "./pictures.js";
 
-const NUMBERS = ["steps", "guidance_scale", "n", "seed"];
+const NUMBERS = ["steps", "guidance_scale", "n", "seed", "cache"];
 const TEXTS = ["negative_prompt", "on_missing"];
 
 export function startDrawing() {

@@ -229,7 +229,8 @@ class ModelConfig:
 
     def request(self, prompt: str, **options: Any) -> GenerationRequest:
         """An unchecked request with this model's defaults for whatever is not named."""
-        return GenerationRequest(prompt=prompt, **{**self.defaults.to_json(), **options})
+        own = {**self.defaults.to_json(), "deterministic": not options.get("cache")}
+        return GenerationRequest(prompt=prompt, **{**own, **options})
 
     @classmethod
     def read(cls, model_dir: Path) -> ModelConfig:

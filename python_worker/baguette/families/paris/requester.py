@@ -33,6 +33,7 @@ from baguette.families.paris.vae import LatentDecoder
 from baguette.mixture import Choice, choose, mix
 from baguette.noise import initial_noise
 from baguette.request import GenerationRequest
+from baguette.reuse import relative_changes
 from baguette.sampler import euler_step
 from baguette.schedule import network_time, time_grid
 
@@ -132,6 +133,11 @@ class Requester:
         """The same of latents (N, C, S, S) as one batch, each with its own time and `top_k`."""
         logits = self.router.call(latents, tuple(map(self.network_time, times)))()
         return _chosen(logits, top_k)
+
+    def moved(self, before: Tensor, after: Tensor, t: float, t_next: float) -> list[float]:
+        """How far each latent of (N, C, S, S) and the time went in a step, as `reuse` adds up."""
+        time = self.router.time_change(self.network_time(t), self.network_time(t_next))
+        return [change + time for change in relative_changes(before, after)]
 
     def advance(
         self,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from baguette.families.paris.config import RouterConfig, Settings
 from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp, modulate
+from baguette.reuse import relative_changes
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
@@ -110,6 +111,15 @@ class PreparedRouter:
             return self.module.predict(latents.to(cls.device, cls.dtype), mod).float()
 
         return logits
+
+    @torch.inference_mode()
+    def time_change(self, before: float, now: float) -> float:
+        """By how much the modulation differs between two network times, as `reuse` measures."""
+        first, second = (
+            torch.cat([part for block in self._modulation((t,)) for part in block])[None]
+            for t in (before, now)
+        )
+        return relative_changes(first, second)[0]
 
     def _modulation(self, network_times: tuple[float, ...]) -> list[tuple[Tensor, ...]]:
         if len(set(network_times)) > 1:  # a line a row: too large to keep
