@@ -116,14 +116,18 @@ class Fleet:
 
     def target(self, index: int) -> Target:
         """A node as something to speak with."""
-        cluster = self.cluster
-        return Target(node_name(index), cluster.port, cluster.run, cluster.log(index))
+        return self.cluster.target_of(index)
 
 
 @contextmanager
-def fleet(port: int, nodes: int, device: Device, progress: Progress) -> Iterator[Fleet]:
-    """`nodes` simulated nodes that are ready; gone afterwards, and with us if we end before."""
-    launch = Launch(nodes, None, engine=device.settings(nodes))
+def fleet(
+    port: int, nodes: int, device: Device, progress: Progress, **engine: Any
+) -> Iterator[Fleet]:
+    """`nodes` simulated nodes that are ready; gone afterwards, and with us if we end before.
+
+    `engine` are further settings of baguette_engine.
+    """
+    launch = Launch(nodes, None, engine={**device.settings(nodes), **engine})
     with cluster_of(Cluster(port, mode="simulated"), launch, progress) as running:
         yield running
 
@@ -134,7 +138,7 @@ def cluster_of(cluster: Cluster, launch: Launch, progress: Progress) -> Iterator
     guard = os.pipe()
     try:
         launch = replace(launch, guard=guard[0])
-        with claim(cluster.port, launch.nodes):
+        with claim(cluster, launch.nodes):
             start(cluster, launch)
             with Control(cluster.target()) as control:
                 control.connect(CONNECT_SECONDS)

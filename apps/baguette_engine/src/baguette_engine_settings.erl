@@ -23,7 +23,8 @@
     | hung_ms
     | memory_mib
     | probe_file
-    | probe_quiet_ms.
+    | probe_quiet_ms
+    | choice.
 
 -define(KEYS, [
     model_dir,
@@ -40,7 +41,8 @@
     hung_ms,
     memory_mib,
     probe_file,
-    probe_quiet_ms
+    probe_quiet_ms,
+    choice
 ]).
 
 %% @doc Every setting is usable, or the first that is not, with why.
@@ -96,7 +98,8 @@ valid(memory_mib, undefined) -> true;
 valid(memory_mib, V) -> between(V, 1, 1 bsl 24);
 valid(probe_file, undefined) -> true;
 valid(probe_file, V) -> is_list(V) andalso V =/= [] orelse <<"undefined or a file's path">>;
-valid(probe_quiet_ms, V) -> between(V, 0, 3600000).
+valid(probe_quiet_ms, V) -> between(V, 0, 3600000);
+valid(choice, V) -> lists:member(V, [measured, random]) orelse <<"measured or random">>.
 
 between(V, Low, High) ->
     (is_integer(V) andalso V >= Low andalso V =< High) orelse

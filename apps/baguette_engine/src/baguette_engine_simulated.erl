@@ -44,6 +44,7 @@
     %% Not urgent: begun while nobody else waits.
     idle = queue:new() :: queue:queue(#call{}),
     deaths = 0 :: non_neg_integer(),
+    busy_us = 0 :: non_neg_integer(), % what all calls begun so far take
     loads = 0 :: non_neg_integer(),
     unloads = 0 :: non_neg_integer(),
     loaded_at_ms = 0 :: integer() % of the last load; since 1970, for other machines' clocks
@@ -78,6 +79,7 @@ handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} 
             in_flight => case Computing of undefined -> 0; _ -> 1 end,
             waiting => queue:len(Waiting),
             deaths => S#?MODULE.deaths,
+            busy_us => S#?MODULE.busy_us,
             loads => S#?MODULE.loads,
             unloads => S#?MODULE.unloads,
             loaded_at_ms => S#?MODULE.loaded_at_ms
@@ -158,6 +160,7 @@ compute(#call{function = Function, payload = Payload, arrived_us = Arrived} = Ca
     S#?MODULE{
         memory = Memory,
         free_us = End,
+        busy_us = S#?MODULE.busy_us + Us,
         computing = {Timer, Call, told_to(Settings, Outcome)}
     }.
 
