@@ -1,0 +1,247 @@
+"""Throughput by the number of nodes: real ones on this machine's cores, and simulated devices.
+
+A section of scripts/bench_throughput.py. Real nodes share the cores there are, so theirs says what
+spreading costs, not what machines add. Of simulated devices it is held against the ideal: the
+pictures a second if every device had been computing all the time with the batches that it got. So
+the share of the ideal is the share of the time in which devices computed, and what is missing is
+what spreading, queues and the way between nodes leave idle. Extra calls (asked besides or again)
+count as computing, so they are told too.
+
+Times are dilated, or these cores could not serve so many beams: a device takes DILATION times what
+it would. That flatters the share (the cluster's own milliseconds weigh less against a call) and
+leaves alone what is told in milliseconds: CPU per picture, and a step beyond its computing, which
+is measured with one picture at a time, so that none waits for another.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from launcher.control import Control
+from launcher.loads import (
+    PROMPT,
+    Load,
+    Order,
+    check,
+    draw,
+    extra_share,
+    rate,
+    requesters,
+    seconds,
+    step_ms,
+    steps_between,
+)
+from launcher.machine_use import TOO_BUSY, cpu_seconds, watched
+from launcher.machine_use import rate as wire_rate
+from launcher.nodes import Cluster, Launch
+from launcher.simulated import Fleet, cluster_of, expert, fleet
+from launcher.spreads import percentile, shown, spread, table
+from launcher.throughput import ADVANCE_US, Bench, Record, described, device
+
+TOP_K = 2
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of each thing."""
+
+    real: tuple[int, ...] = (2, 4, 8)
+    real_images: int = 48
+    real_rounds: int = 3
+    simulated: tuple[int, ...] = (2, 4, 8, 16, 64)
+    dilation: int = 16
+    concurrent: int = 8  # a node
+    requesters: int = 8
+    steps: int = 5
+    warm_seconds: float = 20.0
+    seconds: float = 60.0
+    alone: int = 12
+    alone_steps: int = 30
+
+
+SMALL = Sizes((), 0, 0, (2,), 2, 4, 2, 3, 1.0, 3.0, 2, 5)
+CONCURRENT = 16
+
+
+def measure(bench: Bench) -> Record:
+    """Real nodes first, then simulated ones."""
+    sizes = SMALL if bench.small else Sizes()
+    return {
+        "device": described(device(sizes.dilation)),
+        "dilation": sizes.dilation,
+        "real": [_real(bench, nodes, sizes) for nodes in sizes.real],
+        "simulated": [_simulated(bench, nodes, sizes) for nodes in sizes.simulated],
+    }
+
+
+def _real(bench: Bench, nodes: int, sizes: Sizes) -> Record:
+    """Sixteen pictures at a time, with Python and the model."""
+    asking = min(nodes, 4)
+    request = {"prompt": bench.model.example_prompt, "deterministic": False}
+    launch = Launch(nodes, bench.model_dir, engine={"max_running": CONCURRENT}, requesters=asking)
+    bench.progress.line(f"{nodes} real nodes:")
+    cluster = Cluster(bench.port, mode="bench")
+    with (
+        cluster_of(cluster, launch, bench.progress) as running,
+        requesters(running, asking) as controls,
+    ):
+        running.at_rest(nodes, bench.progress.waiting)
+        draw(controls, Order(request, CONCURRENT, CONCURRENT))
+        order = Order(request, CONCURRENT, sizes.real_images)
+        rounds = [Load(controls, order).ended() for _ in range(sizes.real_rounds)]
+    times = [seconds(picture) for pictures in rounds for picture in pictures]
+    return {
+        "nodes": nodes,
+        "images_per_second": spread([rate(pictures) for pictures in rounds]),
+        "image_seconds": {"p50": median(times), "p99": percentile(times, 99)},
+    }
+
+
+def _simulated(bench: Bench, nodes: int, sizes: Sizes) -> Record:
+    bench.progress.line(f"{nodes} simulated nodes:")
+    most = sizes.concurrent * nodes
+    with (
+        fleet(
+            bench.port, nodes, device(sizes.dilation), bench.progress, max_running=most
+        ) as running,
+        requesters(running, min(nodes, sizes.requesters)) as controls,
+    ):
+        running.at_rest(nodes, bench.progress.waiting)
+        request = {"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}
+        # Those who are asked first have seen the prompt then.
+        draw(controls, Order({**request, "top_k": "full"}, 2 * nodes, 2 * nodes))
+        return {
+            "nodes": nodes,
+            "concurrent": most,
+            **_watched(lambda: _alone(controls, sizes), "alone"),
+            **_watched(lambda: _loaded(running, controls, sizes, most), "loaded"),
+        }
+
+
+def _watched(measured: Callable[[], Record], name: str) -> Record:
+    return {name: watched(measured)}
+
+
+def _alone(controls: Sequence[Control], sizes: Sizes) -> Record:
+    """One picture at a time: how long its steps take beyond what is computed for them."""
+    request = {"prompt": PROMPT, "steps": sizes.alone_steps, "deterministic": False}
+    pictures = draw(controls[:1], Order(request, 1, sizes.alone))
+    advance = sizes.dilation * ADVANCE_US / 1000
+    beyond = [took - computed - advance for p in pictures for took, computed in step_ms(p)]
+    return {
+        "steps": len(beyond),
+        "beyond_ms": {
+            "p50": round(median(beyond), 3),
+            "p99": round(percentile(beyond, 99), 3),
+            "most": round(max(beyond), 3),
+        },
+    }
+
+
+def _loaded(running: Fleet, controls: Sequence[Control], sizes: Sizes, concurrent: int) -> Record:
+    """As many pictures at a time as keep every device busy; looked at between two moments."""
+    request = {"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}
+    span = sizes.warm_seconds + sizes.seconds
+    load = Load(controls, Order(request, concurrent, 1_000_000, span))
+    time.sleep(sizes.warm_seconds)  # until all are at different steps
+    before, since, used = running.figures(), time.time(), cpu_seconds(running)
+    time.sleep(sizes.seconds)
+    after, until, used = running.figures(), time.time(), cpu_seconds(running) - used
+    pictures = load.ended()
+    check(pictures)
+    steps = steps_between(pictures, since, until)
+    images = steps / sizes.steps
+    first = {figures["node"]: figures for figures in before}
+    busy = [
+        (expert(now)["busy_us"] - expert(first[now["node"]])["busy_us"])
+        / (1000 * (now["at_ms"] - first[now["node"]]["at_ms"]))
+        for now in after
+    ]
+    gossip = [wire_rate(first[now["node"]], now).get("gossip_bytes", 0.0) for now in after]
+    share = sum(busy) / len(busy)
+    used_device = device(sizes.dilation)
+    rows = TOP_K * steps
+    batches = (share * len(busy) * (until - since) * 1e6 - rows * used_device.row_us) / max(
+        used_device.batch_us, 1
+    )
+    times = [seconds(picture) for picture in pictures]
+    return {
+        "images_per_second": round(images / (until - since), 3),
+        "ideal_images_per_second": round(images / (until - since) / share, 3),
+        "share_of_ideal": round(share, 4),
+        "least_busy_device": round(min(busy), 4),
+        "most_busy_device": round(max(busy), 4),
+        "rows_per_batch": round(rows / max(batches, 1), 2),
+        "extra_calls": round(extra_share(pictures, TOP_K), 4),
+        "cpu_ms_per_image": round(1000 * used / max(images, 1), 2),
+        "cpu_ms_per_step": round(1000 * used / max(steps, 1), 3),
+        "gossip_bytes_per_second": {
+            "median": round(median(gossip)),
+            "most": round(max(gossip)),
+        },
+        "image_seconds": {"p50": round(median(times), 3), "p99": round(percentile(times, 99), 3)},
+    }
+
+
+def markdown(record: Record) -> list[str]:
+    """Two tables; a row that was measured on a machine that was too busy says so."""
+    lines = []
+    if record["real"]:
+        rows = [
+            (
+                row["nodes"],
+                shown(row["images_per_second"]),
+                f"{row['image_seconds']['p50']:.2f}",
+                f"{row['image_seconds']['p99']:.2f}",
+            )
+            for row in record["real"]
+        ]
+        lines += table(
+            ("real nodes, 16 pictures at a time", "images/s", "p50 s an image", "p99"), rows
+        )
+        lines.append("")
+    heads = (
+        "simulated nodes",
+        "images/s",
+        "of the ideal",
+        "busiest, idlest device",
+        "rows a batch",
+        "extra calls",
+        "CPU ms an image (a step)",
+        "a step beyond its computing, p50 / p99 ms",
+        "gossip B/s a node",
+        "machine busy",
+    )
+    lines += table(heads, [_row(row) for row in record["simulated"]])
+    lines.append("")
+    lines.append(
+        f"Device: {record['device']} (times dilated by {record['dilation']}). A row is void where "
+        f"the machine was over {TOO_BUSY:.0f} % busy. {os.cpu_count()} cores."
+    )
+    return lines
+
+
+def _row(row: Record) -> list[str]:
+    load, alone = row["loaded"], row["alone"]
+    beyond = alone["beyond_ms"]
+    cells = [
+        f"{load['images_per_second']:.3g}",
+        f"{100 * load['share_of_ideal']:.0f} %",
+        f"{100 * load['most_busy_device']:.0f} %, {100 * load['least_busy_device']:.0f} %",
+        f"{load['rows_per_batch']:.2g}",
+        f"{100 * load['extra_calls']:.1f} %",
+        f"{load['cpu_ms_per_image']:.0f} ({load['cpu_ms_per_step']:.1f})",
+        f"{beyond['p50']:.2f} / {beyond['p99']:.2f}",
+        f"{load['gossip_bytes_per_second']['median']}",
+        f"{load['machine_busy_percent']:.0f} %, {alone['machine_busy_percent']:.0f} %",
+    ]
+    # What was measured with one picture at a time and what under load are void each for itself.
+    void = [load["void"]] * 6 + [alone["void"], load["void"], False]
+    return [
+        str(row["nodes"]),
+        *(f"void ({cell})" if bad else cell for cell, bad in zip(cells, void, strict=True)),
+    ]
