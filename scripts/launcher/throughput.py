@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.options import Model
+from launcher.processes import Refused
 from launcher.progress import Progress
-from launcher.simulated import Device
+from launcher.simulated import Device, Figures
 
 BATCH_US, ROW_US = 2_000, 7_000
 ADVANCE_US, ENCODE_US, DECODE_US = 500, 10_000, 20_000
@@ -32,7 +33,7 @@ class Bench:
     progress: Progress
 
 
-def device(dilation: int = 1, experts: int = 8) -> Device:
+def device(dilation: int = 1, experts: int = 8, skew: float = 0.0) -> Device:
     """DEVICE with all its times multiplied."""
     others = {"advance_us": ADVANCE_US, "encode_us": ENCODE_US, "decode_us": DECODE_US}
     return Device(
@@ -40,8 +41,15 @@ def device(dilation: int = 1, experts: int = 8) -> Device:
         row_us=dilation * ROW_US,
         load_ms=100,
         experts=experts,
-        more={name: dilation * us for name, us in others.items()},
+        more={"skew": skew, **{name: dilation * us for name, us in others.items()}},
     )
+
+
+def check_replicas(figures: list[Figures]) -> None:
+    """Refused unless every expert has two holders: those who compare replicas need them."""
+    holders = {e["expert"]: e["holders"] for f in figures for e in f["experts"]}
+    if any(len(nodes) != 2 for nodes in holders.values()):
+        raise Refused(f"not every expert has two holders: {holders}; run it again")
 
 
 def described(used: Device) -> str:

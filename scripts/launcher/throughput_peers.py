@@ -21,10 +21,10 @@ from launcher.loads import PROMPT, Order, Picture, draw, extra_share, rate, requ
 from launcher.machine_use import watched
 from launcher.simulated import Fleet, fleet
 from launcher.spreads import percentile, shown, spread, table
-from launcher.throughput import Bench, Record, described, device
+from launcher.throughput import Bench, Record, check_replicas, described, device
 
 NODES = 4
-EXPERTS = 4  # and room for two of them a node: two replicas each
+EXPERTS = 2  # which four equal nodes hold twice each
 SLOW = 0.1
 TOP_K = 2
 ALONE, RANDOM, MEASURED = "one node, one by one", "random choice", "measured choice"
@@ -80,7 +80,9 @@ def _side(bench: Bench, stack: ExitStack, sizes: Sizes, number: int) -> Side:
         fleet(bench.port + number, nodes, used, bench.progress, **settings)
     )
     side = Side(name, running, stack.enter_context(requesters(running, 1)))
-    running.at_rest(nodes, bench.progress.waiting)
+    figures = running.at_rest(nodes, bench.progress.waiting)
+    if nodes == NODES:
+        check_replicas(figures)
     draw(side.controls, _order(sizes, sizes.concurrent))
     return side
 

@@ -7,6 +7,8 @@ the share of the ideal is the share of the time in which devices computed, and w
 what spreading, queues and the way between nodes leave idle. Extra calls (asked besides or again)
 count as computing, so they are told too.
 
+`skew` is how unevenly routing asks for experts (docs/internals/simulated.md): 0 asks all alike.
+
 Times are dilated, or these cores could not serve so many beams: a device takes DILATION times what
 it would. That flatters the share (the cluster's own milliseconds weigh less against a call) and
 leaves alone what is told in milliseconds: CPU per picture, and a step beyond its computing, which
@@ -52,7 +54,10 @@ class Sizes:
     real: tuple[int, ...] = (2, 4, 8)
     real_images: int = 48
     real_rounds: int = 3
-    simulated: tuple[int, ...] = (2, 4, 8, 16, 64)
+    simulated: tuple[tuple[int, float], ...] = (
+        *((2, 0.0), (4, 0.0), (8, 0.0), (16, 0.0), (64, 0.0)),
+        *((8, 0.5), (64, 0.5)),
+    )
     dilation: int = 16
     concurrent: int = 8  # a node
     requesters: int = 8
@@ -63,7 +68,7 @@ class Sizes:
     alone_steps: int = 30
 
 
-SMALL = Sizes((), 0, 0, (2,), 2, 4, 2, 3, 1.0, 3.0, 2, 5)
+SMALL = Sizes((), 0, 0, ((2, 0.0),), 2, 4, 2, 3, 1.0, 3.0, 2, 5)
 CONCURRENT = 16
 
 
@@ -74,7 +79,7 @@ def measure(bench: Bench) -> Record:
         "device": described(device(sizes.dilation)),
         "dilation": sizes.dilation,
         "real": [_real(bench, nodes, sizes) for nodes in sizes.real],
-        "simulated": [_simulated(bench, nodes, sizes) for nodes in sizes.simulated],
+        "simulated": [_simulated(bench, *row, sizes) for row in sizes.simulated],
     }
 
 
@@ -101,13 +106,12 @@ def _real(bench: Bench, nodes: int, sizes: Sizes) -> Record:
     }
 
 
-def _simulated(bench: Bench, nodes: int, sizes: Sizes) -> Record:
-    bench.progress.line(f"{nodes} simulated nodes:")
+def _simulated(bench: Bench, nodes: int, skew: float, sizes: Sizes) -> Record:
+    bench.progress.line(f"{nodes} simulated nodes, skew {skew}:")
     most = sizes.concurrent * nodes
+    used = device(sizes.dilation, skew=skew)
     with (
-        fleet(
-            bench.port, nodes, device(sizes.dilation), bench.progress, max_running=most
-        ) as running,
+        fleet(bench.port, nodes, used, bench.progress, max_running=most) as running,
         requesters(running, min(nodes, sizes.requesters)) as controls,
     ):
         running.at_rest(nodes, bench.progress.waiting)
@@ -116,6 +120,7 @@ def _simulated(bench: Bench, nodes: int, sizes: Sizes) -> Record:
         draw(controls, Order({**request, "top_k": "full"}, 2 * nodes, 2 * nodes))
         return {
             "nodes": nodes,
+            "skew": skew,
             "concurrent": most,
             **_watched(lambda: _alone(controls, sizes), "alone"),
             **_watched(lambda: _loaded(running, controls, sizes, most), "loaded"),
@@ -206,6 +211,7 @@ def markdown(record: Record) -> list[str]:
         lines.append("")
     heads = (
         "simulated nodes",
+        "skew",
         "images/s",
         "of the ideal",
         "busiest, idlest device",
@@ -243,5 +249,6 @@ def _row(row: Record) -> list[str]:
     void = [load["void"]] * 6 + [alone["void"], load["void"], False]
     return [
         str(row["nodes"]),
+        f"{row['skew']:g}",
         *(f"void ({cell})" if bad else cell for cell, bad in zip(cells, void, strict=True)),
     ]
