@@ -75,7 +75,12 @@ class Fleet:
         nodes: list[Figures] = self.control.answer("figures")["nodes"]
         return [figures for figures in nodes if not figures["silent"]]
 
-    def at_rest(self, nodes: int, tell: Callable[[str], None] = lambda text: None) -> list[Figures]:
+    def at_rest(
+        self,
+        nodes: int,
+        tell: Callable[[str], None] = lambda text: None,
+        rest_seconds: float = REST_SECONDS,
+    ) -> list[Figures]:
         """Figures of `nodes` nodes, once all see each other and nothing has moved for a while."""
         deadline = time.monotonic() + SETTLE_SECONDS
         before, since = -1, time.monotonic()
@@ -84,7 +89,7 @@ class Fleet:
             joined = sum(f["joined"] and f["linked"] == nodes - 1 for f in now)
             if joined < nodes or len(now) != nodes or moves(now) != before:
                 before, since = moves(now), time.monotonic()
-            if time.monotonic() - since >= REST_SECONDS:
+            if time.monotonic() - since >= rest_seconds:
                 return now
             if time.monotonic() > deadline:
                 raise Refused(

@@ -15,10 +15,12 @@ from typing import Any
 from launcher.options import Model
 from launcher.processes import Refused
 from launcher.progress import Progress
-from launcher.simulated import Device, Figures
+from launcher.simulated import REST_SECONDS, Device, Figures, Fleet
 
 BATCH_US, ROW_US = 2_000, 7_000
 ADVANCE_US, ENCODE_US, DECODE_US = 500, 10_000, 20_000
+# Just longer than a plan is agreed on before anything moves.
+SMALL_REST_SECONDS = 2.5
 Record = dict[str, Any]
 
 
@@ -31,6 +33,11 @@ class Bench:
     model: Model
     small: bool
     progress: Progress
+
+    def settled(self, running: Fleet) -> list[Figures]:
+        """Every node's figures, once nothing moves any more."""
+        rest = SMALL_REST_SECONDS if self.small else REST_SECONDS
+        return running.at_rest(running.launch.nodes, self.progress.waiting, rest)
 
 
 def device(dilation: int = 1, experts: int = 8, skew: float = 0.0) -> Device:

@@ -80,7 +80,7 @@ def _cluster(
     launch = Launch(sizes.nodes, bench.model_dir, engine=engine, requesters=asking)
     running = stack.enter_context(cluster_of(cluster, launch, bench.progress))
     controls: Sequence[Control] = stack.enter_context(requesters(running, asking))
-    running.at_rest(sizes.nodes, bench.progress.waiting)
+    bench.settled(running)
     draw(controls, Order(request, asking, 2 * asking))
     return lambda concurrent, images: rate(draw(controls, Order(request, concurrent, images)))
 

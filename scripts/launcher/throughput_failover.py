@@ -59,7 +59,7 @@ def measure(bench: Bench) -> Record:
         fleet(bench.port, NODES, used, bench.progress, max_running=CONCURRENT) as running,
         requesters(running, REQUESTERS) as controls,
     ):
-        check_replicas(running.at_rest(NODES, bench.progress.waiting))
+        check_replicas(bench.settled(running))
         return {
             "device": described(used),
             "nodes": NODES,

@@ -57,7 +57,7 @@ def measure(bench: Bench) -> Record:
         cluster_of(cluster, launch, bench.progress) as running,
         requesters(running, 1) as controls,
     ):
-        running.at_rest(NODES, bench.progress.waiting)
+        bench.settled(running)
         request = {"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}
         draw(controls, Order({**request, "top_k": "full"}, 1, 1))
         rows = watched(lambda: _rounds(controls, between, Order(request, 1, sizes.images), sizes))

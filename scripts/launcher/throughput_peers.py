@@ -80,7 +80,7 @@ def _side(bench: Bench, stack: ExitStack, sizes: Sizes, number: int) -> Side:
         fleet(bench.port + number, nodes, used, bench.progress, **settings)
     )
     side = Side(name, running, stack.enter_context(requesters(running, 1)))
-    figures = running.at_rest(nodes, bench.progress.waiting)
+    figures = bench.settled(running)
     if nodes == NODES:
         check_replicas(figures)
     draw(side.controls, _order(sizes, sizes.concurrent))

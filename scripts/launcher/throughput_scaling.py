@@ -94,7 +94,7 @@ def _real(bench: Bench, nodes: int, sizes: Sizes) -> Record:
         cluster_of(cluster, launch, bench.progress) as running,
         requesters(running, asking) as controls,
     ):
-        running.at_rest(nodes, bench.progress.waiting)
+        bench.settled(running)
         draw(controls, Order(request, CONCURRENT, CONCURRENT))
         order = Order(request, CONCURRENT, sizes.real_images)
         rounds = [Load(controls, order).ended() for _ in range(sizes.real_rounds)]
@@ -114,7 +114,7 @@ def _simulated(bench: Bench, nodes: int, skew: float, sizes: Sizes) -> Record:
         fleet(bench.port, nodes, used, bench.progress, max_running=most) as running,
         requesters(running, min(nodes, sizes.requesters)) as controls,
     ):
-        running.at_rest(nodes, bench.progress.waiting)
+        bench.settled(running)
         request = {"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}
         # Those who are asked first have seen the prompt then.
         draw(controls, Order({**request, "top_k": "full"}, 2 * nodes, 2 * nodes))
