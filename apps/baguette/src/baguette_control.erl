@@ -166,20 +166,20 @@ command(
         {error, Reason} ->
             failed(Reason, State)
     end;
-command(<<"load">>, #{<<"order">> := Given}, #?MODULE{node = Node, loading = none} = State) ->
-    case baguette_control_json:order(Given) of
-        {ok, Order} ->
-            Ref = make_ref(),
-            {_, Monitor} = spawn_monitor(Node, baguette_load, relay, [self(), Ref, Order]),
-            State#?MODULE{loading = {Ref, Monitor}};
-        {error, Reason} ->
-            failed(Reason, State)
-    end;
+command(<<"load">>, #{<<"order">> := Given}, #?MODULE{loading = none} = State) ->
+    load(baguette_control_json:order(Given), State);
 command(<<"cancel">>, #{<<"id">> := Id}, #?MODULE{node = Node} = State) ->
     _ = remote(Node, cancel, [Id]),
     State;
 command(_, _, State) ->
     failed({bad_command, #{}}, State).
+
+load({ok, Order}, #?MODULE{node = Node} = State) ->
+    Ref = make_ref(),
+    {_, Monitor} = spawn_monitor(Node, baguette_load, relay, [self(), Ref, Order]),
+    State#?MODULE{loading = {Ref, Monitor}};
+load({error, Reason}, State) ->
+    failed(Reason, State).
 
 figures({ok, Figures}, State) -> tell(figures, #{nodes => Figures}, State);
 figures({error, Reason}, State) -> failed(Reason, State).

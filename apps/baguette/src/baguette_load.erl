@@ -17,9 +17,9 @@
     ms := pos_integer(), % no picture is asked for later
     seeds := pos_integer() % picture I has the request's seed + I rem seeds
 }.
-%% Times since 1970, in microseconds. A step is `[Asked, Answered, Local, Remote]': its first ask and
-%% last answer, since the begin; and how long was computed for it, here and where it was longest of
-%% the other nodes.
+%% Times since 1970, in microseconds. A step is `[Asked, Answered, Local, Remote]': its first ask
+%% and last answer, since the begin; and how long was computed for it, here and where it was longest
+%% of the other nodes.
 -type drawn() :: #{
     ok := boolean(),
     seed := non_neg_integer(),
