@@ -83,12 +83,13 @@ class Fleet:
     ) -> list[Figures]:
         """Figures of `nodes` nodes, once all see each other and nothing has moved for a while."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        before, since = -1, time.monotonic()
+        before: Figures = {}
+        since = time.monotonic()
         while True:
             now = self.figures()
             joined = sum(f["joined"] and f["linked"] == nodes - 1 for f in now)
-            if joined < nodes or len(now) != nodes or moves(now) != before:
-                before, since = moves(now), time.monotonic()
+            if joined < nodes or len(now) != nodes or _standing(now) != before:
+                before, since = _standing(now), time.monotonic()
             if time.monotonic() - since >= rest_seconds:
                 return now
             if time.monotonic() > deadline:
@@ -157,9 +158,10 @@ def cluster_of(cluster: Cluster, launch: Launch, progress: Progress) -> Iterator
             os.close(fd)
 
 
-def moves(figures: list[Figures]) -> int:
-    """Loads and unloads these nodes have made since they started."""
-    return sum(expert(f)["loads"] + expert(f)["unloads"] for f in figures)
+def _standing(figures: list[Figures]) -> Figures:
+    """What stands still at rest: the plan and, where the device is simulated, what it has moved."""
+    names = ("loads", "unloads")
+    return {f["node"]: (f["plan"], [expert(f).get(name) for name in names]) for f in figures}
 
 
 def expert(figures: Figures) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from launcher.simulated import cluster_of
 from launcher.spreads import shown, spread, table
 from launcher.throughput import Bench, Record
 
-REQUESTERS = 4
 JOINED, ALONE, PROCESS = "joined", "one by one", "one process, one after another"
 Measure = Callable[[int, int], float]
 
@@ -33,6 +32,7 @@ class Sizes:
     """How much of each thing."""
 
     nodes: int = 8
+    requesters: int = 4
     concurrent: tuple[int, ...] = (1, 4, 16, 64)
     images: int = 16  # and at least as many as are drawn at a time
     rounds: int = 5
@@ -40,7 +40,7 @@ class Sizes:
     steps: int = 30
 
 
-SMALL = Sizes(2, (1, 4), 4, 1, (1,), 3)
+SMALL = Sizes(2, 1, (1, 4), 4, 1, (1,), 3)
 
 
 def measure(bench: Bench) -> Record:
@@ -74,7 +74,7 @@ def _cluster(
     batch_rows = (Atom("auto"), 1)[number]
     bench.progress.line(f"{sizes.nodes} real nodes, batch_rows {batch_rows}:")
     cluster = Cluster(bench.port + number, mode="bench")
-    asking = min(REQUESTERS, sizes.nodes)
+    asking = sizes.requesters
     most = max(sizes.concurrent)
     engine = {"batch_rows": batch_rows, "max_running": most}
     launch = Launch(sizes.nodes, bench.model_dir, engine=engine, requesters=asking)

@@ -61,7 +61,7 @@ a_step_is_told_with_what_was_computed_for_it(_Config) ->
     [
         begin
             ?assertEqual({2 * ?CALL_US, 0}, {Here, Elsewhere}),
-            ?assert(Done - At >= 2 * ?CALL_US - 1000)
+            ?assert(Done - At >= 2 * ?CALL_US - 2000)
         end
      || [At, Done, Here, Elsewhere] <- Steps
     ].

@@ -155,8 +155,8 @@ compute(#call{function = Function, payload = Payload, arrived_us = Arrived} = Ca
     {Us, Outcome, Memory} =
         baguette_engine_simulated_model:answer(Function, Payload, Settings, Memory0),
     End = max(Arrived, Free) + Us,
-    %% The nearest millisecond, and at the earliest now.
-    Timer = erlang:start_timer((End + 500) div 1000, self(), computed, [{abs, true}]),
+    %% The nearest millisecond: a timer comes in the one after that which it is set for.
+    Timer = erlang:start_timer((End - 500) div 1000, self(), computed, [{abs, true}]),
     S#?MODULE{
         memory = Memory,
         free_us = End,
