@@ -50,6 +50,7 @@ OUTPUT = ROOT / "out" / "bench_http.json"
 NODES = 2
 # A picture of a second or so; shorter ones end before the next batch of the stream.
 STEPS = 250
+PREVIEWED_STEPS = 60
 DEVICE = Device(batch_us=1000, row_us=100, load_ms=20)
 PROMPT = "a red circle on a blue background"
 SETTLE_SECONDS, LOOK_SECONDS, REST_LOOKS = 120.0, 0.1, 20
@@ -70,12 +71,13 @@ class Sizes:
     watchers: int = 1000
     pictures: int = 10
     rounds: int = 3
+    turns: int = 30
     jobs: int = 10_000
     wave: int = 1000
     rude: int = 300
 
 
-SMALL = Sizes(seconds=2.0, watchers=50, pictures=2, rounds=1, jobs=60, wave=20, rude=30)
+SMALL = Sizes(seconds=2.0, watchers=50, pictures=2, rounds=1, turns=2, jobs=60, wave=20, rude=30)
 
 
 def main() -> int:
@@ -123,6 +125,7 @@ def bench(options: Options, sizes: Sizes) -> Record:
             }
         with node(port, Launch(NODES, options.model_dir), progress) as target:
             record["watchers"] = watched(target, sizes, progress)
+            record["previews"] = previewed(target, sizes, progress)
     finally:
         progress.close()
     return {"machine": machine, **record}
@@ -285,6 +288,31 @@ def watched(target: Target, sizes: Sizes, progress: Progress) -> Record:
     }
 
 
+def previewed(target: Target, sizes: Sizes, progress: Progress) -> Record:
+    """Image time with and without one watcher, for whom previews are drawn, in turns."""
+    alone: list[float] = []
+    together: list[float] = []
+    for turn in range(sizes.turns):
+        progress.waiting(f"pictures with previews and without, turn {turn + 1}")
+        alone.append(quietly(target, turn))
+        with watchers(target, 1) as reading:
+            until(lambda: reading.bytes > 0, "greet a watcher")
+            together.append(quietly(target, turn))
+    return {
+        "turns": sizes.turns,
+        "image_seconds_alone": round(median(alone), 3),
+        "image_seconds_previewed": round(median(together), 3),
+        "ratio": round(median(together) / median(alone), 3),
+    }
+
+
+def quietly(target: Target, number: int) -> float:
+    """Seconds of one picture; who waits for it does not follow its job, so asks for no previews."""
+    asked, wanted = client(target), request(number, steps=PREVIEWED_STEPS)
+    answer = asked.ask("POST", "/v1/images/generations", {**wanted, "response_format": "url"})
+    return float(jobs.look(asked, answer["job"])["seconds"])
+
+
 def drawn(target: Target, count: int) -> Sequence[float]:
     """Seconds of so many pictures, one after the other, as the node says."""
     asked, seconds = client(target), []
@@ -305,11 +333,17 @@ def rows(record: Record) -> list[tuple[str, str]]:
         for name, one in record["requests"].items()
     ]
     seen, kept, bad = record["watchers"], record["memory"], record["rude"]
+    previews = record["previews"]
     found += [
         (
             f"a picture of {STEPS} steps with {seen['watchers']} watchers, and without",
             f"{seen['image_seconds_watched']:.2f} s, {seen['image_seconds_alone']:.2f} s: ratio "
             f"{seen['ratio']:.2f}",
+        ),
+        (
+            f"a picture of {PREVIEWED_STEPS} steps with previews for one watcher, and without",
+            f"{previews['image_seconds_previewed']:.3f} s, "
+            f"{previews['image_seconds_alone']:.3f} s: ratio {previews['ratio']:.3f}",
         ),
         (
             f"growth of the node over the second half of {kept['jobs']} jobs",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,7 +19,6 @@ from launcher.nodes import address
 
 REQUEST_MS = 1000
 MAX_BODY = 4096
-STOP_SECONDS = 30.0
 VANISHING, GIVEN_BACK_SECONDS = 20, 60.0
 PRIVATE = ["/v1/cluster", "/v1/models", "/metrics", "/v1/jobs", "/v1/stream", "/v1/tree"]
 
@@ -85,6 +82,36 @@ def test_a_page_of_another_site_is_refused(
     reply = server.ask(path, method, headers={"Origin": origin})
     assert reply.status == 403
     assert "access-control-allow-origin" not in reply.headers
+
+
+def test_no_method_of_any_path_is_open_to_a_page_of_another_site(server: Server) -> None:
+    anybody: dict[str, str | None] = {"Origin": "http://evil.example"}
+    paths = json.loads(server.ask("/openapi.json").body)["paths"]
+    assert "/v1/jobs/{id}" in paths
+    for path, operations in paths.items():
+        for method in {*map(str.upper, operations), "OPTIONS"}:
+            reply = server.ask(re.sub("{.*?}", "0", path), method, headers=anybody)
+            assert reply.status == 403, (method, path)
+            assert not [name for name in reply.headers if name.startswith("access-control-")]
+
+
+def test_a_page_of_another_site_makes_no_job_and_ends_none(server: Server) -> None:
+    sent: dict[str, str | None] = {"Content-Type": "application/json"}
+    foreign = {**sent, "Origin": "http://evil.example"}
+    body = json.dumps({"prompt": "a", "steps": 250, "n": 16}).encode()
+    before = listed(server)
+    job = server.ask("/v1/jobs", "POST", headers=sent, body=body).json()["id"]
+    for path in ("/v1/jobs", "/v1/images/generations"):
+        assert server.ask(path, "POST", headers=foreign, body=body).status == 403
+    assert listed(server) == [job, *before]
+    assert server.ask(f"/v1/jobs/{job}", "DELETE", headers=foreign).status == 403
+    assert server.ask(f"/v1/jobs/{job}").json()["status"] in ("queued", "running")
+    assert server.ask(f"/v1/jobs/{job}", "DELETE").json()["status"] == "cancelled"
+
+
+def listed(server: Server) -> list[str]:
+    """The ids of the newest jobs."""
+    return [one["id"] for one in server.ask("/v1/jobs").json()["data"]]
 
 
 def test_our_own_page_and_that_of_another_node_are_answered(server: Server) -> None:
@@ -280,6 +307,14 @@ def test_the_cluster_is_told_as_it_is(server: Server) -> None:
     assert server.ask("/v1/cluster?events=x").json()["field"] == "events"
 
 
+def test_the_tree_of_a_node_that_is_none_is_404(server: Server) -> None:
+    assert server.ask(f"/v1/tree?node={address(1)}").json()["node"] == address(1)
+    for other in ("127.0.0.99", "", "baguette@127.0.0.3", f"{address(1)}%00", "x" * 4000):
+        reply = server.ask(f"/v1/tree?node={other}")
+        assert reply.status == 404, other
+        assert "/v1/cluster" in reply.json()["detail"]
+
+
 METRIC = re.compile(
     r'(baguette_[a-z0-9_]+)(\{[a-z_]+="(?:[^"\\\n]|\\.)*"(?:,[a-z_]+="(?:[^"\\\n]|\\.)*")*\})? '
     r"[-+]?([0-9.]+(e[-+]?[0-9]+)?|Inf)"
@@ -363,59 +398,3 @@ def test_whois_stands_in_for_a_token_and_a_forged_header_does_not(
         assert server.ask("/v1/models", headers={"Authorization": "Bearer x.y"}).status == 401
     asked = (tmp_path / "asked").read_text().split("\n")[:-1]
     assert sorted(asked) == [f"whois --json {own}", "whois --json 127.0.0.77"]
-
-
-def test_sigterm_announces_itself_writes_what_runs_and_exits_with_0(tmp_path: Path) -> None:
-    with serving(tmp_path / "run", 1) as server:
-        body = json.dumps({"prompt": "a", "steps": 250, "n": 4}).encode()
-        job = server.ask(
-            "/v1/jobs", "POST", headers={"Content-Type": "application/json"}, body=body
-        )
-        assert job.status == 202
-        (node,) = server.fleet.cluster.nodes
-        # A stream that stays open until the node closes it.
-        with server.connect() as events:
-            events.sendall(
-                f"GET {job.headers['location']}/events HTTP/1.1\r\nHost: {server.host()}\r\n"
-                f"Authorization: {server.bearer()}\r\n\r\n".encode()
-            )
-            told = b""
-            while b"event: step" not in told:
-                chunk = events.recv(65536)
-                assert chunk, told
-                told += chunk
-            start = time.monotonic()
-            told = readiness(server, lambda: node.signal(signal.SIGTERM))
-            assert re.findall(rb"HTTP/1.1 (\d+)", told[: told.index(b"stopping")])[-1] == b"503"
-            assert b"HTTP/1.1 200" not in told[told.index(b"stopping") :]
-            read_all(events)
-        ended = os.waitid(os.P_PID, node.pid, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
-        assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
-        assert time.monotonic() - start < STOP_SECONDS
-        # how far it was, for the node's next start
-        kept = [path.suffix for path in (tmp_path / "run").rglob(f"{job.json()['id']}.*")]
-        assert sorted(kept) == [".job", ".step"]
-
-
-def readiness(server: Server, stop: Callable[[], None]) -> bytes:
-    """Every answer of /readyz on one connection until the node closes it.
-
-    There is always a question that waits: what runs may be written within milliseconds.
-    """
-    question = f"GET /readyz HTTP/1.1\r\nHost: {server.host()}\r\n\r\n".encode()
-    told = b""
-    with server.connect() as sock, contextlib.suppress(ConnectionError):
-        sock.sendall(question * 50)
-        stop()
-        while chunk := sock.recv(65536):
-            told += chunk
-            sock.sendall(question * chunk.count(b"HTTP/1.1 "))
-    return told
-
-
-def read_all(sock: socket.socket) -> None:
-    """Until the other side closes."""
-    with contextlib.suppress(ConnectionResetError):
-        while sock.recv(65536):
-            pass

@@ -139,7 +139,11 @@ class Worker:
         os.write(self.down, struct.pack(">I", len(frame)) + frame)
 
     def call(self, number: int, module: str, function: str, **values: Any) -> None:
-        message = (Atom("C"), number, Atom(module), Atom(function), [pack(values)])
+        self.calls(number, module, function, [values])
+
+    def calls(self, number: int, module: str, function: str, several: list[Any]) -> None:
+        payloads = [pack(values) for values in several]
+        message = (Atom("C"), number, Atom(module), Atom(function), payloads)
         self.send(b"".join(encode(message)))
 
     def answer(self) -> Any:
@@ -232,8 +236,18 @@ def test_the_whole_life_of_an_expert(expert_worker: Worker, tiny_dir: Path) -> N
     assert first == second
     assert unpack_tensor(first, 3).shape == (3, 6, 6)
 
-    worker.call(7, EXPERT, "velocity", contexts=[], **(ask | {"component": "paris-tiny/expert-1"}))
+    elsewhere = ask | {"component": "paris-tiny/expert-1", "contexts": []}
+    worker.call(7, EXPERT, "velocity", **elsewhere)
     assert worker.answer()[2][1] == Atom("not_held")
+
+    worker.calls(8, EXPERT, "velocity", [ask | {"contexts": []}, elsewhere])
+    tag, number, [(is_ok, payload), (is_error, error)] = worker.answer()
+    assert (tag, number, is_ok, is_error) == (Atom("r"), 8, Atom("ok"), Atom("error"))
+    assert unpack(payload)["velocities"] == [first, second]
+    assert error[:2] == (Atom("python"), Atom("not_held"))
+
+    worker.calls(9, EXPERT, "stats", [{}, {}])
+    assert worker.answer()[2][1] == Atom("failure")
 
     row["latent"] = pack_tensor(torch.full((3, 6, 6), float("nan")))
     worker.call(7, EXPERT, "velocity", contexts=[], **ask)

@@ -281,8 +281,7 @@ health() ->
     Members = [N || #{node := N} <- Infos],
     Missing = [C || {C, #{ready := []}} <- lists:sort(maps:to_list(components()))],
     #{inventory := Inventory} = baguette_cluster_holdings:overview(),
-    Facts = [
-        {peers_never_met, baguette_cluster_discovery:known() -- Members},
+    Facts = absent(baguette_cluster_discovery:known() -- Members) ++ [
         {unreached, [{N, Why} || #{node := N, why := Why} <- unreached()]},
         {leaving, [N || #{node := N, leaving := true} <- Infos]},
         {links_down, [N || #{node := N, link := down} <- Infos]},
@@ -295,3 +294,13 @@ health() ->
         [] -> ok;
         Degraded -> {degraded, Degraded}
     end.
+
+%% Those that discovery names and that are no members: who was one has a floor.
+absent(Nodes) ->
+    Were = maps:from_list(baguette_cluster_table:floors()),
+    How = fun
+        (N) when not is_map_key(N, Were) -> peers_never_met;
+        (N) -> case Were of #{N := {_, gone}} -> peers_left; _ -> peers_gone end
+    end,
+    ByHow = maps:groups_from_list(How, Nodes),
+    [{Name, maps:get(Name, ByHow, [])} || Name <- [peers_never_met, peers_gone, peers_left]].

@@ -117,6 +117,7 @@ a_killed_node_is_down_at_once_gone_later_and_new_when_it_returns(Config) ->
     ?assertMatch(#{link := down}, listed(A, 5)),
     until(fun() -> not lists:any(fun(P) -> is_listed(P, 5) end, [A, B, C]) end),
     ?assert(erlang:monotonic_time(millisecond) - Killed >= ?GONE_MS - 500),
+    ?assertEqual({none, [host(5)], none}, absent(A)),
     until(fun() -> [] =/= ask(A, holders, [Lost]) end),
     [Held] = [held(P) || P <- [A, B, C], lists:member(Lost, held(P))],
     ?assertEqual(2, length(Held)),
@@ -136,9 +137,16 @@ a_clean_stop_leaves_at_once(Config) ->
     until(fun() -> not is_listed(A, 4) andalso not is_listed(B, 4) end),
     ?assert(erlang:monotonic_time(millisecond) - Stopped < ?GONE_MS div 2),
     [?assert(lists:member({member, host(4), gone}, events(P))) || P <- [A, B]],
+    ?assertEqual({none, none, [host(4)]}, absent(A)),
     until(fun() -> lists:all(fun(Part) -> [] =/= ask(A, holders, [Part]) end, ?PARTS) end),
     {ok, _} = peer:call(C, application, ensure_all_started, [baguette_cluster]),
     until(fun() -> is_listed(A, 4) andalso is_listed(B, 4) andalso is_listed(C, 2) end).
+
+%% Of those that discovery names: who was never met, who is gone, who has left.
+absent(Peer) ->
+    {degraded, Facts} = ask(Peer, health, []),
+    Found = fun(Name) -> proplists:get_value(Name, Facts, none) end,
+    {Found(peers_never_met), Found(peers_gone), Found(peers_left)}.
 
 who_was_frozen_judges_nobody(Config) ->
     [A, B, C] = cluster([2, 3, 4], Config),
@@ -292,7 +300,7 @@ who_has_another_secret_is_told(Config) ->
     ?assertEqual(host(2), Told),
     {degraded, Facts} = ask(B, health, []),
     ?assertEqual(Why(), proplists:get_value(unreached, Facts)),
-    ?assertEqual([host(2), host(9)], proplists:get_value(peers_never_met, Facts)),
+    ?assertEqual({[host(2), host(9)], none, none}, absent(B)),
     ?assertEqual(ok, ask(A, health, [])),
     ?assertEqual([host(2)], [N || #{node := N} <- ask(A, nodes, [])]).
 

@@ -37,7 +37,7 @@
     %% look at the clock
     | tick.
 -type effect() ::
-    {ask, No :: pos_integer(), way(), expert(), [Image :: non_neg_integer()], Hashes :: [binary()]}
+    baguette_engine_part:ask()
     | {forget, No :: pos_integer(), way()}
     %% velocities in the order of the images
     | {given, expert(), [Image :: non_neg_integer()], [binary()]}
@@ -199,9 +199,8 @@ ask_holder(#{node := Node, key := Key} = Holder, #{now_us := Now} = View, Part, 
         late_us => baguette_engine_patience:late_at(E, {Expected, Typical}, Now, Patience)
     },
     Sent = S#?MODULE{next_no = No + 1, record = baguette_engine_record:asked(Record)},
-    {with(baguette_engine_part:asked(Call, Part), Sent), [
-        {ask, No, baguette_engine_part:way(Holder), E, Images, []}
-    ]}.
+    Ask = baguette_engine_part:ask(Call, [], Part),
+    {with(baguette_engine_part:asked(Call, Part), Sent), [Ask]}.
 
 %% The budget may be there again by then.
 hedge_at(Now, Expected, none) -> Now + 2 * Expected;
@@ -243,10 +242,9 @@ answered(Answer, Call, View, Part, S) ->
     end.
 
 %% Not counted as a call more: the holder computed nothing.
-tell(Hashes, #{images := Images} = Call, Part, #?MODULE{next_no = No} = S) ->
+tell(Hashes, Call, Part, #?MODULE{next_no = No} = S) ->
     Again = baguette_engine_part:change(Call, #{no => No, told => true}, Part),
-    Way = baguette_engine_part:way(Call),
-    Ask = {ask, No, Way, baguette_engine_part:expert(Part), Images, Hashes},
+    Ask = baguette_engine_part:ask(Call#{no := No}, Hashes, Part),
     {with(Again, S#?MODULE{next_no = No + 1}), [Ask]}.
 
 failed(Error, Call, View, Part, S) ->
@@ -308,7 +306,7 @@ besides(Why, #{node := From} = Call, #{now_us := Now} = View, Part, S) ->
 
 elsewhere(Why, Call, View, Part, S) ->
     {_, Effects} = Asked = ask(Part, View, passed_over(Part, Call, View, S)),
-    To = case [Way || {ask, _, Way, _, _, _} <- Effects] of
+    To = case [Way || {ask, _, Way, _, _, _, _} <- Effects] of
         [{Holder, _Via}] -> Holder;
         [Holder] -> Holder;
         [] -> undefined

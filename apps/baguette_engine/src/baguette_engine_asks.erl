@@ -23,14 +23,14 @@ new() -> #?MODULE{}.
 
 %% @doc Ask for a component. The answer comes as `{baguette_engine_worker, Ref, Answer}', and
 %% `unreachable' at once where there is no link.
--spec ask({No :: pos_integer(), way()}, {Component :: binary(), Payload :: binary()}, asks()) ->
-    asks().
-ask({No, Way}, {Component, Payload}, A0) ->
+-spec ask({No :: pos_integer(), way()}, baguette_engine_remote_v1:ask(), asks()) -> asks().
+ask({No, Way}, {Component, _, Payload} = Ask, A0) ->
     #?MODULE{out = Out} = A = monitored(Way, A0),
     Ref = make_ref(),
+    ok = baguette_engine_metrics:count(ask_bytes_total, none, byte_size(Payload)),
     Asked = case Way of
-        {Holder, Via} -> baguette_engine_remote_v1:ask_via(Via, Ref, Holder, Component, Payload);
-        Holder -> baguette_engine_remote_v1:ask(Holder, Ref, Component, Payload)
+        {Holder, Via} -> baguette_engine_remote_v1:ask_via(Via, Ref, Holder, Ask);
+        Holder -> baguette_engine_remote_v1:ask(Holder, Ref, Ask)
     end,
     _ = Asked =:= ok orelse (self() ! {baguette_engine_worker, Ref, {error, {unreachable, #{}}}}),
     shown(A#?MODULE{out = Out#{Ref => {No, Way, Component, now_us()}}}).

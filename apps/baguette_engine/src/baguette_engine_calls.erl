@@ -2,21 +2,29 @@
 %% and what each of them is told. A part of baguette_engine_worker, whose process it runs in and
 %% which sends what is to be sent.
 %%
+%% Calls that may go together wait for a device that is busy, and then go as one frame: who waits is
+%% in turn, and how many go is bounded (baguette_engine_turns). An idle device starts at once.
+%%
 %% Whoever asks is monitored, by one monitor a call that goes with the call: a caller that dies, or
 %% whose node is gone, is computed for no more. Answers go straight to the caller, as
 %% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'.
 -module(baguette_engine_calls).
 
--export([new/0, take/3, sent/2, next/1]). % on their way
+-export([new/0, take/2, sent/2, next/2]). % on their way
 -export([answered/3, cancel/2, asker_gone/2, forsake/4, refuse/2]). % to their end
 -export([in_flight/1, waiting/1, is_busy/1, is_in_doubt/1]). % looked at
 
--export_type([calls/0, call/0, own/0]).
+-export_type([calls/0, call/0, company/0, asked/0, own/0]).
 
-%% One computing, one read ahead: the OS process never waits for its next call.
+%% One computing, one read ahead: the OS process never waits for its next call. Only what more
+%% calls could join is not sent ahead.
 -define(WINDOW, 2).
 
 -type call() :: {Function :: atom(), Payload :: binary()}.
+-type company() :: baguette_engine_turns:company().
+-type asked() ::
+    {request, reference(), To :: pid(), call(), company()}
+    | {when_idle, reference(), To :: pid(), call()}.
 %% What the worker itself asks of its process.
 -type own() :: boot | are_you_there.
 -type answer() :: {ok, binary()} | {error, {atom(), map()}}.
@@ -29,9 +37,12 @@
     call :: call()
 }).
 
+%% What went as one frame, in its order; `gone': nobody waits for it any longer.
+-type frame() :: [#asked{} | gone, ...].
+
 -record(?MODULE, {
-    window = baguette_engine_window:new() :: baguette_engine_window:window(#asked{} | own()),
-    waiting = queue:new() :: queue:queue(#asked{}),
+    window = baguette_engine_window:new() :: baguette_engine_window:window(frame() | own()),
+    waiting = baguette_engine_turns:new() :: baguette_engine_turns:turns(#asked{}),
     %% Not urgent: taken one at a time, when all of the above is empty.
     idle = queue:new() :: queue:queue(#asked{})
 }).
@@ -42,13 +53,14 @@
 new() -> #?MODULE{}.
 
 %% @doc One more is asked for.
--spec take(request | when_idle, {reference(), pid(), call()}, calls()) -> calls().
-take(request, Asked, #?MODULE{waiting = Waiting} = C) ->
-    C#?MODULE{waiting = queue:in(asked(Asked), Waiting)};
-take(when_idle, Asked, #?MODULE{idle = Idle} = C) ->
-    C#?MODULE{idle = queue:in(asked(Asked), Idle)}.
+-spec take(asked(), calls()) -> calls().
+take({request, Ref, To, Call, Company}, #?MODULE{waiting = Waiting} = C) ->
+    Asked = asked(Ref, To, Call),
+    C#?MODULE{waiting = baguette_engine_turns:in(Asked, To, Company, Waiting)};
+take({when_idle, Ref, To, Call}, #?MODULE{idle = Idle} = C) ->
+    C#?MODULE{idle = queue:in(asked(Ref, To, Call), Idle)}.
 
-asked({Ref, To, Call}) ->
+asked(Ref, To, Call) ->
     #asked{ref = Ref, to = To, monitor = erlang:monitor(process, To), call = Call}.
 
 %% @doc The worker sends a call of its own, under the id given back.
@@ -60,28 +72,39 @@ add(What, #?MODULE{window = Window0} = C) ->
     {Id, Window} = baguette_engine_window:add(What, Window0),
     {Id, C#?MODULE{window = Window}}.
 
-%% @doc The call to be sent now, and under which id; none while the window is full or nobody waits.
--spec next(calls()) -> {send, id(), call(), calls()} | none.
-next(#?MODULE{waiting = Waiting, idle = Idle} = C) ->
-    case {in_flight(C), queue:out(Waiting), queue:out(Idle)} of
-        {InFlight, {{value, Asked}, Rest}, _} when InFlight < ?WINDOW ->
-            send(Asked, C#?MODULE{waiting = Rest});
-        {0, {empty, _}, {{value, Asked}, Rest}} ->
-            send(Asked, C#?MODULE{idle = Rest});
+%% @doc What is to be sent now, and under which id: calls of one function, of no more rows than
+%% `Most' where they are several. None while the window is full, or nobody waits.
+-spec next(Most :: pos_integer(), calls()) ->
+    {send, id(), {Function :: atom(), [Payload :: binary(), ...]}, Rows :: pos_integer(), calls()}
+    | none.
+next(Most, #?MODULE{waiting = Waiting, idle = Idle} = C) ->
+    case {in_flight(C), baguette_engine_turns:out(Most, Waiting), queue:out(Idle)} of
+        {InFlight, {Asked, Rows, Room, Left}, _} when
+            InFlight =:= 0; InFlight < ?WINDOW, Room =:= 0
+        ->
+            send(Asked, Rows, C#?MODULE{waiting = Left});
+        {0, empty, {{value, Asked}, Left}} ->
+            send([Asked], 1, C#?MODULE{idle = Left});
         _ ->
             none
     end.
 
-send(#asked{call = Call} = Asked, C0) ->
+send([#asked{call = {Function, _}} | _] = Asked, Rows, C0) ->
     {Id, C} = add(Asked, C0),
-    {send, Id, Call, C}.
+    {send, Id, {Function, [Payload || #asked{call = {_, Payload}} <- Asked]}, Rows, C}.
 
-%% @doc The process answers: whoever asked is told. Says what it was; `stray' answers nothing.
--spec answered(id(), answer(), calls()) -> {call | cancelled | own(), calls()} | stray.
+%% @doc The process answers, each call of the frame or all of them alike: whoever asked is told.
+%% Says what it was; `stray' answers nothing, `malformed' not as many calls as there are.
+-spec answered(id(), [answer()] | {error, {atom(), map()}}, calls()) ->
+    {call | cancelled | own(), calls()} | stray | malformed.
 answered(Id, Answer, #?MODULE{window = Window} = C) ->
     case baguette_engine_window:answered(Id, Window) of
-        {answered, #asked{} = Asked, Left} ->
-            ok = answer(Asked, Answer),
+        {answered, Asked, _} when is_list(Answer), is_list(Asked),
+            length(Asked) =/= length(Answer)
+        ->
+            malformed;
+        {answered, Asked, Left} when is_list(Asked) ->
+            ok = lists:foreach(fun({A, Told}) -> answer(A, Told) end, each(Asked, Answer)),
             {call, C#?MODULE{window = Left}};
         {answered, Own, Left} ->
             {Own, C#?MODULE{window = Left}};
@@ -90,6 +113,9 @@ answered(Id, Answer, #?MODULE{window = Window} = C) ->
         stray ->
             stray
     end.
+
+each(Asked, Answers) when is_list(Answers) -> lists:zip(Asked, Answers);
+each(Asked, Error) -> [{A, Error} || A <- Asked].
 
 %% @doc Forget a call. The ids are those the process has to be told of.
 -spec cancel(reference(), calls()) -> {[id()], calls()}.
@@ -102,43 +128,72 @@ asker_gone(Monitor, C) ->
     drop(fun(Asked) -> Asked#asked.monitor =:= Monitor end, C).
 
 drop(Is, #?MODULE{waiting = Waiting0, idle = Idle0, window = Window0} = C) ->
-    {Gone1, Waiting} = lists:partition(Is, queue:to_list(Waiting0)),
+    {Gone1, Waiting} = baguette_engine_turns:drop(Is, Waiting0),
     {Gone2, Idle} = lists:partition(Is, queue:to_list(Idle0)),
-    %% A dropped call is not waited for, so its place in the window is given back here.
-    IsAsked = fun(Sent) -> is_record(Sent, asked) andalso Is(Sent) end,
-    {Dropped, Window} = baguette_engine_window:drop(IsAsked, Window0),
-    {Ids, Gone3} = lists:unzip(Dropped),
-    ok = lists:foreach(fun forget/1, Gone1 ++ Gone2 ++ Gone3),
-    {Ids, C#?MODULE{
-        waiting = queue:from_list(Waiting), idle = queue:from_list(Idle), window = Window
-    }}.
+    ok = lists:foreach(fun forget/1, Gone1 ++ Gone2),
+    %% A frame that nobody waits for gives its place in the window back here.
+    {Ids, Window} = baguette_engine_window:revise(fun(Sent) -> without(Is, Sent) end, Window0),
+    {Ids, C#?MODULE{waiting = Waiting, idle = queue:from_list(Idle), window = Window}}.
+
+without(Is, Asked) when is_list(Asked) ->
+    Left = [gone_if(Is, A) || A <- Asked],
+    case lists:all(fun(A) -> A =:= gone end, Left) of
+        true -> drop;
+        false -> Left
+    end;
+without(_Is, Own) ->
+    Own.
+
+gone_if(_Is, gone) ->
+    gone;
+gone_if(Is, Asked) ->
+    case Is(Asked) of
+        true ->
+            ok = forget(Asked),
+            gone;
+        false ->
+            Asked
+    end.
 
 %% @doc The process is dead. Whoever it was computing for is told that it died of it; the owner's
 %% calls are forgotten; what it had not begun waits for the next process or is answered `not_held'.
 -spec forsake(How :: map(), Owner :: pid(), wait | not_held, calls()) -> calls().
 forsake(How, Owner, Rest, #?MODULE{window = Window, waiting = Waiting} = C) ->
-    {Begun, Sent} = baguette_engine_window:begun(Window),
-    Asked = [A || #asked{} = A <- Begun ++ Sent] ++ queue:to_list(Waiting),
-    {Own, Others} = lists:partition(fun(#asked{to = To}) -> To =:= Owner end, Asked),
-    ok = lists:foreach(fun forget/1, Own),
-    {Died, Left} = lists:partition(fun(A) -> lists:member(A, Begun) end, Others),
-    ok = lists:foreach(fun(A) -> answer(A, {error, {died, How}}) end, Died),
-    Kept = C#?MODULE{window = baguette_engine_window:new(), waiting = queue:from_list(Left)},
+    {Begun0, Sent} = baguette_engine_window:begun(Window),
+    IsOwn = fun(#asked{to = To}) -> To =:= Owner end,
+    {Own1, Begun} = lists:partition(IsOwn, asked_for(Begun0)),
+    {Own2, Ahead} = lists:partition(IsOwn, asked_for(Sent)),
+    {Own3, Left} = baguette_engine_turns:drop(IsOwn, Waiting),
+    ok = lists:foreach(fun forget/1, Own1 ++ Own2 ++ Own3),
+    ok = lists:foreach(fun(A) -> answer(A, {error, {died, How}}) end, Begun),
+    Kept = C#?MODULE{window = baguette_engine_window:new()},
     case Rest of
-        wait -> refuse_idle({not_held, #{}}, Kept);
-        not_held -> refuse({not_held, #{}}, Kept)
+        wait ->
+            refuse_idle({not_held, #{}}, Kept#?MODULE{waiting = again(Ahead, Left)});
+        not_held ->
+            ok = lists:foreach(fun(A) -> answer(A, {error, {not_held, #{}}}) end, Ahead),
+            refuse({not_held, #{}}, Kept#?MODULE{waiting = Left})
     end.
+
+asked_for(Frames) -> [A || Asked <- Frames, is_list(Asked), #asked{} = A <- Asked].
+
+%% What was ahead is not known any more to fit anywhere: it goes by itself, after those who wait.
+again(Ahead, Waiting) ->
+    lists:foldl(fun(A, W) -> baguette_engine_turns:in(A, A#asked.to, last, W) end, Waiting, Ahead).
 
 %% @doc Answer all that waits with this error.
 -spec refuse({atom(), map()}, calls()) -> calls().
 refuse(Reason, #?MODULE{waiting = Waiting} = C) ->
-    ok = lists:foreach(fun(A) -> answer(A, {error, Reason}) end, queue:to_list(Waiting)),
-    refuse_idle(Reason, C#?MODULE{waiting = queue:new()}).
+    Refused = baguette_engine_turns:to_list(Waiting),
+    ok = lists:foreach(fun(A) -> answer(A, {error, Reason}) end, Refused),
+    refuse_idle(Reason, C#?MODULE{waiting = baguette_engine_turns:new()}).
 
 refuse_idle(Reason, #?MODULE{idle = Idle} = C) ->
     ok = lists:foreach(fun(A) -> answer(A, {error, Reason}) end, queue:to_list(Idle)),
     C#?MODULE{idle = queue:new()}.
 
+answer(gone, _Answer) ->
+    ok;
 answer(#asked{to = To, ref = Ref} = Asked, Answer) ->
     ok = forget(Asked),
     baguette_engine_remote_v1:answer(To, Ref, Answer).
@@ -147,13 +202,13 @@ forget(#asked{monitor = Monitor}) ->
     true = erlang:demonitor(Monitor, [flush]),
     ok.
 
-%% @doc How many are with the process and waited for.
+%% @doc How many frames are with the process and waited for.
 -spec in_flight(calls()) -> non_neg_integer().
 in_flight(#?MODULE{window = Window}) -> baguette_engine_window:size(Window).
 
 %% @doc How many wait here, those that are not urgent aside.
 -spec waiting(calls()) -> non_neg_integer().
-waiting(#?MODULE{waiting = Waiting}) -> queue:len(Waiting).
+waiting(#?MODULE{waiting = Waiting}) -> baguette_engine_turns:size(Waiting).
 
 %% @doc Whether the process may be computing.
 -spec is_busy(calls()) -> boolean().

@@ -90,11 +90,13 @@ handle_cast({hold, Wanted}, #?MODULE{wanted = Before} = S) ->
     baguette_engine_remote_v1:message() | {baguette_engine_worker, reference() | pid(), term()},
     #?MODULE{}
 ) -> {noreply, #?MODULE{}}.
-handle_info({ask, 1, To, Ref, Component, Payload}, #?MODULE{ready = Ready} = S) ->
+handle_info({ask, 1, To, Ref, Component, Rows, Payload}, #?MODULE{ready = Ready} = S) ->
     ok = counters:add(persistent_term:get(?MODULE), 1, 1),
     case is_map_key(Component, Ready) of
         true ->
-            ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, {velocity, Payload});
+            Call = {velocity, Payload},
+            Company = company(Component, Rows),
+            ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, Call, Company);
         false ->
             Missing = {error, {not_held, #{component => Component}}},
             ok = baguette_engine_remote_v1:answer(To, Ref, Missing)
@@ -116,6 +118,10 @@ handle_info(Unknown, S) ->
 -spec format_status(gen_server:format_status()) -> gen_server:format_status().
 format_status(Status) ->
     baguette_engine_private:status(Status, fun(S) -> S end).
+
+%% Calls of one component may be one batch.
+company(_Component, {alone, Rows}) -> {alone, Rows};
+company(Component, {together, Rows}) -> {Component, Rows}.
 
 %% The worker
 
@@ -192,7 +198,7 @@ unload(Component, #?MODULE{ready = Ready} = S) ->
 
 job(Function, Component, Payload, #?MODULE{jobs = Jobs} = S) ->
     Ref = make_ref(),
-    ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, self(), {Function, Payload}),
+    ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, self(), {Function, Payload}, last),
     S#?MODULE{jobs = Jobs#{Ref => {Function, Component}}}.
 
 job_done(Ref, Answer, #?MODULE{jobs = Jobs} = S) ->

@@ -2,26 +2,29 @@
 %%
 %% The port driver adds {packet,4}'s length. Called by baguette_engine_worker only.
 %% Version history: 1 - ErlPort 0.11's 'C', 'r', 'e', 'M', and {cancel, Id} as an 'M' to Python.
+%% 2 - a 'C' with several payloads is as many calls; its 'r' has a list of their answers, in order:
+%% {ok, Payload} | {error, {python, Class, Message, Traceback}}.
 -module(baguette_engine_frame).
 
 -export([call/4, cancel/1, decode/1]).
 
--export_type([id/0, error_class/0, incoming/0]).
+-export_type([id/0, error/0, error_class/0, incoming/0]).
 
 -type id() :: non_neg_integer().
 %% The names of python_worker/baguette/errors.py; decoding with `safe' needs the atoms to exist.
 -type error_class() ::
     bad_input | bad_weights | not_held | not_finite | out_of_memory | device_lost | failure.
+-type error() :: {error_class(), Message :: binary(), Traceback :: binary()}.
 -type incoming() ::
-    {result, id(), binary()}
-    | {error, id(), error_class(), Message :: binary(), Traceback :: binary()}
+    {result, id(), [{ok, binary()} | {error, error()}, ...]}
+    | {error, id(), error()}
     | {message, term()}
     | malformed.
 
-%% @doc A call of an entry point: bytes in, bytes out.
--spec call(id(), module(), atom(), binary()) -> [binary()].
-call(Id, Module, Function, Payload) ->
-    erlang:term_to_iovec({'C', Id, Module, Function, [Payload]}).
+%% @doc Calls of an entry point, each of them bytes in, bytes out.
+-spec call(id(), module(), atom(), [binary(), ...]) -> [binary()].
+call(Id, Module, Function, Payloads) ->
+    erlang:term_to_iovec({'C', Id, Module, Function, Payloads}).
 
 %% @doc Ask the worker to drop a call that it has not begun.
 -spec cancel(id()) -> [binary()].
@@ -32,20 +35,28 @@ cancel(Id) ->
 %% the worker, because a stream that is wrong once cannot be trusted again.
 -spec decode(binary()) -> incoming().
 decode(Frame) ->
-    try binary_to_term(Frame, [safe]) of
-        {r, Id, Result} when is_integer(Id), is_binary(Result) ->
-            {result, Id, Result};
-        {e, Id, {python, Class, Message, Trace}} when
-            is_integer(Id), is_binary(Message), is_binary(Trace)
-        ->
-            {error, Id, class(Class), Message, Trace};
-        {'M', Message} ->
-            {message, Message};
-        _ ->
-            malformed
+    try
+        read(binary_to_term(Frame, [safe]))
     catch
-        error:badarg -> malformed
+        error:_ -> malformed
     end.
+
+read({r, Id, Result}) when is_integer(Id), is_binary(Result) ->
+    {result, Id, [{ok, Result}]};
+read({r, Id, [_, _ | _] = Results}) when is_integer(Id) ->
+    {result, Id, lists:map(fun one/1, Results)};
+read({e, Id, Error}) when is_integer(Id) ->
+    {error, Id, failure(Error)};
+read({'M', Message}) ->
+    {message, Message};
+read(_) ->
+    malformed.
+
+one({ok, Payload}) when is_binary(Payload) -> {ok, Payload};
+one({error, Error}) -> {error, failure(Error)}.
+
+failure({python, Class, Message, Trace}) when is_binary(Message), is_binary(Trace) ->
+    {class(Class), Message, Trace}.
 
 class(bad_input) -> bad_input;
 class(bad_weights) -> bad_weights;

@@ -222,11 +222,13 @@ common({timeout, deadline}, now, #?MODULE{step = Step} = D) ->
     finish({failed, {deadline, Doing}}, D);
 common(info, {baguette_engine_worker, Ref, Answer}, #?MODULE{call = Ref} = D) ->
     _ = erlang:demonitor(Ref, [flush]),
-    step({called, decoded(Answer)}, D#?MODULE{call = undefined});
+    step({called, baguette_engine_payload:answer(Answer)}, D#?MODULE{call = undefined});
 common(info, {baguette_engine_worker, Ref, Packed}, #?MODULE{asks = Asks} = D) ->
-    Answer = decoded(Packed),
+    Answer = baguette_engine_payload:answer(Packed),
     case baguette_engine_asks:answered(Ref, Answer, Asks) of
-        {No, Rest} -> step({answered, No, Answer}, D#?MODULE{asks = Rest});
+        {No, Rest} ->
+            ok = baguette_engine_payload:counted(Packed),
+            step({answered, No, Answer}, D#?MODULE{asks = Rest});
         stray -> looked_at(baguette_engine_previews:answered(Ref, Answer, D#?MODULE.previews), D)
     end;
 common(info, {baguette_cluster, {holders, _, _}}, D) ->
@@ -262,14 +264,6 @@ looked_at({Events, Previews}, #?MODULE{watchers = Watchers} = D) ->
     {keep_state, D#?MODULE{previews = Previews, watchers = Told}};
 looked_at(stray, _D) ->
     keep_state_and_data.
-
-decoded({ok, Payload}) ->
-    case baguette_engine_msgpack:decode(Payload) of
-        {ok, Map} when is_map(Map) -> {ok, Map};
-        _ -> {error, {failure, #{message => <<"the worker's answer is not a msgpack map">>}}}
-    end;
-decoded({error, _} = Error) ->
-    Error.
 
 %% Effects
 
@@ -316,18 +310,19 @@ view() ->
         typical => baguette_engine_pace:typical()
     }.
 
-perform({call, Function, Payload}, D) ->
+perform({call, Function, Payload, Company}, D) ->
     %% The monitor is the reference: a pipeline server that crashes answers by its death.
     Ref = erlang:monitor(process, baguette_engine_pipeline),
-    ok = baguette_engine_pipeline:request(Ref, Function, baguette_engine_msgpack:encode(Payload)),
+    Call = {Function, baguette_engine_msgpack:encode(Payload)},
+    ok = baguette_engine_pipeline:request(Ref, Call, Company),
     offered(Function, Payload, D#?MODULE{call = Ref});
-perform({ask, No, Way, Component, #{rows := Rows} = Payload}, #?MODULE{asks = Asks} = D) ->
-    Bytes = baguette_engine_msgpack:encode(Payload),
+perform({ask, No, Way, Component, Company, Payload}, #?MODULE{asks = Asks} = D) ->
+    #{rows := Rows} = Payload,
+    Ask = {Component, {Company, length(Rows)}, baguette_engine_msgpack:encode(Payload)},
     ok = baguette_engine_metrics:count(calls_total, none),
-    ok = baguette_engine_metrics:observe(batch_rows, none, length(Rows)),
     ok = baguette_engine_usage:asked(Component),
     ok = baguette_engine_pace:asked(),
-    D#?MODULE{asks = baguette_engine_asks:ask({No, Way}, {Component, Bytes}, Asks)};
+    D#?MODULE{asks = baguette_engine_asks:ask({No, Way}, Ask, Asks)};
 perform({forget, No, Way}, #?MODULE{asks = Asks} = D) ->
     D#?MODULE{asks = baguette_engine_asks:forget(No, Way, Asks)};
 perform({paced, Node, Ratio, How}, D) ->

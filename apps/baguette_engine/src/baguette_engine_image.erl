@@ -12,6 +12,8 @@
 
 -record(?MODULE, {
     latent = <<>> :: binary(),
+    %% What experts are sent: the latent, or fewer bytes of it.
+    ask = <<>> :: binary(),
     experts = [] :: [expert()], % largest weight first
     weights = [] :: [float()],
     %% What the router said; weights are others once an expert is done without.
@@ -42,6 +44,7 @@ routed(#{<<"latent">> := Latent, <<"experts">> := Experts, <<"weights">> := Weig
     Line = #{experts => Experts, weights => Weights, margin => maps:get(<<"margin">>, Routed)},
     #?MODULE{
         latent = Latent,
+        ask = maps:get(<<"ask">>, Routed, Latent),
         experts = Experts,
         weights = Weights,
         chosen = maps:from_list(lists:zip(Experts, Weights)),
@@ -80,7 +83,7 @@ routing(#?MODULE{routing = Routing}) -> lists:reverse(Routing).
 
 %% @doc This image's row of an expert call; `Common' is what all rows of the step share.
 -spec row(map(), image()) -> map().
-row(Common, #?MODULE{latent = Latent}) -> Common#{<<"latent">> => Latent}.
+row(Common, #?MODULE{ask = Ask}) -> Common#{<<"latent">> => Ask}.
 
 %% @doc Hand an expert's velocities to the images with these numbers, in their order.
 -spec give(expert(), [non_neg_integer()], [binary()], [image()]) -> [image()].
@@ -125,6 +128,7 @@ restored(Latent, [#{experts := Experts, weights := Weights} | _] = Routing, Shap
 ->
     #?MODULE{
         latent = Latent,
+        ask = Latent,
         experts = Experts,
         weights = Weights,
         chosen = maps:from_list(lists:zip(Experts, Weights)),

@@ -8,7 +8,7 @@
 -module(baguette_engine_metrics).
 
 %% Writing
--export([table/0, count/2, ended/1, observe/3, set/2, called/3, took/2]).
+-export([table/0, count/2, count/3, ended/1, observe/3, set/2, called/3, took/2]).
 %% Reading
 -export([all/0, value/1, calls/0, usual_us/1]).
 %% Pure
@@ -63,10 +63,12 @@ definitions() ->
         {generations_total, counter, state, <<"Generations that ended, by how">>},
         {images_total, counter, none, <<"Pictures that were drawn">>},
         {calls_total, counter, none, <<"Expert calls sent">>},
+        {ask_bytes_total, counter, none, <<"Bytes of expert calls sent">>},
+        {answer_bytes_total, counter, none, <<"Bytes of the answers to them">>},
         {hedges_total, counter, none, <<"Expert calls sent to another holder besides a slow one">>},
         {failovers_total, counter, none, <<"Expert calls that went to another holder instead">>},
         {worker_deaths_total, counter, kind, <<"Deaths of this node's OS processes">>},
-        {batch_rows, histogram, none, <<"Images asked for in one expert call">>},
+        {batch_rows, histogram, none, <<"Images that this node's device computed as one batch">>},
         {generations_running, gauge, none, <<"Generations that work">>},
         {generations_waiting, gauge, none, <<"Generations that wait for their turn">>}
     ].
@@ -79,7 +81,12 @@ bounds(_) -> ?MICROS.
 %% @doc One more of these.
 -spec count(atom(), labels()) -> ok.
 count(Name, Labels) ->
-    _ = ets:update_counter(?MODULE, {Name, Labels}, 1, {{Name, Labels}, 0}),
+    count(Name, Labels, 1).
+
+%% @doc So many more of these.
+-spec count(atom(), labels(), non_neg_integer()) -> ok.
+count(Name, Labels, More) ->
+    _ = ets:update_counter(?MODULE, {Name, Labels}, More, {{Name, Labels}, 0}),
     ok.
 
 %% @doc A generation ended so.

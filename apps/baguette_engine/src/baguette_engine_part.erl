@@ -2,14 +2,15 @@
 %% for in one call, and the calls that are out for them. Pure; baguette_engine_ask says what
 %% happens to it. Times are microseconds.
 %%
-%% A call that died counts against its part: after the second death its images are asked for one by
-%% one, and the third fails the generation, so that no request kills every holder in turn. A part
+%% A call that died counts against its part: from then on nobody else's go along with it, after the
+%% second death its images are asked for one by one, and the third fails the generation, so that no
+%% request kills every holder in turn, or takes others' along. A part
 %% that does not fit into a device's memory is halved, and then asked of somebody else.
 -module(baguette_engine_part).
 
 -export([new/2, expert/1, images/1, only/2]).
 %% Its calls
--export([asked/2, calls/1, call/2, is_with/2, over/2, change/3, forgets/1]).
+-export([asked/2, ask/3, calls/1, call/2, is_with/2, over/2, change/3, forgets/1]).
 -export([way/1, read/2, took_us/2, paced/3]).
 %% What went wrong
 -export([failed/3]).
@@ -18,7 +19,7 @@
 %% The clock
 -export([next_us/1, due/2, later/2]).
 
--export_type([part/0, call/0, way/0, holder/0]).
+-export_type([part/0, call/0, ask/0, way/0, holder/0]).
 
 -define(MAX_FAILURES, 3).
 -define(ALONE_AFTER, 2).
@@ -50,6 +51,9 @@
     hedge_us := integer() | never,
     late_us := integer()
 }.
+-type ask() ::
+    {ask, No :: pos_integer(), way(), baguette_engine_image:expert(),
+        [Image :: non_neg_integer()], Hashes :: [binary()], alone | together}.
 -type waiting() :: none | {SinceUs :: integer(), Why :: term(), LookUs :: integer()}.
 -record(?MODULE, {
     expert :: baguette_engine_image:expert(),
@@ -84,6 +88,12 @@ asked(#{via := _} = Call, #?MODULE{calls = Calls} = P) ->
     P#?MODULE{calls = [Call | Calls]};
 asked(Call, #?MODULE{calls = Calls} = P) ->
     P#?MODULE{calls = [Call | Calls], waiting = none, resume = none}.
+
+%% @doc What its holder is to be sent: with these contexts, and whether others' calls may go along.
+-spec ask(call(), Hashes :: [binary()], part()) -> ask().
+ask(#{no := No, images := Images} = Call, Hashes, #?MODULE{expert = E, failures = Failures}) ->
+    Company = case Failures of #{died := _} -> alone; #{} -> together end,
+    {ask, No, way(Call), E, Images, Hashes, Company}.
 
 %% @doc The calls that are out, latest first.
 -spec calls(part()) -> [call()].

@@ -1,9 +1,13 @@
-%% @doc What the workers are told in each call of a generation, before it is packed. Pure; called by
-%% baguette_engine_step. The twin of the entry points' docstrings in python_worker/baguette/worker;
+%% @doc What the workers are told in each call of a generation, before it is packed, and what they
+%% answer, unpacked. Called by baguette_engine_step and baguette_engine_generation. The twin of the entry points' docstrings in python_worker/baguette/worker;
 %% docs/internals/port.md lists them. Text is {text, Binary}: msgpack tells it from bytes.
 -module(baguette_engine_payload).
 
 -export([encode/1, start/1, ask/5, advance/3, decode/3]).
+-export([answer/1, counted/1]).
+
+%% Images in one call: the pipeline worker has a step of somebody else's to take meanwhile.
+-define(DECODED, 4).
 
 -type request() :: baguette_engine_request:request().
 
@@ -47,11 +51,41 @@ advance(Step, Images, Request) ->
     Answered = [baguette_engine_image:answered(Image) || Image <- Images],
     (steps(Request))#{step => Step, images => Answered}.
 
-%% @doc `Moved' are the images of the last `advance'.
--spec decode([map()], request(), baguette_engine_record:record()) -> map().
+%% @doc `Moved' are the images of the last `advance'; a few of them in each call.
+-spec decode([map()], request(), baguette_engine_record:record()) -> [map()].
 decode(Moved, Request, Record) ->
     Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
-    #{latents => Latents, text => baguette_engine_result:texts(Request, Record)}.
+    Texts = baguette_engine_result:texts(Request, Record),
+    [
+        (canonical(Request))#{latents => Some, text => Their}
+     || {Some, Their} <- lists:map(fun lists:unzip/1, few(lists:zip(Latents, Texts)))
+    ].
 
-steps(#{steps := Steps, top_k := full}) -> #{steps => Steps, top_k => nil};
-steps(#{steps := Steps, top_k := TopK}) -> #{steps => Steps, top_k => TopK}.
+few(Images) when length(Images) =< ?DECODED ->
+    [Images];
+few(Images) ->
+    {First, Rest} = lists:split(?DECODED, Images),
+    [First | few(Rest)].
+
+steps(#{top_k := full} = Request) -> steps(Request#{top_k := nil});
+steps(#{steps := Steps, top_k := TopK} = Request) ->
+    (canonical(Request))#{steps => Steps, top_k => TopK}.
+
+canonical(#{deterministic := Deterministic}) -> #{canonical => Deterministic}.
+
+%% @doc What came back, unpacked.
+-spec answer({ok, binary()} | {error, Reason}) -> {ok, map()} | {error, Reason | {failure, map()}}.
+answer({ok, Payload}) ->
+    case baguette_engine_msgpack:decode(Payload) of
+        {ok, Map} when is_map(Map) -> {ok, Map};
+        _ -> {error, {failure, #{message => <<"the worker's answer is not a msgpack map">>}}}
+    end;
+answer({error, _} = Error) ->
+    Error.
+
+%% @doc An expert answered: so many bytes came.
+-spec counted({ok, binary()} | {error, term()}) -> ok.
+counted({ok, Payload}) ->
+    baguette_engine_metrics:count(answer_bytes_total, none, byte_size(Payload));
+counted({error, _}) ->
+    ok.

@@ -23,14 +23,14 @@
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
-%% @doc Call an entry point of the pipeline worker. The caller gets
+%% @doc Call an entry point of the pipeline worker, in this company. The caller gets
 %% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'.
--spec request(reference(), atom(), binary()) -> ok.
-request(Ref, Function, Payload) ->
-    gen_server:cast(?MODULE, {request, Ref, self(), {Function, Payload}}).
+-spec request(reference(), baguette_engine_calls:call(), baguette_engine_calls:company()) -> ok.
+request(Ref, Call, Company) ->
+    gen_server:cast(?MODULE, {request, Ref, self(), Call, Company}).
 
 %% @doc Call an entry point once nothing else is to be done; an error where no worker was started.
--spec when_idle(reference(), {atom(), binary()}) -> ok.
+-spec when_idle(reference(), baguette_engine_calls:call()) -> ok.
 when_idle(Ref, Call) ->
     gen_server:cast(?MODULE, {when_idle, Ref, self(), Call}).
 
@@ -58,12 +58,11 @@ handle_call(overview, _From, #?MODULE{worker = Worker, state = State} = S) ->
     {reply, (baguette_engine_worker:overview(Worker))#{state => State}, S}.
 
 -spec handle_cast(
-    {request | when_idle, reference(), pid(), {atom(), binary()}} | {cancel, reference()},
-    #?MODULE{}
+    baguette_engine_worker:order(), #?MODULE{}
 ) -> {noreply, #?MODULE{}}.
-handle_cast({request, Ref, To, Call}, S0) ->
+handle_cast({request, Ref, To, Call, Company}, S0) ->
     S = started(S0),
-    ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, Call),
+    ok = baguette_engine_worker:request(S#?MODULE.worker, Ref, To, Call, Company),
     {noreply, S};
 handle_cast({when_idle, Ref, To, _Call}, #?MODULE{worker = undefined} = S) ->
     To ! {baguette_engine_worker, Ref, {error, {not_held, #{}}}},

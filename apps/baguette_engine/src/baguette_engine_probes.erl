@@ -188,6 +188,7 @@ decoded({error, _} = Error) -> Error.
 done(explore, {ok, #{<<"done">> := true, <<"speed">> := Speed}}, S) ->
     #{call_us := Calls} = Facts = baguette_engine_facts:speed(Speed),
     ok = publish(#{speed => Facts}),
+    ok = baguette_engine_batch:learnt(Calls),
     ok = refresh(maps:get(1, Calls, 0), maps:get(call_us, published(), undefined)),
     S#?MODULE{explored = true};
 done(explore, {ok, #{<<"done">> := false}}, S) ->

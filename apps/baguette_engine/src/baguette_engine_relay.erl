@@ -52,11 +52,11 @@ handle_cast(Unknown, S) ->
 -spec handle_info(
     baguette_engine_remote_v1:relay_message() | {'EXIT', pid(), term()}, #?MODULE{}
 ) -> {noreply, #?MODULE{}}.
-handle_info({relay, 1, To, Ref, Target, Component, Payload}, #?MODULE{hops = Hops} = S) when
+handle_info({relay, 1, To, Ref, Target, {Component, _, Payload} = Ask}, #?MODULE{} = S) when
     is_pid(To), is_reference(Ref), is_atom(Target), is_binary(Component), is_binary(Payload),
-    not is_map_key(Ref, Hops)
+    not is_map_key(Ref, S#?MODULE.hops)
 ->
-    {noreply, relay(To, Ref, Target, {Component, Payload}, S)};
+    {noreply, relay(To, Ref, Target, Ask, S)};
 handle_info({forget, 1, Ref}, #?MODULE{hops = Hops} = S) ->
     case Hops of
         #{Ref := Hop} -> Hop ! forget;
@@ -78,10 +78,10 @@ handle_info(Unknown, S) ->
 format_status(Status) ->
     baguette_engine_private:status(Status, fun(S) -> S end).
 
-relay(To, Ref, Target, {Component, _} = Call, #?MODULE{hops = Hops, asks = Asks} = S) ->
+relay(To, Ref, Target, {Component, _, _} = Ask, #?MODULE{hops = Hops, asks = Asks} = S) ->
     case refusal(Target, Component, map_size(Hops)) of
         none ->
-            Hop = spawn_link(fun() -> hop(To, Ref, Target, Call) end),
+            Hop = spawn_link(fun() -> hop(To, Ref, Target, Ask) end),
             S#?MODULE{hops = Hops#{Ref => Hop}, asks = Asks#{Hop => {To, Ref, Target}}};
         Why ->
             ok = answer(To, Ref, unreachable(Target, Why)),
@@ -98,11 +98,11 @@ refusal(Target, Component, _InFlight) ->
     end.
 
 %% The process of one ask.
-hop(To, Ref, Target, {Component, Payload}) ->
+hop(To, Ref, Target, Ask) ->
     Asker = erlang:monitor(process, To),
     Holder = baguette_engine_remote_v1:monitor(Target),
     Own = make_ref(),
-    case baguette_engine_remote_v1:ask(Target, Own, Component, Payload) of
+    case baguette_engine_remote_v1:ask(Target, Own, Ask) of
         ok -> under_way(To, Ref, Target, {Asker, Holder, Own});
         unreachable -> answer(To, Ref, unreachable(Target, no_link))
     end.

@@ -1,11 +1,13 @@
 %% @doc Everything of the engine that crosses nodes: one function a message, never changed once
 %% released. Exchange protocol, version 1:
 %%
-%%   {ask, 1, To, Ref, Component, Payload}  generation -> baguette_engine_expert of a holder.
-%%       Payload is the msgpack map of `baguette.worker.expert_entry:velocity'. The holder's worker
+%%   {ask, 1, To, Ref, Component, {alone | together, Rows}, Payload}
+%%       generation -> baguette_engine_expert of a holder.
+%%       Payload is the msgpack map of `baguette.worker.expert_entry:velocity', of so many rows,
+%%       which may be computed together with others' or not. The holder's worker
 %%       answers To with {baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}.
 %%   {forget, 1, Ref}                       the answer is no longer wanted.
-%%   {relay, 1, To, Ref, Target, Component, Payload}
+%%   {relay, 1, To, Ref, Target, {Component, {alone | together, Rows}, Payload}}
 %%       generation -> baguette_engine_relay of a node that has a link to Target where we have none.
 %%       It asks Target as above, on its own behalf, and passes Target's answer on to To under Ref;
 %%       or {error, {unreachable, #{node => Target, why => no_link | lost | busy}}}. No relay asks a
@@ -16,20 +18,22 @@
 %% answer.
 -module(baguette_engine_remote_v1).
 
--export([ask/4, answer/3, forget/2, monitor/1]).
--export([ask_via/5, forget_via/2, monitor_via/1]).
+-export([ask/3, answer/3, forget/2, monitor/1]).
+-export([ask_via/4, forget_via/2, monitor_via/1]).
 
--export_type([message/0, relay_message/0]).
+-export_type([message/0, relay_message/0, ask/0, company/0]).
 
+-type company() :: {alone | together, Rows :: pos_integer()}.
+-type ask() :: {Component :: binary(), company(), Payload :: binary()}.
 -type message() ::
-    {ask, 1, pid(), reference(), binary(), binary()} | {forget, 1, reference()}.
+    {ask, 1, pid(), reference(), binary(), company(), binary()} | {forget, 1, reference()}.
 -type relay_message() ::
-    {relay, 1, pid(), reference(), node(), binary(), binary()} | {forget, 1, reference()}.
+    {relay, 1, pid(), reference(), node(), ask()} | {forget, 1, reference()}.
 
 %% @doc Ask a holder; `unreachable' when the message could not even be sent.
--spec ask(node(), reference(), binary(), binary()) -> ok | unreachable.
-ask(Node, Ref, Component, Payload) ->
-    send(baguette_engine_expert, Node, {ask, 1, self(), Ref, Component, Payload}).
+-spec ask(node(), reference(), ask()) -> ok | unreachable.
+ask(Node, Ref, {Component, Company, Payload}) ->
+    send(baguette_engine_expert, Node, {ask, 1, self(), Ref, Component, Company, Payload}).
 
 %% @doc Answer an ask. Who answers everybody must not wait for one whose link is full: another
 %% process does.
@@ -48,9 +52,9 @@ monitor(Node) ->
     erlang:monitor(process, {baguette_engine_expert, Node}).
 
 %% @doc Ask a holder by way of a node that has a link to it (baguette_cluster:beyond/1).
--spec ask_via(node(), reference(), node(), binary(), binary()) -> ok | unreachable.
-ask_via(Via, Ref, Target, Component, Payload) ->
-    send(baguette_engine_relay, Via, {relay, 1, self(), Ref, Target, Component, Payload}).
+-spec ask_via(node(), reference(), node(), ask()) -> ok | unreachable.
+ask_via(Via, Ref, Target, Ask) ->
+    send(baguette_engine_relay, Via, {relay, 1, self(), Ref, Target, Ask}).
 
 %% @doc The same as forget/2 of what was asked by way of a node.
 -spec forget_via(node(), reference()) -> ok.

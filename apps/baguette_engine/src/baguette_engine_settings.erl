@@ -22,6 +22,7 @@
     | missing_ms
     | hung_ms
     | memory_mib
+    | batch_rows
     | probe_file
     | probe_quiet_ms
     | choice.
@@ -40,6 +41,7 @@
     missing_ms,
     hung_ms,
     memory_mib,
+    batch_rows,
     probe_file,
     probe_quiet_ms,
     choice
@@ -96,6 +98,8 @@ valid(missing_ms, V) -> between(V, 0, 3600000);
 valid(hung_ms, V) -> between(V, 1000, 3600000);
 valid(memory_mib, undefined) -> true;
 valid(memory_mib, V) -> between(V, 1, 1 bsl 24);
+valid(batch_rows, auto) -> true;
+valid(batch_rows, V) -> between(V, 1, 256);
 valid(probe_file, undefined) -> true;
 valid(probe_file, V) -> is_list(V) andalso V =/= [] orelse <<"undefined or a file's path">>;
 valid(probe_quiet_ms, V) -> between(V, 0, 3600000);

@@ -4,10 +4,11 @@
 %% keys, results and pictures say `simulated'.
 %%
 %% Started by baguette_engine_worker:start_link/1 where the setting `device' says so; the protocol
-%% (calls, cancels, what the owner is told) stands there. One call computes at a time, in order. A
-%% call begins when the one before it ended by the device's own clock, in microseconds, and is
-%% answered at the nearest millisecond: what a timer rounds is not added up over the calls that
-%% wait. The settings are read at every call. What dies with this process: the calls in it.
+%% (calls, cancels, what the owner is told) stands there. One call computes at a time, or several
+%% that may go together, in turn as baguette_engine_turns says. A call begins when the one before it
+%% ended by the device's own clock, in microseconds, and is answered at the nearest millisecond:
+%% what a timer rounds is not added up over the calls that wait. The settings are read at every
+%% call. What dies with this process: the calls in it.
 -module(baguette_engine_simulated).
 -behaviour(gen_server).
 
@@ -37,10 +38,10 @@
     booting :: [{atom(), binary()}],
     alive = true :: boolean(),
     memory = baguette_engine_simulated_model:new() :: baguette_engine_simulated_model:memory(),
-    computing :: undefined | {reference(), #call{}, outcome()},
+    computing :: undefined | {reference(), [{#call{}, outcome()}, ...]},
     %% When the last call ended by the device's clock: before that the next one does not begin.
     free_us :: integer(),
-    waiting = queue:new() :: queue:queue(#call{}),
+    waiting = baguette_engine_turns:new() :: baguette_engine_turns:turns(#call{}),
     %% Not urgent: begun while nobody else waits.
     idle = queue:new() :: queue:queue(#call{}),
     deaths = 0 :: non_neg_integer(),
@@ -77,7 +78,7 @@ handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} 
             os_pid => undefined,
             state => phase(S),
             in_flight => case Computing of undefined -> 0; _ -> 1 end,
-            waiting => queue:len(Waiting),
+            waiting => baguette_engine_turns:size(Waiting),
             deaths => S#?MODULE.deaths,
             busy_us => S#?MODULE.busy_us,
             loads => S#?MODULE.loads,
@@ -87,8 +88,9 @@ handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} 
         S}.
 
 -spec handle_cast(baguette_engine_worker:order(), #?MODULE{}) -> {noreply, #?MODULE{}}.
-handle_cast({request, Ref, To, Call}, #?MODULE{waiting = Waiting} = S) ->
-    {noreply, next(S#?MODULE{waiting = queue:in(arrived(Ref, To, Call), Waiting)})};
+handle_cast({request, Ref, To, Call, Company}, #?MODULE{waiting = Waiting} = S) ->
+    In = baguette_engine_turns:in(arrived(Ref, To, Call), To, Company, Waiting),
+    {noreply, next(S#?MODULE{waiting = In})};
 handle_cast({when_idle, Ref, To, Call}, #?MODULE{idle = Idle} = S) ->
     {noreply, next(S#?MODULE{idle = queue:in(arrived(Ref, To, Call), Idle)})};
 handle_cast({cancel, Ref}, S) ->
@@ -106,8 +108,8 @@ arrived(Ref, To, {Function, Payload}) ->
 ) -> {noreply, #?MODULE{}}.
 handle_info({'DOWN', Monitor, process, _, _}, S) ->
     {noreply, dropped(fun(#call{monitor = M}) -> M =:= Monitor end, S)};
-handle_info({timeout, Timer, computed}, #?MODULE{computing = {Timer, Call, Outcome}} = S) ->
-    {noreply, next(computed(Call, Outcome, S#?MODULE{computing = undefined}))};
+handle_info({timeout, Timer, computed}, #?MODULE{computing = {Timer, Done}} = S) ->
+    {noreply, next(all_computed(Done, S#?MODULE{computing = undefined}))};
 handle_info(restart, S) ->
     {noreply, start(S#?MODULE{alive = true})};
 handle_info(_StaleOrUnknown, S) ->
@@ -118,8 +120,8 @@ handle_info(_StaleOrUnknown, S) ->
 format_status(Status) ->
     baguette_engine_private:status(Status, fun(S) ->
         S#?MODULE{
-            waiting = queue:new(), idle = queue:new(), computing = undefined, boot = [],
-            booting = []
+            waiting = baguette_engine_turns:new(), idle = queue:new(), computing = undefined,
+            boot = [], booting = []
         }
     end).
 
@@ -132,36 +134,48 @@ start(#?MODULE{boot = Boot} = S) ->
 
 next(#?MODULE{alive = false} = S) ->
     S;
-next(#?MODULE{computing = {_, _, _}} = S) ->
+next(#?MODULE{computing = {_, _}} = S) ->
     S;
 next(#?MODULE{booting = [{Function, Payload} | _], free_us = Free} = S) ->
     Call = #call{to = boot, function = Function, payload = Payload, arrived_us = Free},
-    compute(Call, S);
-next(#?MODULE{waiting = Waiting} = S) ->
-    case queue:out(Waiting) of
-        {{value, Call}, Rest} -> compute(Call, S#?MODULE{waiting = Rest});
-        {empty, _} -> next_idle(S)
+    compute([Call], S);
+next(#?MODULE{waiting = Waiting, kind = Kind} = S) ->
+    case baguette_engine_turns:out(baguette_engine_batch:most(Kind), Waiting) of
+        {[#call{function = Function} | _] = Calls, Rows, _, Rest} ->
+            ok = baguette_engine_batch:sent(Function, Rows),
+            compute(Calls, S#?MODULE{waiting = Rest});
+        empty ->
+            next_idle(S)
     end.
 
 next_idle(#?MODULE{idle = Idle} = S) ->
     case queue:out(Idle) of
-        {{value, Call}, Rest} -> compute(Call, S#?MODULE{idle = Rest});
+        {{value, Call}, Rest} -> compute([Call], S#?MODULE{idle = Rest});
         {empty, _} -> S
     end.
 
-compute(#call{function = Function, payload = Payload, arrived_us = Arrived} = Call, S) ->
-    #?MODULE{memory = Memory0, free_us = Free} = S,
+compute(Calls, #?MODULE{memory = Memory0, free_us = Free} = S) ->
     Settings = settings(),
-    {Us, Outcome, Memory} =
-        baguette_engine_simulated_model:answer(Function, Payload, Settings, Memory0),
-    End = max(Arrived, Free) + Us,
+    {Answers, Memory} = lists:mapfoldl(
+        fun(#call{function = Function, payload = Payload}, M0) ->
+            {Us, Outcome, M} =
+                baguette_engine_simulated_model:answer(Function, Payload, Settings, M0),
+            {{Us, told_to(Settings, Outcome)}, M}
+        end,
+        Memory0,
+        Calls
+    ),
+    {Times, Outcomes} = lists:unzip(Answers),
+    [#call{function = Function} | _] = Calls,
+    Us = baguette_engine_simulated_model:together_us(Function, Times, Settings),
+    End = lists:max([Free | [Arrived || #call{arrived_us = Arrived} <- Calls]]) + Us,
     %% The nearest millisecond: a timer comes in the one after that which it is set for.
     Timer = erlang:start_timer((End - 500) div 1000, self(), computed, [{abs, true}]),
     S#?MODULE{
         memory = Memory,
         free_us = End,
         busy_us = S#?MODULE.busy_us + Us,
-        computing = {Timer, Call, told_to(Settings, Outcome)}
+        computing = {Timer, lists:zip(Calls, Outcomes)}
     }.
 
 told_to(#{fail := Class}, {ok, #{velocities := _}}) when Class =/= none ->
@@ -169,8 +183,13 @@ told_to(#{fail := Class}, {ok, #{velocities := _}}) when Class =/= none ->
 told_to(_Settings, Outcome) ->
     Outcome.
 
-computed(Call, {error, {died, _}}, S) ->
-    died(Call, S);
+%% One of them may be what it dies of, and then all of them were with it.
+all_computed(Done, S) ->
+    case [Call || {Call, {error, {died, _}}} <- Done] of
+        [] -> lists:foldl(fun({Call, Outcome}, Now) -> computed(Call, Outcome, Now) end, S, Done);
+        [_ | _] -> died([Call || {Call, _} <- Done], S)
+    end.
+
 computed(#call{to = boot, function = Function}, {ok, Answer}, S) ->
     [_ | Booting] = S#?MODULE.booting,
     ok = tell(S, {booted, Function, baguette_engine_msgpack:encode(Answer)}),
@@ -192,20 +211,20 @@ counted(_Function, _Outcome, S) ->
 
 %% As of a real worker's process: whoever it computed for is told that it died of it, the rest had
 %% not begun, and the owner makes its own calls anew.
-died(Call, #?MODULE{owner = Owner, kind = Kind, waiting = Waiting, idle = Idle} = S) ->
+died(Calls, #?MODULE{owner = Owner, kind = Kind, waiting = Waiting, idle = Idle} = S) ->
     ?LOG_WARNING(#{what => simulated_worker_died, kind => Kind}, ?LOG),
-    ok = answer(Call, {error, {died, #{exit_status => simulated}}}),
-    ok = not_held(Idle),
-    {Own, Others} =
-        lists:partition(fun(#call{to = {To, _}}) -> To =:= Owner end, queue:to_list(Waiting)),
+    Died = {error, {died, #{exit_status => simulated}}},
+    ok = lists:foreach(fun(Call) -> answer(Call, Died) end, Calls),
+    ok = not_held(queue:to_list(Idle)),
+    IsOwn = fun(#call{to = {To, _}}) -> To =:= Owner end,
+    {Own, Left} = baguette_engine_turns:drop(IsOwn, Waiting),
     ok = lists:foreach(fun forget/1, Own),
-    Left = queue:from_list(Others),
     Kept = case Kind of
         pipeline ->
             Left;
         expert ->
-            ok = not_held(Left),
-            queue:new()
+            ok = not_held(baguette_engine_turns:to_list(Left)),
+            baguette_engine_turns:new()
     end,
     ok = tell(S, down),
     _ = erlang:send_after(maps:get(restart_ms, settings()), self(), restart),
@@ -214,27 +233,26 @@ died(Call, #?MODULE{owner = Owner, kind = Kind, waiting = Waiting, idle = Idle} 
     }.
 
 not_held(Calls) ->
-    lists:foreach(
-        fun(Call) -> ok = answer(Call, {error, {not_held, #{}}}) end, queue:to_list(Calls)
-    ).
+    lists:foreach(fun(Call) -> ok = answer(Call, {error, {not_held, #{}}}) end, Calls).
 
 dropped(Is, #?MODULE{waiting = Waiting0, idle = Idle0} = S) ->
-    {Gone1, Waiting} = lists:partition(Is, queue:to_list(Waiting0)),
+    {Gone1, Waiting} = baguette_engine_turns:drop(Is, Waiting0),
     {Gone2, Idle} = lists:partition(Is, queue:to_list(Idle0)),
     ok = lists:foreach(fun forget/1, Gone1 ++ Gone2),
-    unheard(Is, S#?MODULE{waiting = queue:from_list(Waiting), idle = queue:from_list(Idle)}).
+    unheard(Is, S#?MODULE{waiting = Waiting, idle = queue:from_list(Idle)}).
 
 %% What is being computed is computed to its end: a device cannot be called back.
-unheard(Is, #?MODULE{computing = {Timer, Call, Outcome}} = S) ->
-    case Is(Call) of
-        true ->
-            ok = forget(Call),
-            S#?MODULE{computing = {Timer, Call#call{to = nobody, monitor = undefined}, Outcome}};
-        false ->
-            S
-    end;
+unheard(Is, #?MODULE{computing = {Timer, Done}} = S) ->
+    Heard = [{unheard_if(Is(Call), Call), Outcome} || {Call, Outcome} <- Done],
+    S#?MODULE{computing = {Timer, Heard}};
 unheard(_Is, S) ->
     S.
+
+unheard_if(true, Call) ->
+    ok = forget(Call),
+    Call#call{to = nobody, monitor = undefined};
+unheard_if(false, Call) ->
+    Call.
 
 answer(#call{to = {To, Ref}} = Call, Answer) ->
     ok = forget(Call),

@@ -8,7 +8,7 @@
 %% call that is made again, anywhere, changes no picture, and one that is mixed up does.
 -module(baguette_engine_simulated_model).
 
--export([new/0, answer/4, components/1]).
+-export([new/0, answer/4, together_us/3, components/1]).
 
 -export_type([memory/0, outcome/0]).
 
@@ -62,6 +62,16 @@ answer(Function, Payload, Settings, Memory) ->
             %% As the real runner: whatever else goes wrong in a call is that call's failure.
             {0, {error, {failure, #{message => name(Reason)}}}, Memory}
     end.
+
+%% @doc What calls take that go as one: what each has besides its rows is had once.
+-spec together_us(Function :: atom(), [Us :: non_neg_integer()], settings()) ->
+    non_neg_integer().
+together_us(velocity, Times, #{batch_us := Batch}) ->
+    %% What asks for contexts, or fails, takes none.
+    Computed = length([Us || Us <- Times, Us > 0]),
+    lists:sum(Times) - max(0, Computed - 1) * Batch;
+together_us(_, Times, _Settings) ->
+    lists:sum(Times).
 
 name(Reason) when is_atom(Reason) -> atom_to_binary(Reason);
 name(Reason) when is_tuple(Reason), is_atom(element(1, Reason)) -> name(element(1, Reason));

@@ -14,10 +14,6 @@
 
 -export_type([state/0, event/0, effect/0, view/0, phase/0]).
 
--define(MAX_DEATHS, 3).
-%% A call to our own pipeline server that nobody took is made again after so long.
--define(RECALL_US, 250000).
-
 -type phase() :: waiting | encoding | routing | asking | advancing | decoding | finished.
 -type answer() :: {ok, map()} | {error, {atom(), map()}}.
 -type event() ::
@@ -28,9 +24,10 @@
     | baguette_engine_ask:event().
 -type effect() ::
     %% call the local pipeline worker; its answer comes as {called, _}
-    {call, Function :: atom(), map()}
+    baguette_engine_local:effect()
     %% ask a holder; its answer comes as {answered, No, _}
-    | {ask, No :: pos_integer(), baguette_engine_part:way(), Component :: binary(), map()}
+    | {ask, No :: pos_integer(), baguette_engine_part:way(), Component :: binary(),
+        alone | together, map()}
     %% the answer to this ask is no longer wanted
     | {forget, No :: pos_integer(), baguette_engine_part:way()}
     %% for baguette_engine_pace
@@ -54,17 +51,14 @@
     experts :: [binary()],
     limits :: limits(),
     phase = waiting :: phase(),
-    %% The pipeline call in hand, to be made again if its worker dies.
-    call :: {atom(), map()} | undefined,
-    called_us = 0 :: integer(),
-    call_late_us = 0 :: integer(),
-    %% Nobody took it: it is made again then.
-    recall_us = never :: never | integer(),
-    pipeline_deaths = 0 :: non_neg_integer(),
+    local :: baguette_engine_local:local(),
     encoded = #{} :: map(),
     step = 0 :: non_neg_integer(),
     t = #{} :: map(),
     images = [] :: [baguette_engine_image:image()],
+    %% What is decoded after the call that is out, and what was, in the images' order.
+    to_decode = [] :: [map()],
+    decoded = [] :: [map()],
     asking :: baguette_engine_ask:asking(),
     asking_us = 0 :: integer(),
     %% Microseconds spent in each part.
@@ -82,6 +76,7 @@
 new(Id, Request, Experts, #{ask_floor_ms := Floor} = Limits) ->
     #?MODULE{
         id = Id, request = Request, experts = Experts, limits = Limits,
+        local = baguette_engine_local:new(Floor * 1000),
         asking = baguette_engine_ask:new(Experts, Floor * 1000)
     }.
 
@@ -115,9 +110,11 @@ phase(#?MODULE{phase = Phase}) -> Phase.
 %% @doc When a tick is wanted, if nothing else happens before.
 -spec next_us(state()) -> integer() | none.
 next_us(#?MODULE{phase = finished}) -> none;
-next_us(#?MODULE{call = {_, _}, recall_us = never, call_late_us = Late}) -> Late;
-next_us(#?MODULE{call = {_, _}, recall_us = Recall}) -> Recall;
-next_us(#?MODULE{asking = Asking}) -> baguette_engine_ask:next_us(Asking).
+next_us(#?MODULE{local = Local, asking = Asking}) ->
+    case baguette_engine_local:is_out(Local) of
+        true -> baguette_engine_local:next_us(Local);
+        false -> baguette_engine_ask:next_us(Asking)
+    end.
 
 %% @doc What a person may see; no prompt, no tensor.
 -spec overview(state()) -> map().
@@ -132,7 +129,11 @@ overview(#?MODULE{request = Request, phase = Phase, step = Step, asking = Asking
 
 %% @doc What is over needs no latents, contexts and answers any more.
 -spec spare(state()) -> state().
-spare(S) -> S#?MODULE{call = undefined, encoded = #{}, images = [], from = none, whole = none}.
+spare(#?MODULE{limits = #{ask_floor_ms := Floor}} = S) ->
+    S#?MODULE{
+        local = baguette_engine_local:new(Floor * 1000), encoded = #{}, images = [], decoded = [],
+        to_decode = [], from = none, whole = none
+    }.
 
 %% @doc Take one event.
 -spec event(event(), view(), state()) -> {state(), [effect()]}.
@@ -141,26 +142,18 @@ event(begin_now, #{now_us := Now} = View, #?MODULE{request = Request, asking = A
     Start = Now - elapsed_us(S),
     Begin = fun(R) -> {ok, baguette_engine_record:begin_at(Start, R)} end,
     {ok, Begun} = baguette_engine_ask:note(Begin, Asking),
-    call(encode, Payload, encoding, View, S#?MODULE{started_us = Start, asking = Begun});
-event({called, _}, _View, #?MODULE{call = undefined} = S) ->
+    call(encode, Payload, 1, encoding, View, S#?MODULE{started_us = Start, asking = Begun});
+event(_, _View, #?MODULE{phase = finished} = S) ->
     {S, []};
-event({called, {ok, Answer}}, View, S) ->
-    {Function, _} = S#?MODULE.call,
-    called(Function, Answer, View, S#?MODULE{call = undefined});
-event({called, {error, {died, _}}}, View, S) ->
-    call_again(View, S);
-event({called, {error, {not_running, _}}}, View, #?MODULE{call = {Function, _}} = S) ->
-    %% Its server is being restarted. That is no death: no worker died of this call.
-    #{now_us := Now} = View,
-    Waiting = {publish, {waiting, #{reason => pipeline_restarting, during => Function}}},
-    {S#?MODULE{recall_us = Now + ?RECALL_US}, [Waiting]};
-event({called, {error, Reason}}, _View, S) ->
-    failed(Reason, S);
-event({thawed, Us}, _View, #?MODULE{call = {_, _}, call_late_us = Late} = S) ->
-    Recall = case S#?MODULE.recall_us of never -> never; At -> At + Us end,
-    {S#?MODULE{call_late_us = Late + Us, recall_us = Recall}, []};
-event(tick, View, #?MODULE{call = {_, _}} = S) ->
-    call_is_out(View, S);
+event({called, _} = Called, View, #?MODULE{local = Local} = S) ->
+    case baguette_engine_local:is_out(Local) of
+        true -> called(Called, View, S);
+        false -> {S, []}
+    end;
+event({thawed, _} = Thawed, View, #?MODULE{phase = Phase} = S) when Phase =/= asking ->
+    of_clock(Thawed, View, S);
+event(tick, View, #?MODULE{phase = Phase} = S) when Phase =/= asking ->
+    of_clock(tick, View, S);
 event(_OfExperts, _View, #?MODULE{phase = Phase} = S) when Phase =/= asking ->
     {S, []};
 event(OfExperts, View, #?MODULE{asking = Asking} = S) ->
@@ -169,48 +162,44 @@ event(OfExperts, View, #?MODULE{asking = Asking} = S) ->
 
 %% The local pipeline worker
 
-call(Function, Payload, Phase, #{now_us := Now}, #?MODULE{limits = Limits} = S) ->
+call(Function, Payload, Rows, Phase, #{now_us := Now}, #?MODULE{request = Request} = S) ->
     Published =
         case S#?MODULE.phase of
             Phase -> [];
             _ -> [{publish, {state, #{state => Phase}}}]
         end,
-    #{ask_floor_ms := Floor} = Limits,
-    {
-        S#?MODULE{
-            phase = Phase, call = {Function, Payload}, called_us = Now,
-            call_late_us = Now + 1000 * Floor, recall_us = never
-        },
-        Published ++ [{call, Function, Payload}]
-    }.
+    %% Bytes must not depend on company, and a context is known by its bytes.
+    Company = case Request of
+        #{deterministic := false} when Function =/= encode -> together;
+        #{} -> alone
+    end,
+    Call = {Function, Payload, {Company, Rows}},
+    local(baguette_engine_local:call(Call, Now, Published, S#?MODULE.local), S#?MODULE{
+        phase = Phase
+    }).
 
-%% Nobody else has our pipeline: a late call is waited for, and said to be.
-call_is_out(#{now_us := Now} = View, #?MODULE{call = Call, recall_us = At, phase = Phase} = S) when
-    At =< Now
-->
-    {Function, Payload} = Call,
-    call(Function, Payload, Phase, View, S);
-call_is_out(#{now_us := Now}, #?MODULE{call = {Function, _}, call_late_us = At} = S) when
-    At =< Now
-->
-    Event = {waiting, #{reason => pipeline_late, during => Function}},
-    {S#?MODULE{call_late_us = Now + (Now - S#?MODULE.called_us)}, [{publish, Event}]};
-call_is_out(_View, S) ->
-    {S, []}.
+local({Local, Effects}, S) ->
+    {S#?MODULE{local = Local}, Effects}.
 
-call_again(View, #?MODULE{call = {Function, Payload}, phase = Phase} = S0) ->
-    S = S0#?MODULE{pipeline_deaths = S0#?MODULE.pipeline_deaths + 1},
-    case S#?MODULE.pipeline_deaths of
-        ?MAX_DEATHS ->
-            failed({pipeline_died, #{during => Function, deaths => ?MAX_DEATHS}}, S);
-        _ ->
-            Waiting = {publish, {waiting, #{reason => pipeline_restarting, during => Function}}},
-            {S2, Effects} = call(Function, Payload, Phase, View, S),
-            {S2, [Waiting | Effects]}
+called({called, {ok, Answer}}, View, #?MODULE{local = Local0} = S) ->
+    {Function, Local} = baguette_engine_local:answered(Local0),
+    answered(Function, Answer, View, S#?MODULE{local = Local});
+called({called, {error, {died, _}}}, #{now_us := Now}, #?MODULE{local = Local} = S) ->
+    case baguette_engine_local:died(Now, Local) of
+        {failed, Reason} -> failed(Reason, S);
+        Again -> local(Again, S)
+    end;
+called({called, {error, {not_running, _}}}, #{now_us := Now}, #?MODULE{local = Local} = S) ->
+    local(baguette_engine_local:away(Now, Local), S);
+called({called, {error, Reason}}, _View, S) ->
+    failed(Reason, S).
+
+of_clock(What, #{now_us := Now}, #?MODULE{local = Local} = S) ->
+    case {baguette_engine_local:is_out(Local), What} of
+        {false, _} -> {S, []};
+        {true, tick} -> local(baguette_engine_local:look(Now, Local), S);
+        {true, {thawed, Us}} -> {S#?MODULE{local = baguette_engine_local:thawed(Us, Local)}, []}
     end.
-
-called(Function, Answer, View, S) ->
-    answered(Function, Answer, View, S#?MODULE{pipeline_deaths = 0}).
 
 answered(encode, Answer, View, S0) ->
     {S1, Effects} = begun(View, spent(encode, S0, View, S0#?MODULE{encoded = Answer})),
@@ -228,19 +217,28 @@ answered(advance, #{<<"advance_micros">> := Micros} = Answer, View, S0) ->
     #{now_us := Now} = View,
     Step = {measured, step, Now - S0#?MODULE.asking_us},
     {S1, [Step, {measured, advance, took(View, S0)} | Effects]};
-answered(decode, #{<<"images">> := Images}, View, S0) ->
-    S1 = spent(decode, S0, View, S0#?MODULE{phase = finished}),
-    #{now_us := Now} = View,
-    S = add_micros(total, Now - S1#?MODULE.started_us, S1),
-    One = took(View, S0) div length(Images),
-    {S, [{measured, decode, One}, {done, result(Images, S)}]}.
+answered(decode, #{<<"images">> := Images}, #{now_us := Now} = View, S0) ->
+    Measured = {measured, decode, took(View, S0) div length(Images)},
+    case spent(decode, S0, View, S0#?MODULE{decoded = S0#?MODULE.decoded ++ Images}) of
+        #?MODULE{to_decode = []} = S1 ->
+            S2 = S1#?MODULE{phase = finished},
+            S = add_micros(total, Now - S2#?MODULE.started_us, S2),
+            {S, [Measured, {done, result(S#?MODULE.decoded, S)}]};
+        S1 ->
+            {S, Effects} = decode_next(View, S1),
+            {S, [Measured | Effects]}
+    end.
 
+%% A few at a time: others' steps wait for one call of ours, not for all.
 decode(#{<<"images">> := Moved}, View, #?MODULE{request = Request} = S) ->
-    Payload = baguette_engine_payload:decode(Moved, Request, record(S)),
-    call(decode, Payload, decoding, View, S).
+    Payloads = baguette_engine_payload:decode(Moved, Request, record(S)),
+    decode_next(View, S#?MODULE{to_decode = Payloads, decoded = []}).
+
+decode_next(View, #?MODULE{to_decode = [#{latents := Latents} = Payload | Rest]} = S) ->
+    call(decode, Payload, length(Latents), decoding, View, S#?MODULE{to_decode = Rest}).
 
 begun(View, #?MODULE{from = none, request = Request} = S) ->
-    call(start, baguette_engine_payload:start(Request), routing, View, S);
+    call(start, baguette_engine_payload:start(Request), maps:get(n, Request), routing, View, S);
 begun(View, #?MODULE{from = #{made_with := Before, t := T, images := Images}} = S) ->
     case baguette_engine_checkpoint:made_with(S#?MODULE.encoded) of
         Before -> ask_all(View, S#?MODULE{t = T, images = Images});
@@ -319,19 +317,22 @@ given(_Other, S) ->
 
 effects({given, _, _, _}, _S) ->
     [];
-effects({ask, No, Way, Expert, Numbers, Hashes}, S) ->
+effects({ask, No, Way, Expert, Numbers, Hashes, Company}, S) ->
     #?MODULE{images = Images, t = T, encoded = Encoded, request = Request} = S,
     Rows = [Image || {I, Image} <- numbered(Images), lists:member(I, Numbers)],
     Component = component(Expert, S),
     Payload = baguette_engine_payload:ask(Component, Rows, T, {Encoded, Hashes}, Request),
-    [{ask, No, Way, Component, Payload}];
+    %% Bytes must not depend on company.
+    Allowed = case Request of #{deterministic := true} -> alone; #{} -> Company end,
+    [{ask, No, Way, Component, Allowed, Payload}];
 effects(Other, _S) ->
     [Other].
 
 advance(View, #?MODULE{images = Images, request = Request, step = Step, asking_us = Since} = S) ->
     #{now_us := Now} = View,
     Payload = baguette_engine_payload:advance(Step, Images, Request),
-    call(advance, Payload, advancing, View, add_micros(experts, Now - Since, S)).
+    Rows = length(Images),
+    call(advance, Payload, Rows, advancing, View, add_micros(experts, Now - Since, S)).
 
 %% Experts that nobody holds
 
@@ -366,12 +367,12 @@ component(Expert, #?MODULE{experts = Experts}) -> lists:nth(Expert + 1, Experts)
 record(#?MODULE{asking = Asking}) -> baguette_engine_ask:record(Asking).
 
 failed(Reason, S) ->
-    {S#?MODULE{phase = finished, call = undefined}, [{failed, Reason}]}.
+    {S#?MODULE{phase = finished}, [{failed, Reason}]}.
 
 spent(Part, Called, View, S) ->
     add_micros(Part, took(View, Called), S).
 
-took(#{now_us := Now}, #?MODULE{called_us = Called}) -> Now - Called.
+took(#{now_us := Now}, #?MODULE{local = Local}) -> baguette_engine_local:took_us(Now, Local).
 
 add_micros(Part, Micros, #?MODULE{spent = Spent} = S) ->
     S#?MODULE{spent = Spent#{Part => maps:get(Part, Spent, 0) + Micros}}.

@@ -6,7 +6,7 @@
 %% meanwhile: such a call is remembered by its id until something after it is answered.
 -module(baguette_engine_window).
 
--export([new/0, size/1, is_busy/1, is_in_doubt/1, add/2, drop/2, answered/2, begun/1]).
+-export([new/0, size/1, is_busy/1, is_in_doubt/1, add/2, revise/2, answered/2, begun/1]).
 
 -export_type([window/1]).
 
@@ -42,12 +42,13 @@ is_in_doubt(#?MODULE{sent = Sent} = W) -> map_size(Sent) =:= 0 andalso is_busy(W
 add(Call, #?MODULE{next_id = Id, sent = Sent} = W) ->
     {Id, W#?MODULE{next_id = Id + 1, sent = Sent#{Id => Call}}}.
 
-%% @doc Nobody waits any longer for the calls that `Is' picks.
--spec drop(fun((Call) -> boolean()), window(Call)) -> {[{id(), Call}], window(Call)}.
-drop(Is, #?MODULE{sent = Sent, dropped = Dropped} = W) ->
-    Gone = maps:filter(fun(_, Call) -> Is(Call) end, Sent),
-    Ids = maps:keys(Gone),
-    {maps:to_list(Gone), W#?MODULE{sent = maps:without(Ids, Sent), dropped = Ids ++ Dropped}}.
+%% @doc Every call as `Now' says; nobody waits any longer for one that it drops.
+-spec revise(fun((Call) -> Call | drop), window(Call)) -> {Dropped :: [id()], window(Call)}.
+revise(Now, #?MODULE{sent = Sent, dropped = Dropped} = W) ->
+    Revised = maps:map(fun(_, Call) -> Now(Call) end, Sent),
+    Left = maps:filter(fun(_, Call) -> Call =/= drop end, Revised),
+    Ids = maps:keys(Revised) -- maps:keys(Left),
+    {Ids, W#?MODULE{sent = Left, dropped = Ids ++ Dropped}}.
 
 %% @doc The call that this answer is for; `cancelled' when nobody waits for it any longer, `stray'
 %% when nothing was sent under this id, or it was answered before.

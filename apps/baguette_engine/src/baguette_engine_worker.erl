@@ -7,10 +7,11 @@
 %% node may hold it); the owner's own calls are forgotten, it makes them anew. Stopping this
 %% process SIGKILLs the OS process before the port is closed.
 %%
-%% A call is asynchronous: `request/4' returns a reference at once and the caller later gets
-%% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'. At most ?WINDOW frames
-%% are with the OS process; the rest waits here, where it can be cancelled. The calls of a caller
-%% that dies, or whose node is gone, are cancelled. What is not urgent goes through `when_idle/4':
+%% A call is asynchronous: `request/5' returns at once and the caller later gets
+%% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'. Two frames at most are
+%% with the OS process; the rest waits here, where it can be cancelled and where calls that may go
+%% together become one frame (baguette_engine_calls). The calls of a caller that dies, or whose node
+%% is gone, are cancelled. What is not urgent goes through `when_idle/4':
 %% it is sent alone, and only while nothing else is here; whatever comes meanwhile waits for that
 %% one call at most, so such calls are short. The owner is told
 %% `{baguette_engine_worker, Pid, {booted, Function, Payload} | up | down | {failed, Reason}}'.
@@ -19,7 +20,7 @@
 -module(baguette_engine_worker).
 -behaviour(gen_server).
 
--export([start_link/1, request/4, when_idle/4, cancel/2, overview/1, stop/1]).
+-export([start_link/1, request/5, when_idle/4, cancel/2, overview/1, stop/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 -export([format_status/1]).
 
@@ -53,9 +54,7 @@
     | {python_not_started | worker_not_started, map()}.
 -type error_class() :: baguette_engine_frame:error_class() | died.
 %% What a worker is sent, whichever process it is.
--type order() ::
-    {request | when_idle, reference(), pid(), {Function :: atom(), Payload :: binary()}}
-    | {cancel, reference()}.
+-type order() :: baguette_engine_calls:asked() | {cancel, reference()}.
 -type answer() :: {ok, binary()} | {error, {error_class(), map()}}.
 
 -record(?MODULE, {
@@ -83,13 +82,15 @@ start_link(#{device := simulated} = Options) ->
 start_link(Options) ->
     gen_server:start_link(?MODULE, {self(), Options}, []).
 
-%% @doc Call an entry point; the answer goes to `To' under the reference given.
--spec request(pid(), reference(), pid(), {atom(), binary()}) -> ok.
-request(Worker, Ref, To, Call) ->
-    gen_server:cast(Worker, {request, Ref, To, Call}).
+%% @doc Call an entry point, in this company; the answer goes to `To' under the reference given.
+-spec request(
+    pid(), reference(), pid(), baguette_engine_calls:call(), baguette_engine_calls:company()
+) -> ok.
+request(Worker, Ref, To, Call, Company) ->
+    gen_server:cast(Worker, {request, Ref, To, Call, Company}).
 
 %% @doc Call an entry point when there is nothing else to do, be it never.
--spec when_idle(pid(), reference(), pid(), {atom(), binary()}) -> ok.
+-spec when_idle(pid(), reference(), pid(), baguette_engine_calls:call()) -> ok.
 when_idle(Worker, Ref, To, Call) ->
     gen_server:cast(Worker, {when_idle, Ref, To, Call}).
 
@@ -142,17 +143,15 @@ handle_call(overview, _From, S) ->
 -spec handle_cast(order(), #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_cast({cancel, Ref}, #?MODULE{calls = Calls} = S) ->
     {noreply, dropped(baguette_engine_calls:cancel(Ref, Calls), S)};
-handle_cast({request, Ref, To, _}, #?MODULE{options = #{kind := expert}} = S) when
+handle_cast({request, Ref, To, _, _}, #?MODULE{options = #{kind := expert}} = S) when
     To =/= S#?MODULE.owner, S#?MODULE.deaths > 0,
     S#?MODULE.port =:= undefined orelse S#?MODULE.boot =/= []
 ->
     %% Asked before our owner had read that its process died: somebody else may hold it meanwhile.
     ok = baguette_engine_remote_v1:answer(To, Ref, {error, {not_held, #{}}}),
     {noreply, S};
-handle_cast({When, Ref, To, Call}, #?MODULE{calls = Calls} = S) ->
-    {noreply, send_more(S#?MODULE{
-        calls = baguette_engine_calls:take(When, {Ref, To, Call}, Calls)
-    })}.
+handle_cast(Asked, #?MODULE{calls = Calls} = S) ->
+    {noreply, send_more(S#?MODULE{calls = baguette_engine_calls:take(Asked, Calls)})}.
 
 -spec handle_info(
     {port(), {data, binary()} | {exit_status, integer()}}
@@ -307,18 +306,23 @@ send_more(#?MODULE{boot = [First | _], calls = Calls} = S) ->
         _ -> S
     end;
 send_more(#?MODULE{boot = [], calls = Calls0} = S) ->
-    case baguette_engine_calls:next(Calls0) of
-        {send, Id, Call, Calls} -> send_more(send_call(Id, Call, S#?MODULE{calls = Calls}));
-        none -> S
+    case baguette_engine_calls:next(baguette_engine_batch:most(kind(S)), Calls0) of
+        {send, Id, {Function, _} = Call, Rows, Calls} ->
+            ok = baguette_engine_batch:sent(Function, Rows),
+            send_more(send_call(Id, Call, S#?MODULE{calls = Calls}));
+        none ->
+            S
     end.
 
-send_own(Call, What, #?MODULE{calls = Calls0} = S) ->
+send_own({Function, Payload}, What, #?MODULE{calls = Calls0} = S) ->
     {Id, Calls} = baguette_engine_calls:sent(What, Calls0),
-    send_call(Id, Call, S#?MODULE{calls = Calls}).
+    send_call(Id, {Function, [Payload]}, S#?MODULE{calls = Calls}).
 
-send_call(Id, {Function, Payload}, #?MODULE{watch = Watch} = S) ->
-    send(S, baguette_engine_frame:call(Id, entry_module(S), Function, Payload)),
+send_call(Id, {Function, Payloads}, #?MODULE{watch = Watch} = S) ->
+    send(S, baguette_engine_frame:call(Id, entry_module(S), Function, Payloads)),
     S#?MODULE{watch = baguette_engine_watchdog:on(Watch)}.
+
+kind(#?MODULE{options = #{kind := Kind}}) -> Kind.
 
 entry_module(#?MODULE{options = #{kind := pipeline}}) -> 'baguette.worker.pipeline_entry';
 entry_module(#?MODULE{options = #{kind := expert}}) -> 'baguette.worker.expert_entry'.
@@ -336,11 +340,10 @@ send(#?MODULE{port = Port}, Frame) ->
         error:badarg -> ok
     end.
 
-received({result, Id, Payload}, S) ->
-    answered(Id, {ok, Payload}, S);
-received({error, Id, Class, Message, Trace}, S) ->
-    ?LOG_INFO(#{what => call_failed, class => Class, message => Message, at => Trace}, ?LOG),
-    answered(Id, {error, {Class, #{message => Message}}}, S);
+received({result, Id, Results}, S) ->
+    answered(Id, lists:map(fun result/1, Results), S);
+received({error, Id, Error}, S) ->
+    answered(Id, result({error, Error}), S);
 received({message, _}, S) ->
     ?LOG_WARNING(#{what => message_dropped, from => worker}, ?LOG),
     S;
@@ -349,18 +352,26 @@ received(malformed, S) ->
     kill(S),
     died(#{exit_status => malformed_frame}, S).
 
+result({ok, _} = Result) ->
+    Result;
+result({error, {Class, Message, Trace}}) ->
+    ?LOG_INFO(#{what => call_failed, class => Class, message => Message, at => Trace}, ?LOG),
+    {error, {Class, #{message => Message}}}.
+
 answered(Id, Answer, #?MODULE{calls = Calls0, watch = Watch} = S) ->
     case baguette_engine_calls:answered(Id, Answer, Calls0) of
         {What, Calls} ->
             Well = S#?MODULE{calls = Calls, watch = baguette_engine_watchdog:answered(Watch)},
             send_more(case What of boot -> boot_answered(Answer, Well); _ -> Well end);
+        malformed ->
+            received(malformed, S);
         stray ->
             %% Answered twice, or to nobody: it does no harm, but this process is not sound.
             ?LOG_WARNING(#{what => stray_answer, call => Id}, ?LOG),
             S
     end.
 
-boot_answered({ok, Payload}, #?MODULE{boot = [{Function, _} | Boot]} = S) ->
+boot_answered([{ok, Payload}], #?MODULE{boot = [{Function, _} | Boot]} = S) ->
     tell(S, {booted, Function, Payload}),
     up(S#?MODULE{boot = Boot});
 boot_answered({error, Reason}, #?MODULE{options = #{kind := Kind}} = S) ->

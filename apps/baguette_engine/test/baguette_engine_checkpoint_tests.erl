@@ -103,7 +103,7 @@ what_goes_on_asks_what_was_asked_test() ->
     ?assertMatch(
         [
             {publish, {step, #{step := 2, routing := [[1], [1]], experts := [[1], [1]]}}},
-            {ask, _, a, <<"e1">>, #{
+            {ask, _, a, <<"e1">>, alone, #{
                 rows := [#{<<"latent">> := <<"l0">>}, #{<<"latent">> := <<"l1">>}]
             }}
         ],
@@ -157,7 +157,7 @@ taken() ->
     {S1, _} = event({answered, 1, velocity()}, 9, S0),
     {S2, _} = event({answered, 2, {error, {died, #{}}}}, 10, S1),
     {S3, Again} = event(tick, 600000, S2),
-    [No] = [No || {ask, No, _, _, _} <- Again],
+    [No] = [No || {ask, No, _, _, _, _} <- Again],
     {S4, _} = event({answered, No, velocity()}, 600009, S3),
     {S5, [_ | _]} = event({called, {ok, routed([[1], [1]])}}, 600010, S4),
     %% In the middle of the step that follows: what it asks is asked again.

@@ -6,13 +6,20 @@
 -import(baguette_engine_frame, [decode/1]).
 
 a_call_is_erlports_byte_for_byte_test() ->
-    Call = baguette_engine_frame:call(7, 'baguette.worker.expert_entry', stats, <<16#80>>),
+    Call = baguette_engine_frame:call(7, 'baguette.worker.expert_entry', stats, [<<16#80>>]),
     ?assertEqual(golden("erlport_call.hex"), [iolist_to_binary(Call)]).
 
 erlports_answers_are_read_test() ->
     ?assertEqual(
-        [{result, 7, <<"abc">>}, {error, 8, bad_input, <<"no">>, <<>>}],
+        [{result, 7, [{ok, <<"abc">>}]}, {error, 8, {bad_input, <<"no">>, <<>>}}],
         [decode(Frame) || Frame <- golden("erlport_answers.hex")]
+    ).
+
+several_calls_have_as_many_answers_test() ->
+    Failed = {python, not_held, <<"no">>, <<>>},
+    ?assertEqual(
+        {result, 7, [{ok, <<"abc">>}, {error, {not_held, <<"no">>, <<>>}}]},
+        decode(term_to_binary({r, 7, [{ok, <<"abc">>}, {error, Failed}]}))
     ).
 
 a_cancel_is_a_message_test() ->
@@ -21,7 +28,7 @@ a_cancel_is_a_message_test() ->
 
 an_error_class_nobody_knows_is_a_failure_test() ->
     Frame = term_to_binary({e, 1, {python, nothing_known, <<"m">>, <<"t">>}}),
-    ?assertEqual({error, 1, failure, <<"m">>, <<"t">>}, decode(Frame)).
+    ?assertEqual({error, 1, {failure, <<"m">>, <<"t">>}}, decode(Frame)).
 
 what_is_no_message_is_malformed_test_() ->
     %% {r, Atom} with an atom that no module of ours names: `safe' must not make it.
@@ -33,7 +40,12 @@ what_is_no_message_is_malformed_test_() ->
             <<131>>,
             <<"GET / HTTP/1.1">>,
             term_to_binary({r, <<"7">>, <<"abc">>}),
+            term_to_binary({r, 7, []}),
             term_to_binary({r, 7, [<<"abc">>]}),
+            term_to_binary({r, 7, [<<"abc">>, <<"def">>]}),
+            term_to_binary({r, 7, [{ok, <<"abc">>}, {ok, 1}]}),
+            term_to_binary({r, 7, [{ok, <<"abc">>}, {error, <<"no">>}]}),
+            term_to_binary({r, 7, [{ok, <<"abc">>} | <<"def">>]}),
             term_to_binary({e, 7, {python, bad_input, "text", <<>>}}),
             Unknown
         ]

@@ -17,7 +17,7 @@
     strange_messages_change_nothing/1
 ]).
 
--import(baguette_engine_remote_v1, [ask/4, ask_via/5, forget_via/2, monitor_via/1]).
+-import(baguette_engine_remote_v1, [ask/3, ask_via/4, forget_via/2, monitor_via/1]).
 
 -define(SLOW, #{batch_us => 60000000}).
 -define(FAST, #{batch_us => 1000}).
@@ -56,7 +56,7 @@ an_ask() ->
 
 asks() ->
     receive
-        {trace, _, 'receive', {ask, 1, _, _, Component, Payload}} ->
+        {trace, _, 'receive', {ask, 1, _, _, Component, _, Payload}} ->
             [{byte_size(Payload), Component, Payload} | asks()];
         {trace, _, _, _} ->
             asks()
@@ -70,15 +70,15 @@ end_per_suite(_Config) ->
 
 the_holders_answer_comes_back(_Config) ->
     Direct = make_ref(),
-    ok = ask(node(), Direct, component(), payload()),
+    ok = ask(node(), Direct, ask()),
     Answer = answer(Direct),
     ?assertMatch({ok, _}, Answer),
     ?assertEqual(Answer, answer(via(node()))),
     ?assertMatch({match, _}, re:run(element(2, Answer), <<"velocities">>)),
     %% Its own refusals pass too.
     [Refused, Passed] = [make_ref(), make_ref()],
-    ok = ask(node(), Refused, component(), <<"no msgpack">>),
-    ok = ask_via(node(), Passed, node(), component(), <<"no msgpack">>),
+    ok = ask(node(), Refused, {component(), {alone, 1}, <<"no msgpack">>}),
+    ok = ask_via(node(), Passed, node(), {component(), {alone, 1}, <<"no msgpack">>}),
     {error, Why} = answer(Refused),
     ?assertEqual({error, Why}, answer(Passed)),
     at_rest().
@@ -87,9 +87,9 @@ who_may_not_be_asked_is_unreachable(_Config) ->
     Elsewhere = 'baguette@127.9.9.9',
     ?assertEqual(
         {error, {unreachable, #{node => Elsewhere, why => no_link}}}, answer(via(Elsewhere))),
-    ?assertEqual(unreachable, ask_via(Elsewhere, make_ref(), node(), component(), payload())),
+    ?assertEqual(unreachable, ask_via(Elsewhere, make_ref(), node(), ask())),
     Ref = make_ref(),
-    ok = ask_via(node(), Ref, node(), <<"held by nobody">>, payload()),
+    ok = ask_via(node(), Ref, node(), {<<"held by nobody">>, {alone, 1}, payload()}),
     ?assertMatch({error, {unreachable, #{why := no_link}}}, answer(Ref)).
 
 so_many_at_once_and_no_more(_Config) ->
@@ -160,9 +160,9 @@ strange_messages_change_nothing(_Config) ->
         Relay ! Strange
      || Strange <- [
             hello,
-            {relay, 2, self(), make_ref(), node(), component(), payload()},
-            {relay, 1, not_a_pid, make_ref(), node(), component(), payload()},
-            {relay, 1, self(), make_ref(), node(), not_a_binary, payload()},
+            {relay, 2, self(), make_ref(), node(), ask()},
+            {relay, 1, not_a_pid, make_ref(), node(), ask()},
+            {relay, 1, self(), make_ref(), node(), {not_a_binary, {alone, 1}, payload()}},
             {forget, 1, make_ref()},
             {'EXIT', self(), normal}
         ]
@@ -175,7 +175,7 @@ strange_messages_change_nothing(_Config) ->
 
 via(Target) ->
     Ref = make_ref(),
-    ok = ask_via(node(), Ref, Target, component(), payload()),
+    ok = ask_via(node(), Ref, Target, ask()),
     Ref.
 
 answer(Ref) ->
@@ -184,6 +184,8 @@ answer(Ref) ->
 component() -> element(1, persistent_term:get(?MODULE)).
 
 payload() -> element(2, persistent_term:get(?MODULE)).
+
+ask() -> {component(), {alone, 1}, payload()}.
 
 in_flight() ->
     maps:get(in_flight, baguette_engine_relay:overview()).

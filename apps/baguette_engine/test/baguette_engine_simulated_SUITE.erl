@@ -11,11 +11,16 @@
     a_slow_device_slows_its_next_picture/1,
     a_dead_simulated_worker_changes_no_pixel/1,
     a_poisoned_call_fails_its_generation_and_no_other/1,
+    pictures_that_wait_for_a_device_share_its_next_batch/1,
+    what_is_deterministic_shares_no_batch/1,
+    a_setting_keeps_pictures_apart/1,
+    a_poison_takes_nobody_along_twice/1,
     what_is_drawn_is_counted_and_foretold/1
 ]).
 
 -define(STEPS, 6).
 -define(CALL_US, 4000).
+-define(SEEDS, [1, 2, 3, 4]).
 
 suite() -> [{timetrap, {seconds, 60}}].
 
@@ -27,6 +32,10 @@ all() ->
         a_slow_device_slows_its_next_picture,
         a_dead_simulated_worker_changes_no_pixel,
         a_poisoned_call_fails_its_generation_and_no_other,
+        pictures_that_wait_for_a_device_share_its_next_batch,
+        what_is_deterministic_shares_no_batch,
+        a_setting_keeps_pictures_apart,
+        a_poison_takes_nobody_along_twice,
         what_is_drawn_is_counted_and_foretold
     ].
 
@@ -102,6 +111,39 @@ a_poisoned_call_fails_its_generation_and_no_other(_Config) ->
     ok = baguette_engine:simulate(#{fail => none}),
     ?assertMatch(#{simulated := true}, draw(#{})).
 
+%% The same pictures as alone, of fewer batches than calls.
+pictures_that_wait_for_a_device_share_its_next_batch(_Config) ->
+    Alone = [pictures(draw(loose(Seed))) || Seed <- ?SEEDS],
+    {Batches, Rows, Together} = company(fun loose/1),
+    ?assertEqual(Alone, Together),
+    ?assertEqual(length(?SEEDS) * 2 * ?STEPS, Rows),
+    ?assert(Batches < Rows, {Batches, Rows}).
+
+what_is_deterministic_shares_no_batch(_Config) ->
+    {Batches, Rows, _} = company(fun(Seed) -> #{seed => Seed, deterministic => true} end),
+    ?assertEqual(Rows, Batches).
+
+a_setting_keeps_pictures_apart(_Config) ->
+    ok = application:set_env(baguette_engine, batch_rows, 1),
+    {Batches, Rows, _} = company(fun loose/1),
+    ok = application:set_env(baguette_engine, batch_rows, auto),
+    ?assertEqual(Rows, Batches).
+
+%% Who was in a batch that its worker died of is asked for alone from then on.
+a_poison_takes_nobody_along_twice(_Config) ->
+    ok = baguette_engine:simulate(#{poison => "hemlock"}),
+    {ok, Bad} = baguette_engine:generate((loose(9))#{prompt => <<"hemlock">>, steps => 40}),
+    Good = [submit((loose(Seed))#{steps => 40}) || Seed <- [1, 2, 3]],
+    Results = [baguette_engine:await(Id, infinity) || {ok, Id} <- Good],
+    ?assertMatch({error, {expert_call_died, #{deaths := 3}}}, baguette_engine:await(Bad, infinity)),
+    ok = baguette_engine:simulate(#{poison => none}),
+    [
+        ?assertEqual([], [F || #{why := died, expert := E} = F <- Failovers, E =:= Twice])
+     || {ok, #{failovers := Failovers}} <- Results,
+        Died <- [[E || #{why := died, expert := E} <- Failovers]],
+        Twice <- Died -- lists:usort(Died)
+    ].
+
 %% How well it is foretold depends on the machine; that it is of the size of the calls does not.
 what_is_drawn_is_counted_and_foretold(_Config) ->
     Before = [counted(Name) || Name <- [calls_total, step_seconds, generations_total]],
@@ -127,6 +169,22 @@ what_is_drawn_is_counted_and_foretold(_Config) ->
         baguette_engine:predict(#{prompt => <<"a">>, steps => 0})).
 
 %% Helpers --------------------------------------------------------------------------------------
+
+loose(Seed) -> #{seed => Seed, deterministic => false}.
+
+%% Several pictures at once: how many batches of how many rows, and the pictures.
+company(Request) ->
+    Before = batches(),
+    Ids = [Id || Seed <- ?SEEDS, {ok, Id} <- [submit(Request(Seed))]],
+    Results = [baguette_engine:await(Id, infinity) || Id <- Ids],
+    {Count, Sum} = batches(),
+    {Count0, Sum0} = Before,
+    {Count - Count0, round(Sum - Sum0), [pictures(Result) || {ok, Result} <- Results]}.
+
+batches() ->
+    [[{[], #{count := Count, sum := Sum}}]] =
+        [S || #{name := <<"batch_rows">>, samples := S} <- baguette_engine:metrics()],
+    {Count, Sum}.
 
 submit(Options) ->
     baguette_engine:generate(Options#{prompt => <<"a">>}).

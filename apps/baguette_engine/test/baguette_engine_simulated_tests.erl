@@ -39,11 +39,13 @@ worker_test_() ->
 quiet() ->
     #{level := Level} = logger:get_primary_config(),
     ok = logger:set_primary_config(level, none),
+    ok = baguette_engine_metrics:table(),
     _ = application:load(baguette_engine),
     ok = device(#{}),
     Level.
 
 loud(Level) ->
+    true = ets:delete(baguette_engine_metrics),
     ok = application:set_env(baguette_engine, device, python),
     logger:set_primary_config(level, Level).
 
@@ -313,7 +315,9 @@ load(Worker) ->
 
 call(Worker, Function, Payload) ->
     Ref = make_ref(),
-    ok = baguette_engine_worker:request(Worker, Ref, self(), {Function, pack(Payload)}),
+    ok = baguette_engine_worker:request(
+        Worker, Ref, self(), {Function, pack(Payload)}, {alone, 1}
+    ),
     Ref.
 
 from_another(Worker) ->

@@ -13,9 +13,9 @@
 
 a_request_becomes_pictures_test() ->
     W0 = on(begin_now, world(#{n => 2, steps => 2})),
-    ?assertMatch({call, encode, #{prompt := {text, <<"a star">>}}}, last(W0)),
+    ?assertMatch({call, encode, #{prompt := {text, <<"a star">>}}, {alone, 1}}, last(W0)),
     W1 = on({called, {ok, encoded()}}, W0),
-    ?assertMatch({call, start, #{seeds := [7, 8], steps := 2, top_k := 2}}, last(W1)),
+    ?assertMatch({call, start, #{seeds := [7, 8], steps := 2, top_k := 2}, _}, last(W1)),
     W2 = on({called, {ok, routed([[2, 0], [0, 1]])}}, W1),
     ?assertMatch([{0, [<<"l0">>, <<"l1">>]}, {1, [<<"l1">>]}, {2, [<<"l0">>]}], asked_rows(W2)),
     W3 = answer_all(lists:reverse(asks(W2)), W2),
@@ -26,12 +26,12 @@ a_request_becomes_pictures_test() ->
                 #{experts := [2, 0], velocities := [[0, <<"v0-1">>], [2, <<"v2-1">>]]},
                 #{experts := [0, 1], velocities := [[0, <<"v0-2">>], [1, <<"v1-1">>]]}
             ]
-        }},
+        }, _},
         last(W3)
     ),
     W4 = answer_all(on({called, {ok, routed([[1], [1]])}}, W3)),
     W5 = on({called, {ok, moved([<<"x0">>, <<"x1">>])}}, W4),
-    ?assertMatch({call, decode, #{latents := [<<"x0">>, <<"x1">>]}}, last(W5)),
+    ?assertMatch({call, decode, #{latents := [<<"x0">>, <<"x1">>]}, _}, last(W5)),
     [{done, Result}] = effects(on({called, {ok, decoded(2)}}, W5)),
     ?assertMatch(
         #{
@@ -63,7 +63,7 @@ unknown_contexts_are_sent_once_more_with_the_tensors_test() ->
     [{No, a, _, #{contexts := []}}] = asks(W0),
     W1 = on({answered, No, {ok, #{<<"unknown">> => [<<"c">>]}}}, W0),
     ?assertMatch([{_, a, _, #{contexts := [#{tensor := <<"tensor c">>}]}}], asks(W1)),
-    ?assertMatch({call, advance, _}, last(answer_all(W1))).
+    ?assertMatch({call, advance, _, _}, last(answer_all(W1))).
 
 %% --- what goes wrong with an expert
 
@@ -122,7 +122,7 @@ without_a_holder_it_waits_and_says_why_test() ->
     ?assertEqual([], effects(on(tick, after_us(600000, W1)))),
     W2 = on(holders, with(#{0 => [b]}, W1)),
     ?assertMatch([{_, b, _, _}], asks(W2)),
-    ?assertMatch({call, advance, _}, last(answer_all(W2))).
+    ?assertMatch({call, advance, _, _}, last(answer_all(W2))).
 
 the_only_holder_is_asked_again_after_a_while_test() ->
     W0 = fail_next({died, #{}}, asking([[0]], #{0 => [a]})),
@@ -143,7 +143,7 @@ a_step_waits_for_the_expert_that_is_missing_test() ->
     W1 = answer_all(W0),
     ?assertEqual([], effects(W1)),
     W2 = answer_all(on(holders, with(#{1 => [b]}, W1))),
-    ?assertMatch({call, advance, _}, last(W2)).
+    ?assertMatch({call, advance, _, _}, last(W2)).
 
 late_is_measured_by_what_calls_took_of_late_test() ->
     Slow = answer_all(after_us(5000000, asking([[0]], #{0 => [a, b]}))),
@@ -169,7 +169,7 @@ a_late_call_goes_elsewhere_and_its_answer_is_ignored_test() ->
     [{No, b, _, _}] = asks(W1),
     ?assertMatch([#{why := late, from := a, to := b}], published(failover, W1)),
     W2 = on({answered, No, {ok, velocities(0, [0])}}, W1),
-    ?assertMatch({call, advance, _}, last(W2)),
+    ?assertMatch({call, advance, _, _}, last(W2)),
     ?assert(lists:member({forget, Late, a}, effects(W2))),
     ?assertEqual([], effects(on({answered, Late, {ok, velocities(0, [0])}}, W2))).
 
@@ -202,7 +202,7 @@ a_late_call_that_is_answered_after_all_counts_test() ->
     W1 = on(tick, after_us(?LATE_US, W0)),
     [{Second, b, _, _}] = asks(W1),
     W2 = on({answered, First, {ok, velocities(0, [0])}}, W1),
-    ?assertMatch({call, advance, _}, last(W2)),
+    ?assertMatch({call, advance, _, _}, last(W2)),
     ?assert(lists:member({forget, Second, b}, effects(W2))).
 
 when_two_holders_are_silent_the_third_is_asked_and_then_nobody_test() ->
@@ -219,7 +219,7 @@ who_is_suspect_is_asked_no_more_and_may_still_answer_test() ->
     W1 = on({suspect, a}, W0),
     ?assertMatch([{_, b, _, _}], asks(W1)),
     ?assertMatch([#{why := suspect, from := a, to := b}], published(failover, W1)),
-    ?assertMatch({call, advance, _}, last(on({answered, First, {ok, velocities(0, [0])}}, W1))),
+    ?assertMatch({call, advance, _, _}, last(on({answered, First, {ok, velocities(0, [0])}}, W1))),
     ?assertEqual([], effects(on({suspect, c}, W1))).
 
 a_suspect_whom_nobody_can_replace_is_waited_for_until_somebody_comes_test() ->
@@ -276,11 +276,11 @@ a_late_call_that_nobody_else_could_answer_is_waited_for_test() ->
     ?assertMatch([#{expert := 0, reason := {late, a}}], published(waiting, W1)),
     [{No, a, _, _}] = asks(W0),
     W2 = on({answered, No, {ok, velocities(0, [0])}}, W1),
-    ?assertMatch({call, advance, _}, last(W2)).
+    ?assertMatch({call, advance, _, _}, last(W2)).
 
 two_holders_slower_than_the_floor_are_given_time_test() ->
     W = asking([[0]], #{0 => [a, b]}),
-    ?assertMatch({call, advance, _}, drawn(6 * ?FLOOR_MS * 1000, 10, W)).
+    ?assertMatch({call, advance, _, _}, drawn(6 * ?FLOOR_MS * 1000, 10, W)).
 
 a_call_of_many_images_is_given_more_time_test() ->
     W0 = asking(lists:duplicate(10, [0]), {none, #{0 => [a, b]}, 1.0}),
@@ -299,7 +299,7 @@ who_can_be_reached_by_way_of_others_only_is_asked_through_them_test() ->
     W2 = on({lost, {via, b}}, W1),
     ?assertMatch([#{why := lost}], published(failover, W2)),
     W3 = on({answered, Second, {ok, velocities(0, [0])}}, W1),
-    ?assertMatch({call, advance, _}, last(W3)).
+    ?assertMatch({call, advance, _, _}, last(W3)).
 
 ways_that_lead_nowhere_do_not_make_a_wait_shorter_nor_told_again_test() ->
     Nowhere = fun(W) ->
@@ -364,7 +364,7 @@ a_call_too_large_is_halved_and_then_asked_of_somebody_else_test() ->
     [{_, Other, _, #{rows := [_]}}] = asks(W2),
     ?assertNotEqual(Node, Other),
     Last = on_each(fun(A, W) -> answer_all([A], W) end, [Two | asks(W2)], W2),
-    {call, advance, #{images := Images}} = last(Last),
+    {call, advance, #{images := Images}, _} = last(Last),
     ?assertMatch([#{velocities := [[0, <<"v0-1">>]]}, #{velocities := [[0, <<"v0-2">>]]},
         #{velocities := [[0, <<"v0-1">>]]}], Images).
 
@@ -405,7 +405,7 @@ who_does_without_says_what_it_lost_test() ->
     W2 = answer_all(asks(W0), on(tick, after_us(?MISSING_US, W0))),
     ?assertMatch({call, advance, #{images := [
         #{experts := [0], weights := [1.0], velocities := [[0, _]]}
-    ]}}, last(W2)),
+    ]}, _}, last(W2)),
     Waited = on(tick, after_us(?MISSING_US, W0)),
     ?assertEqual(
         [#{step => 0, image => 0, lost => [1], mass => 0.5}], published(degraded, Waited)
@@ -424,7 +424,7 @@ who_did_without_once_does_not_wait_again_in_the_next_step_test() ->
 
 when_all_others_have_answered_the_loss_ends_the_round_test() ->
     W0 = answer_all(missing(degrade, [[0, 1]], #{0 => [a], 1 => []})),
-    ?assertMatch({call, advance, _}, last(on(tick, after_us(?MISSING_US, W0)))).
+    ?assertMatch({call, advance, _, _}, last(on(tick, after_us(?MISSING_US, W0)))).
 
 a_call_that_is_out_counts_for_the_images_that_still_want_it_test() ->
     W0 = missing(degrade, [[0, 1], [0]], #{0 => [a], 1 => [b]}),
@@ -434,7 +434,7 @@ a_call_that_is_out_counts_for_the_images_that_still_want_it_test() ->
     W3 = on(tick, after_us(?MISSING_US, W2)),
     ?assertMatch([#{image := 0, lost := [0]}], published(degraded, W3)),
     W4 = on({answered, No, {ok, velocities(0, [0, 0])}}, W3),
-    {call, advance, #{images := [Less, Whole]}} = last(W4),
+    {call, advance, #{images := [Less, Whole]}, _} = last(W4),
     ?assertMatch(#{experts := [1], velocities := [[1, _]]}, Less),
     ?assertMatch(#{experts := [0], velocities := [[0, <<"v0-2">>]]}, Whole).
 
@@ -489,10 +489,10 @@ a_version_that_never_answered_binds_nobody_test() ->
 
 a_dead_pipeline_worker_is_asked_the_same_again_test() ->
     W0 = answer_all(asking([[0]])),
-    {call, advance, Payload} = last(W0),
+    {call, advance, Payload, Company} = last(W0),
     W1 = on({called, {error, {died, #{}}}}, W0),
     ?assertMatch([#{reason := pipeline_restarting, during := advance}], published(waiting, W1)),
-    ?assertEqual({call, advance, Payload}, last(W1)),
+    ?assertEqual({call, advance, Payload, Company}, last(W1)),
     W3 = on({called, {error, {died, #{}}}}, on({called, {error, {died, #{}}}}, W1)),
     ?assertMatch([{failed, {pipeline_died, #{during := advance, deaths := 3}}}], effects(W3)).
 
@@ -667,7 +667,7 @@ budget(Hedge, Holders, W) -> with(Holders, W#{hedge := Hedge, expected_us := 100
 last(W) -> lists:last(effects(W)).
 phase(#{generation := S}) -> baguette_engine_step:phase(S).
 published(Kind, W) -> [Facts || {publish, {K, Facts}} <- effects(W), K =:= Kind].
-asks(W) -> [{No, Node, C, Payload} || {ask, No, Node, C, Payload} <- effects(W)].
+asks(W) -> [{No, Node, C, Payload} || {ask, No, Node, C, _, Payload} <- effects(W)].
 
 asked_rows(W) ->
     [

@@ -20,7 +20,7 @@ it_died_of_the_first_and_had_not_begun_the_rest_test() ->
 %% A process that dies of a call nobody waits for any longer did not die of the next one.
 a_cancelled_call_that_it_was_at_is_to_blame_test() ->
     {[First, Second, _], W0} = sent([a, b, c]),
-    {[{First, a}], W1} = dropped(a, W0),
+    {[First], W1} = dropped(a, W0),
     ?assertEqual({[], [b, c]}, baguette_engine_window:begun(W1)),
     {cancelled, W2} = baguette_engine_window:answered(First, W1),
     ?assertEqual({[b], [c]}, baguette_engine_window:begun(W2)),
@@ -43,7 +43,12 @@ looked(W) ->
     }.
 
 dropped(Call, W) ->
-    baguette_engine_window:drop(fun(C) -> C =:= Call end, W).
+    baguette_engine_window:revise(fun(C) when C =:= Call -> drop; (C) -> C end, W).
+
+a_call_may_be_changed_where_it_is_test() ->
+    {[First, _], W0} = sent([a, b]),
+    {[], W} = baguette_engine_window:revise(fun(a) -> c; (C) -> C end, W0),
+    ?assertMatch({answered, c, _}, baguette_engine_window:answered(First, W)).
 
 sent(Calls) ->
     lists:mapfoldl(fun baguette_engine_window:add/2, baguette_engine_window:new(), Calls).

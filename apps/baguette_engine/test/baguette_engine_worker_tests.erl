@@ -38,9 +38,12 @@ worker_test_() ->
 quiet() ->
     #{level := Level} = logger:get_primary_config(),
     ok = logger:set_primary_config(level, none),
+    ok = baguette_engine_metrics:table(),
+    _ = application:load(baguette_engine),
     Level.
 
 loud(Level) ->
+    true = ets:delete(baguette_engine_metrics),
     logger:set_primary_config(level, Level).
 
 a_call_is_answered_under_its_reference() ->
@@ -308,7 +311,7 @@ call(Worker, Call) ->
 
 call(Worker, To, Call) ->
     Ref = make_ref(),
-    ok = baguette_engine_worker:request(Worker, Ref, To, Call),
+    ok = baguette_engine_worker:request(Worker, Ref, To, Call, {alone, 1}),
     Ref.
 
 when_idle(Worker, To, Call) ->

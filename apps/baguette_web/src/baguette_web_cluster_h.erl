@@ -21,8 +21,8 @@ cluster(#{query := Query}) ->
 events(undefined) ->
     {ok, ?EVENTS};
 events(Text) ->
-    case string:to_integer(Text) of
-        {N, <<>>} when N >= 0, N =< ?MAX_EVENTS -> {ok, N};
+    case baguette_web_number:read(Text) of
+        {ok, N} when N =< ?MAX_EVENTS -> {ok, N};
         _ -> error
     end.
 

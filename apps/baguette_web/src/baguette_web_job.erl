@@ -15,15 +15,11 @@
 -export([format_status/1]).
 -export_type([start/0, event/0]).
 
--define(RING, 256).
-%% Events are numbered anew after each restart, far above those told before: what was told after the
-%% last checkpoint is not known any more.
--define(NUMBERS_A_RUN, 1000000).
 %% The engine had no room, or was not ready: it is asked again so soon.
 -define(AGAIN_MS, 500).
 -define(LOG_META, #{domain => [baguette, web]}).
 
--type event() :: baguette_web_ring:event().
+-type event() :: baguette_web_job_watchers:event().
 -type start() :: #{
     dir := baguette_web_store:dir(),
     job := baguette_web_job_record:job(),
@@ -45,13 +41,11 @@
     checkpoint :: none | binary(),
     checkpoint_ms :: non_neg_integer(),
     written_ms :: integer(),
-    ring :: baguette_web_ring:ring(),
+    watchers :: baguette_web_job_watchers:watchers(),
     generation :: undefined | binary(),
     awaiting :: undefined | pid(),
     owner :: undefined | reference(),
-    %% With whether they want previews; and whether the generation is asked for them.
-    watchers = #{} :: #{reference() => {pid(), boolean()}},
-    previews = false :: boolean(),
+    previews = false :: boolean(),          % whether the generation is asked for them
     %% Who wants to hear of the end.
     cancelling = [] :: [gen_server:from()]
 }).
@@ -109,7 +103,7 @@ init(#{job := #{id := Id, resumed := Resumed} = Job} = Start) ->
         id = Id, dir = Dir, job = Job, options = Options, kept = Kept, checkpoint = Checkpoint,
         checkpoint_ms = maps:get(checkpoint_ms, Start),
         written_ms = erlang:monotonic_time(millisecond),
-        ring = baguette_web_ring:new(?RING, Resumed * ?NUMBERS_A_RUN),
+        watchers = baguette_web_job_watchers:new(Id, Resumed),
         owner = owner(maps:get(owner, Start))
     }, {continue, Start}}.
 
@@ -139,21 +133,13 @@ handle_continue(#{ends := no}, #?MODULE{dir = Dir, id = Id, job = Job, kept = Ke
     | {stop, normal, {ok, term()}, #?MODULE{}}.
 handle_call(get, _From, #?MODULE{job = Job} = S) ->
     {reply, {ok, Job}, S};
-handle_call({watch, Watcher, Previews, Last}, _From, #?MODULE{watchers = Watchers} = S) ->
-    Monitor = erlang:monitor(process, Watcher),
-    Watched = S#?MODULE{watchers = Watchers#{Monitor => {Watcher, Previews}}},
-    {reply, {ok, missed(Last, S)}, previews(Watched)};
+handle_call({watch, Pid, Previews, Last}, _From, #?MODULE{job = Job, watchers = Before} = S) ->
+    {Missed, Watchers} = baguette_web_job_watchers:watch({Pid, Previews}, Last, Job, Before),
+    {reply, {ok, Missed}, previews(S#?MODULE{watchers = Watchers})};
 handle_call(cancel, From, #?MODULE{cancelling = Before} = S) ->
     cancelled(S#?MODULE{cancelling = [From | Before]});
 handle_call(suspend, _From, S0) ->
     {stop, normal, {ok, suspended}, write_step(S0)}.
-
-missed(none, S) -> missed(0, S);
-missed(Last, #?MODULE{ring = Ring, job = Job}) ->
-    case baguette_web_ring:since(Last, Ring) of
-        {ok, Events} -> Events;
-        resync -> [{baguette_web_ring:last(Ring), <<"resync">>, baguette_web_sse:json(Job)}]
-    end.
 
 -spec handle_cast(begin_now | followers_changed | {queued, non_neg_integer()}, #?MODULE{}) ->
     {noreply, #?MODULE{}} | {stop, normal, #?MODULE{}}.
@@ -183,7 +169,7 @@ handle_info({awaited, Pid, Outcome}, #?MODULE{awaiting = Pid} = S) ->
 handle_info({'DOWN', Owner, process, _, _}, #?MODULE{owner = Owner} = S) ->
     cancelled(S);
 handle_info({'DOWN', Monitor, process, _, _}, #?MODULE{watchers = Watchers} = S) ->
-    {noreply, previews(S#?MODULE{watchers = maps:remove(Monitor, Watchers)})};
+    {noreply, previews(S#?MODULE{watchers = baguette_web_job_watchers:unwatch(Monitor, Watchers)})};
 handle_info(_LateOrUnknown, S) ->
     {noreply, S}.
 
@@ -253,7 +239,7 @@ previews(#?MODULE{previews = Before} = S) ->
     end.
 
 wanted(#?MODULE{watchers = Watchers}) ->
-    lists:any(fun({_, Previews}) -> Previews end, maps:values(Watchers)) orelse
+    baguette_web_job_watchers:want_previews(Watchers) orelse
         baguette_web_job_index:previews() =/= [].
 
 %% A generation that nobody waits for is not drawn on, however its job came to its end; to one that
@@ -340,19 +326,18 @@ ended(Job, S) ->
     ended(Job, 0, S).
 
 ended(#{status := Status} = Job, Bytes, #?MODULE{id = Id, dir = Dir, kept = Kept} = S) ->
-    End = {Status, baguette_web_sse:json(Job)},
-    {Event, Ring} = baguette_web_ring:add(other, End, S#?MODULE.ring),
+    {Event, Watchers} = baguette_web_job_watchers:add({other, Status, Job}, S#?MODULE.watchers),
     {Last, _, _} = Event,
     File = Kept#{job => Job, last_event => Last, bytes => Bytes},
     case baguette_web_store:put_end(Dir, Id, File) of
         ok ->
             Size = Bytes + baguette_web_store:size(Dir, Id),
-            told(Event, S#?MODULE{job = Job, ring = Ring}, Size);
+            told(Event, S#?MODULE{job = Job, watchers = Watchers}, Size);
         {error, Reason} -> lost(Reason, S)
     end.
 
 %% No room even for that it has ended: the file's name says it.
-lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, ring = Ring0} = S) ->
+lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, watchers = Before} = S) ->
     ?LOG_ERROR(#{what => job_not_written, reason => Reason}, ?LOG_META),
     #{request := #{n := N}} = Job,
     ok = baguette_web_store:drop_images(Dir, Id, N),
@@ -361,17 +346,14 @@ lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, ring = Ring0} = S) ->
         {error, Why} -> ?LOG_ERROR(#{what => job_not_renamed, reason => Why}, ?LOG_META)
     end,
     Failed = baguette_web_job_record:failed(Reason, now_s(), Job),
-    End = {<<"failed">>, baguette_web_sse:json(Failed)},
-    {Event, Ring} = baguette_web_ring:add(other, End, Ring0),
-    told(Event, S#?MODULE{job = Failed, ring = Ring}, baguette_web_store:size(Dir, Id)).
+    {Event, Watchers} = baguette_web_job_watchers:add({other, <<"failed">>, Failed}, Before),
+    told(Event, S#?MODULE{job = Failed, watchers = Watchers}, baguette_web_store:size(Dir, Id)).
 
 told(Event, #?MODULE{id = Id, job = Job, cancelling = Cancelling} = S, Bytes) ->
-    #{status := Status, seconds := Seconds, request := #{n := N}, client := Client} = Job,
+    #{status := Status, seconds := Seconds, client := Client} = Job,
     ?LOG_INFO(#{what => job_ended, how => Status, client => Client, seconds => Seconds}, ?LOG_META),
-    ok = baguette_web_job_admission:ended(Id, #{
-        status => Status, bytes => Bytes, seconds => Seconds, images => N
-    }),
-    ok = send(Event, S),
+    ok = baguette_web_job_admission:ended(Id, #{status => Status, bytes => Bytes}),
+    ok = baguette_web_job_watchers:send(Event, S#?MODULE.watchers),
     _ = tell_all(S),
     _ = [gen_server:reply(From, {ok, Job}) || From <- Cancelling],
     {stop, normal, S}.
@@ -382,15 +364,8 @@ status(Job, S) ->
     Summary = baguette_web_job_record:summary(Job),
     tell_all(publish({other, <<"status">>, Summary}, S#?MODULE{job = Job})).
 
-publish({Kind, Name, Value}, #?MODULE{ring = Ring0} = S) ->
-    {Event, Ring} = baguette_web_ring:add(Kind, {Name, baguette_web_sse:json(Value)}, Ring0),
-    ok = send(Event, S),
-    S#?MODULE{ring = Ring}.
-
-send(Event, #?MODULE{id = Id, watchers = Watchers}) ->
-    lists:foreach(
-        fun({Pid, _}) -> Pid ! {baguette_web_job, Id, Event} end, maps:values(Watchers)
-    ).
+publish(News, #?MODULE{watchers = Watchers} = S) ->
+    S#?MODULE{watchers = baguette_web_job_watchers:publish(News, Watchers)}.
 
 tell_all(#?MODULE{job = Job} = S) ->
     ok = baguette_web_jobs:tell({job, baguette_web_job_record:summary(Job)}),

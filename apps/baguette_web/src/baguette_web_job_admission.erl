@@ -1,5 +1,6 @@
-%% @doc Which jobs are taken, and whose turn it is: bounded, fair between clients, never more with
-%% the engine than it draws at a time. Also knows the jobs that have ended, until they are deleted.
+%% @doc Which jobs are taken, and when each begins: bounded, fair between clients, never more with
+%% the engine than it draws at a time. Promises are kept in baguette_web_job_places, turns in
+%% baguette_web_job_turns. Also knows the jobs that have ended, until they are deleted.
 %%
 %% Called by baguette_web_jobs (the door) and by jobs that end. It writes no job: who submits one
 %% does that between reserve/1 and accepted/2, so that nobody waits for another's disk. What dies
@@ -11,7 +12,7 @@
 
 -export([start_link/1, reserve/1, accepted/2, abandoned/1, ended/2, close/0, load/0, follow/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, format_status/1]).
--export_type([ask/0, load/0, settings/0]).
+-export_type([settings/0]).
 
 -define(LOG_META, #{domain => [baguette, web]}).
 %% A job whose process crashed so often is not taken up again.
@@ -22,10 +23,6 @@
 -define(TIDY_MS, 600000).
 %% Who waits is told his position so often.
 -define(POSITIONS_MS, 1000).
-%% Before any image was drawn here.
--define(IMAGE_S, 5.0).
--define(NEWEST_COUNTS, 0.3).
--define(MAX_RETRY_S, 3600).
 
 -type settings() :: #{
     jobs_dir := baguette_web_store:dir(), max_jobs := pos_integer(),
@@ -33,25 +30,14 @@
     keep_s := pos_integer(), keep_bytes := pos_integer(), keep_jobs := pos_integer(),
     atom() => term()
 }.
--type ask() :: #{
-    client := binary(), key := binary() | null, hash := binary(), images := pos_integer(),
-    trouble := none | {atom(), map()}    % why nothing new can be taken now
-}.
--type load() :: #{
-    queued := non_neg_integer(), running := non_neg_integer(), retry_after_seconds := pos_integer()
-}.
 -type refused() :: {error, {atom(), map()}}.
 
 -record(?MODULE, {
     settings :: settings(),
-    waiting = baguette_web_fair:new() :: baguette_web_fair:fair(binary()),
-    running = #{} :: #{binary() => Images :: pos_integer()},
+    turns = baguette_web_job_turns:new() :: baguette_web_job_turns:turns(),
+    places = baguette_web_job_places:new() :: baguette_web_job_places:places(),
     jobs = #{} :: #{pid() => binary()},
     crashes = #{} :: #{binary() => pos_integer()},
-    %% Reserved and not yet on the disk; with those who sent the same meanwhile.
-    writing = #{} :: #{binary() => {reference(), ask(), [{gen_server:from(), ask()}]}},
-    keys = #{} :: #{{Client :: binary(), Key :: binary()} => binary()},
-    image_s :: undefined | float(),
     positions = none :: none | reference(),
     last_id = 0 :: non_neg_integer(),
     is_open = false :: boolean(),
@@ -65,7 +51,7 @@ start_link(Settings) ->
 
 %% @doc A place in the queue for what the caller is about to write; let go when the caller dies.
 %% `known': the same was asked for before, under the same key.
--spec reserve(ask()) -> {new, binary()} | {known, binary()} | refused().
+-spec reserve(baguette_web_job_places:ask()) -> {new, binary()} | {known, binary()} | refused().
 reserve(Ask) -> ask({reserve, Ask}).
 
 %% @doc What was reserved is on the disk.
@@ -77,17 +63,14 @@ accepted(Id, Start) -> gen_server:call(?MODULE, {accepted, Id, Start}, infinity)
 abandoned(Id) -> gen_server:call(?MODULE, {abandoned, Id}, infinity).
 
 %% @doc A job's end is on the disk.
--spec ended(binary(), #{
-    status := binary(), bytes := non_neg_integer(), images := pos_integer(),
-    seconds := float() | null
-}) -> ok.
+-spec ended(binary(), #{status := binary(), bytes := non_neg_integer()}) -> ok.
 ended(Id, How) -> gen_server:call(?MODULE, {ended, Id, How}, infinity).
 
 %% @doc From now on no job is taken and none is begun; the processes of those there are.
 -spec close() -> [pid()].
 close() -> gen_server:call(?MODULE, close).
 
--spec load() -> {ok, load()} | refused().
+-spec load() -> {ok, baguette_web_job_turns:load()} | refused().
 load() -> ask(load).
 
 %% @doc The caller hears of every job (baguette_web_jobs:subscribe_all/1).
@@ -129,10 +112,10 @@ handle_call({reserve, Ask}, From, S) ->
         {wait, Waiting} -> {noreply, Waiting};
         {Reply, S1} -> {reply, Reply, S1}
     end;
-handle_call({accepted, Id, Start}, _From, #?MODULE{writing = Writing} = S) ->
-    {{Monitor, Ask, Same}, Rest} = maps:take(Id, Writing),
+handle_call({accepted, Id, Start}, _From, #?MODULE{places = Places} = S) ->
+    {{Monitor, Ask, Same}, Rest} = baguette_web_job_places:take(Id, Places),
     true = erlang:demonitor(Monitor, [flush]),
-    Started = started(Id, Ask, Start, S#?MODULE{writing = Rest}),
+    Started = started(Id, Ask, Start, S#?MODULE{places = Rest}),
     _ = [gen_server:reply(From, {known, Id}) || {From, _} <- Same],
     {reply, ok, position(Id, turns(Started))};
 handle_call({abandoned, Id}, _From, S) ->
@@ -167,8 +150,8 @@ handle_info(positions, S) ->
 handle_info(tidy, S) ->
     _ = erlang:send_after(?TIDY_MS, self(), tidy),
     {noreply, tidied(S)};
-handle_info({'DOWN', Monitor, process, Pid, Reason}, #?MODULE{writing = Writing} = S) ->
-    Left = [Id || {Id, {M, _, _}} <- maps:to_list(Writing), M =:= Monitor],
+handle_info({'DOWN', Monitor, process, Pid, Reason}, #?MODULE{places = Places} = S) ->
+    Left = baguette_web_job_places:of_monitor(Monitor, Places),
     ok = baguette_web_job_index:unfollow(Pid),
     _ = followers_changed(S),
     {noreply, down(Pid, Reason, lists:foldl(fun given_up/2, S, Left))};
@@ -189,55 +172,53 @@ format_status(Status) ->
 
 %% At the door -----------------------------------------------------------------------------------
 
-reserved(#{client := Client, key := Key} = Ask, From, #?MODULE{keys = Keys} = S) ->
-    case Keys of
-        #{{Client, Key} := Id} -> again(Id, Ask, From, S);
-        _ -> new(Ask, From, S)
+reserved(Ask, From, #?MODULE{places = Places} = S) ->
+    case baguette_web_job_places:named(Ask, Places) of
+        {ok, Id} -> again(Id, Ask, From, S);
+        unknown -> new(Ask, From, S)
     end.
 
-again(Id, #{hash := Hash} = Ask, From, #?MODULE{writing = Writing} = S) ->
-    case {Writing, baguette_web_job_index:find(Id)} of
-        {#{Id := {Monitor, #{hash := Hash} = First, Same}}, _} ->
-            {wait, S#?MODULE{writing = Writing#{Id := {Monitor, First, [{From, Ask} | Same]}}}};
-        {_, {ok, #{hash := Hash}}} ->
-            {{known, Id}, S};
-        {_, {ok, #{pid := none}}} ->
-            {{error, {key_used, #{}}}, S};
-        _ ->
-            {{error, {key_in_progress, #{}}}, S}
+again(Id, #{hash := Hash} = Ask, From, #?MODULE{places = Places} = S) ->
+    case {baguette_web_job_places:waits(Id, From, Ask, Places), find(Id)} of
+        {{wait, Waiting}, _} -> {wait, S#?MODULE{places = Waiting}};
+        {no, {ok, #{hash := Hash}}} -> {{known, Id}, S};
+        {no, {ok, #{pid := none}}} -> {{error, {key_used, #{}}}, S};
+        {no, _} -> {{error, {key_in_progress, #{}}}, S}
     end.
 
 new(_Ask, _From, #?MODULE{is_closed = true} = S) ->
     {{error, {leaving, #{}}}, S};
 new(#{trouble := {Name, Facts}}, _From, S) ->
     {{error, {Name, Facts#{retry_after => retry_after(S)}}}, S};
-new(#{client := Client, key := Key} = Ask, {Pid, _}, #?MODULE{settings = Settings} = S) ->
-    #{max_jobs := Most, max_client_jobs := MostOfOne} = Settings,
-    #?MODULE{waiting = Waiting, writing = Writing, keys = Keys} = S,
-    Before = [C || {_, #{client := C}, _} <- maps:values(Writing)],
-    Own = baguette_web_fair:size(Client, Waiting) + length([C || C <- Before, C =:= Client]),
-    All = baguette_web_fair:size(Waiting) + length(Before),
-    %% Who waits for nothing is not shut out by those who wait for much; nor may there be ever more.
-    IsFull = All >= Most andalso (Own > 0 orelse All >= 2 * Most),
-    case {IsFull, Own >= MostOfOne} of
-        {false, false} ->
+new(#{client := Client} = Ask, {Pid, _}, #?MODULE{places = Places} = S) ->
+    case full_for(Client, S) of
+        no ->
             {Id, Time} = baguette_web_job_record:new_id(S#?MODULE.last_id),
-            {{new, Id}, S#?MODULE{
-                last_id = Time,
-                keys = case Key of null -> Keys; _ -> Keys#{{Client, Key} => Id} end,
-                writing = Writing#{Id => {erlang:monitor(process, Pid), Ask, []}}
-            }};
-        {AllTaken, _} ->
-            Whose = case AllTaken of true -> everybody; false -> own end,
+            Monitor = erlang:monitor(process, Pid),
+            Promised = baguette_web_job_places:promise(Id, Monitor, Ask, Places),
+            {{new, Id}, S#?MODULE{last_id = Time, places = Promised}};
+        Whose ->
             {{error, {overloaded, #{whose => Whose, retry_after => retry_after(S)}}}, S}
     end.
 
+full_for(Client, #?MODULE{turns = Turns, places = Places, settings = Settings}) ->
+    #{max_jobs := Most, max_client_jobs := MostOfOne} = Settings,
+    Own = baguette_web_job_turns:waiting(Client, Turns) +
+        baguette_web_job_places:count(Client, Places),
+    All = baguette_web_job_turns:waiting(Turns) + baguette_web_job_places:count(Places),
+    %% Who waits for nothing is not shut out by those who wait for much; nor may there be ever more.
+    case All >= Most andalso (Own > 0 orelse All >= 2 * Most) of
+        true -> everybody;
+        false when Own >= MostOfOne -> own;
+        false -> no
+    end.
+
 %% Whoever sent the same meanwhile is treated as if he came only now.
-given_up(Id, #?MODULE{writing = Writing} = S0) ->
-    {{Monitor, #{images := N} = Ask, Same}, Rest} = maps:take(Id, Writing),
+given_up(Id, #?MODULE{places = Places} = S0) ->
+    {{Monitor, #{images := N} = Ask, Same}, Rest} = baguette_web_job_places:take(Id, Places),
     true = erlang:demonitor(Monitor, [flush]),
     ok = baguette_web_job_remover:remove([{Id, N}]),
-    S = without_key(Ask, S0#?MODULE{writing = Rest}),
+    S = without_key(Ask, S0#?MODULE{places = Rest}),
     lists:foldl(
         fun({From, Again}, Before) ->
             case reserved(Again, From, Before) of
@@ -250,28 +231,25 @@ given_up(Id, #?MODULE{writing = Writing} = S0) ->
     ).
 
 %% Whether previews are wanted may have changed.
-followers_changed(#?MODULE{running = Running} = S) ->
+followers_changed(#?MODULE{turns = Turns} = S) ->
     _ = [
         baguette_web_job:followers_changed(Pid)
-     || Id <- maps:keys(Running), {ok, #{pid := Pid}} <- [find(Id)], is_pid(Pid)
+     || Id <- baguette_web_job_turns:running(Turns), {ok, #{pid := Pid}} <- [find(Id)], is_pid(Pid)
     ],
     S.
 
-without_key(#{client := Client, key := Key}, #?MODULE{keys = Keys} = S) ->
-    S#?MODULE{keys = maps:remove({Client, Key}, Keys)}.
+without_key(#{client := Client, key := Key}, #?MODULE{places = Places} = S) ->
+    S#?MODULE{places = baguette_web_job_places:forget(Client, Key, Places)}.
 
-load(#?MODULE{waiting = Waiting, running = Running} = S) ->
-    #{
-        queued => baguette_web_fair:size(Waiting), running => map_size(Running),
-        retry_after_seconds => retry_after(S)
-    }.
+load(#?MODULE{turns = Turns}) -> baguette_web_job_turns:load(at_once(), Turns).
 
-retry_after(#?MODULE{waiting = Waiting, running = Running, image_s = Measured}) ->
-    Images = [N || Id <- baguette_web_fair:order(Waiting), {ok, #{images := N}} <- [find(Id)]],
-    Second = case Measured of undefined -> ?IMAGE_S; _ -> Measured end,
+retry_after(S) ->
+    #{retry_after_seconds := Seconds} = load(S),
+    Seconds.
+
+at_once() ->
     #{max_running := AtOnce} = baguette_engine:admission(),
-    Seconds = Second * lists:sum(Images ++ maps:values(Running)) / AtOnce,
-    max(1, min(?MAX_RETRY_S, ceil(Seconds))).
+    AtOnce.
 
 find(Id) -> baguette_web_job_index:find(Id).
 
@@ -283,19 +261,31 @@ started(Id, #{client := Client, key := Key, hash := Hash, images := N}, Start, S
     ok = baguette_web_job_index:put(Id, #{
         pid => Pid, client => Client, key => Key, hash => Hash, images => N
     }),
-    #?MODULE{jobs = Jobs, waiting = Waiting} = S,
-    S#?MODULE{jobs = Jobs#{Pid => Id}, waiting = baguette_web_fair:in(Client, Id, Waiting)}.
+    #?MODULE{jobs = Jobs, turns = Turns} = S,
+    Waiting = baguette_web_job_turns:in(Client, Id, work_left(Start), predicted(Start, Turns)),
+    S#?MODULE{jobs = Jobs#{Pid => Id}, turns = Waiting}.
+
+%% What its checkpoint holds was counted when it began.
+work_left(#{options := #{n := Images, steps := Steps}, job := #{step := Step}}) ->
+    Images * max(1, Steps - Step).
+
+%% One that stands in a file may be another machine's.
+predicted(#{job := #{resumed := 0, predicted_seconds := Seconds}} = Start, Turns) when
+    is_float(Seconds)
+->
+    baguette_web_job_turns:predicted(work_left(Start), Seconds, Turns);
+predicted(_Start, Turns) ->
+    Turns.
 
 turns(#?MODULE{is_open = IsOpen, is_closed = IsClosed} = S) when not IsOpen; IsClosed ->
     positions(S);
-turns(#?MODULE{running = Running, waiting = Waiting} = S) ->
-    #{max_running := AtOnce} = baguette_engine:admission(),
-    case map_size(Running) < AtOnce andalso baguette_web_fair:out(Waiting) of
-        {Id, Rest} ->
-            {ok, #{pid := Pid, images := N}} = find(Id),
+turns(#?MODULE{turns = Turns} = S) ->
+    case baguette_web_job_turns:next(at_once(), now_ms(), Turns) of
+        {Id, Begun} ->
+            {ok, #{pid := Pid}} = find(Id),
             ok = baguette_web_job:begin_now(Pid),
-            turns(S#?MODULE{running = Running#{Id => N}, waiting = Rest});
-        _ ->
+            turns(S#?MODULE{turns = Begun});
+        none ->
             positions(S)
     end.
 
@@ -310,8 +300,8 @@ position(Id, S) ->
     ok = queued([At || {_, I} = At <- in_order(S), I =:= Id]),
     S.
 
-in_order(#?MODULE{waiting = Waiting}) ->
-    Order = baguette_web_fair:order(Waiting),
+in_order(#?MODULE{turns = Turns}) ->
+    Order = baguette_web_job_turns:order(Turns),
     lists:zip(lists:seq(0, length(Order) - 1), Order).
 
 queued(Places) ->
@@ -321,25 +311,19 @@ queued(Places) ->
     ],
     ok.
 
-has_ended(Id, How, S) ->
-    #{status := Status, bytes := Bytes, images := N, seconds := Seconds} = How,
+has_ended(Id, #{status := Status, bytes := Bytes}, S) ->
     {ok, #{pid := Pid, client := Client} = Entry} = find(Id),
     Finished = baguette_web_job_record:seconds(),
     ok = baguette_web_job_index:put(Id, Entry#{pid := none, bytes => Bytes, finished => Finished}),
-    #?MODULE{jobs = Jobs, running = Running, waiting = Waiting, crashes = Crashes} = S,
-    measured(Status, Seconds, N, S#?MODULE{
-        jobs = maps:remove(Pid, Jobs), running = maps:remove(Id, Running),
-        waiting = baguette_web_fair:remove(Client, Id, Waiting), crashes = maps:remove(Id, Crashes)
-    }).
-
-measured(<<"completed">>, Seconds, N, #?MODULE{image_s = Before} = S) when is_number(Seconds) ->
-    Now = Seconds / N,
-    S#?MODULE{image_s = case Before of
-        undefined -> Now;
-        _ -> Before + ?NEWEST_COUNTS * (Now - Before)
-    end};
-measured(_, _, _, S) ->
-    S.
+    #?MODULE{jobs = Jobs, turns = Turns, crashes = Crashes} = S,
+    Measured = case Status of
+        <<"completed">> -> baguette_web_job_turns:drawn(Id, now_ms(), Turns);
+        _ -> Turns
+    end,
+    S#?MODULE{
+        jobs = maps:remove(Pid, Jobs), crashes = maps:remove(Id, Crashes),
+        turns = baguette_web_job_turns:left(Client, Id, Measured)
+    }.
 
 down(Pid, _Reason, #?MODULE{jobs = Jobs, is_closed = IsClosed} = S) when
     IsClosed; not is_map_key(Pid, Jobs)
@@ -351,8 +335,7 @@ down(Pid, Reason, #?MODULE{jobs = Jobs, settings = Settings} = S) ->
     ?LOG_ERROR(#{what => job_crashed, job => Id, why => name(Reason)}, ?LOG_META),
     {ok, #{client := Client} = Entry} = find(Id),
     Left = S#?MODULE{
-        jobs = Rest, running = maps:remove(Id, S#?MODULE.running),
-        waiting = baguette_web_fair:remove(Client, Id, S#?MODULE.waiting),
+        jobs = Rest, turns = baguette_web_job_turns:left(Client, Id, S#?MODULE.turns),
         crashes = (S#?MODULE.crashes)#{Id => Crashes}
     },
     Ends = case Crashes of ?MAX_CRASHES -> {failed, {job_crashed, #{}}}; _ -> no end,
@@ -380,10 +363,8 @@ known(Id, Entry, S) ->
     ok = baguette_web_job_index:put(Id, Entry),
     keyed(Id, Entry, S).
 
-keyed(_Id, #{key := null}, S) ->
-    S;
-keyed(Id, #{client := Client, key := Key}, #?MODULE{keys = Keys} = S) ->
-    S#?MODULE{keys = Keys#{{Client, Key} => Id}}.
+keyed(Id, #{client := Client, key := Key}, #?MODULE{places = Places} = S) ->
+    S#?MODULE{places = baguette_web_job_places:keyed(Client, Key, Id, Places)}.
 
 %% The oldest go first; a job that has not ended is never deleted.
 tidied(#?MODULE{settings = Settings} = S) ->
@@ -398,3 +379,5 @@ tidied(#?MODULE{settings = Settings} = S) ->
         S,
         Gone
     ).
+
+now_ms() -> erlang:monotonic_time(millisecond).

@@ -180,7 +180,7 @@ tell(News) -> tell(News, baguette_web_job_index:followers()).
 tell(News, To) ->
     lists:foreach(fun(Pid) -> Pid ! {?MODULE, News} end, To).
 
--spec load() -> {ok, baguette_web_job_admission:load()} | problem().
+-spec load() -> {ok, baguette_web_job_turns:load()} | problem().
 load() ->
     with_settings(fun(_) -> baguette_web_job_admission:load() end).
 

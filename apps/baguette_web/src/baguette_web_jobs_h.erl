@@ -116,13 +116,11 @@ list(#{query := Query}) ->
             {problem, baguette_web_problem:new(422, Detail, #{field => limit})}
     end.
 
-limit(Text) when byte_size(Text) =< 3 ->
-    case string:to_integer(Text) of
-        {Limit, <<>>} when Limit >= 1, Limit =< ?MAX_PAGE -> {ok, Limit};
+limit(Text) ->
+    case baguette_web_number:read(Text) of
+        {ok, Limit} when Limit >= 1, Limit =< ?MAX_PAGE -> {ok, Limit};
         _ -> error
-    end;
-limit(_) ->
-    error.
+    end.
 
 %% @doc GET /v1/jobs/ID
 -spec show(exchange()) -> answer().
@@ -138,15 +136,18 @@ job({error, Reason}) -> baguette_web_job_problem:new(Reason).
 %% @doc GET /v1/jobs/ID/images/I.png
 -spec image(exchange()) -> answer().
 image(#{segments := [_, _, Id, _, File]}) ->
-    case string:to_integer(File) of
-        {I, <<".png">>} when is_integer(I), I >= 0 ->
-            case baguette_web_jobs:image(Id, I) of
-                {ok, Png} -> {reply, 200, [{<<"content-type">>, <<"image/png">>}], Png};
-                {error, Reason} -> baguette_web_job_problem:new(Reason)
-            end;
-        _ ->
-            baguette_web_job_problem:new({no_image, #{}})
+    case image_of(Id, filename:extension(File), filename:rootname(File)) of
+        {ok, Png} -> {reply, 200, [{<<"content-type">>, <<"image/png">>}], Png};
+        {error, Reason} -> baguette_web_job_problem:new(Reason)
     end.
+
+image_of(Id, <<".png">>, Text) ->
+    case baguette_web_number:read(Text) of
+        {ok, I} -> baguette_web_jobs:image(Id, I);
+        error -> {error, {no_image, #{}}}
+    end;
+image_of(_Id, _Extension, _Text) ->
+    {error, {no_image, #{}}}.
 
 %% @doc GET /v1/jobs/ID/events
 -spec events(exchange()) -> answer().
@@ -173,13 +174,11 @@ stream(Fun) -> {stream, baguette_web_sse:headers(), Fun}.
 %% What is no number of ours is the number of no event: resync.
 last(undefined) ->
     none;
-last(Text) when length(Text) < 20 ->
-    case string:to_integer(Text) of
-        {N, ""} when is_integer(N), N >= 0 -> N;
-        _ -> unknown()
-    end;
-last(_) ->
-    unknown().
+last(Text) ->
+    case baguette_web_number:read(Text) of
+        {ok, N} -> N;
+        error -> unknown()
+    end.
 
 unknown() -> 1 bsl 62.
 

@@ -38,7 +38,13 @@ cluster(ok) -> [];
 cluster({degraded, Facts}) -> [about(Name, Found) || {Name, Found} <- Facts].
 
 about(peers_never_met, Nodes) ->
-    new(peers_never_met, "never met: ~ts; is Baguette running there?", [names(Nodes)]);
+    Text = "not met since this node was started: ~ts; is Baguette running there?",
+    new(peers_never_met, Text, [names(Nodes)]);
+about(peers_gone, Nodes) ->
+    Text = "not heard of any more: ~ts; start Baguette there again, or see to its network",
+    new(peers_gone, Text, [names(Nodes)]);
+about(peers_left, Nodes) ->
+    new(peers_left, "left the cluster: ~ts; `make join` there brings it back", [names(Nodes)]);
 about(unreached, Peers) ->
     Told = [[baguette_web_json:address(Node), " (", why(Why), ")"] || {Node, Why} <- Peers],
     new(unreached, "no link could be made to ~ts", [lists:join(", ", Told)]);

@@ -125,15 +125,11 @@ body_length(Headers, Max) ->
     end.
 
 bounded(Length, Max) ->
-    case is_number_text(Length) andalso binary_to_integer(Length) of
-        false -> throw({refuse, 400, "Content-Length must be a whole number"});
-        Bytes when Bytes =< Max -> Bytes;
-        _ -> throw({refuse, 413, io_lib:format("a body may have ~B bytes here", [Max])})
+    case baguette_web_number:read(Length) of
+        error -> throw({refuse, 400, "Content-Length must be a whole number"});
+        {ok, Bytes} when Bytes =< Max -> Bytes;
+        {ok, _} -> throw({refuse, 413, io_lib:format("a body may have ~B bytes here", [Max])})
     end.
-
-is_number_text(Text) ->
-    byte_size(Text) > 0 andalso byte_size(Text) =< 18 andalso
-        lists:all(fun(C) -> C >= $0 andalso C =< $9 end, binary_to_list(Text)).
 
 body(Socket, 0, _Version, _Headers, _Deadline) ->
     ok = present(setopts(Socket, [{packet, raw}])),

@@ -1,5 +1,5 @@
 %% @doc The latest events of one job, numbered: what a watcher who was cut off has missed, or that
-%% it cannot be told any more. Pure; only baguette_web_job holds one.
+%% it cannot be told any more. Pure; only baguette_web_job_watchers holds one.
 %%
 %% A preview is worth nothing once a later one of the same image is there, and is the only event
 %% that is large: of each image the ring keeps the last.

@@ -21,6 +21,7 @@
     clients_take_turns/1,
     a_cancelled_job_stops_and_stays_cancelled/1,
     a_crash_of_ours_ends_no_job/1,
+    who_waits_is_told_of_a_crash/1,
     a_crash_tells_no_prompt/1,
     a_restart_goes_on_with_what_was_taken/1,
     a_job_is_not_drawn_twice/1,
@@ -53,6 +54,7 @@ all() ->
         clients_take_turns,
         a_cancelled_job_stops_and_stays_cancelled,
         a_crash_of_ours_ends_no_job,
+        who_waits_is_told_of_a_crash,
         a_crash_tells_no_prompt,
         a_restart_goes_on_with_what_was_taken,
         a_job_is_not_drawn_twice,
@@ -136,7 +138,10 @@ a_job_is_drawn_and_its_pictures_are_there(Config) ->
      || #{<<"url">> := Url} <- Images
     ],
     ?assertMatch({404, _, _}, get(Config, "/v1/jobs/" ++ binary_to_list(Id) ++ "/images/2.png")),
-    ?assertMatch({404, _, _}, get(Config, "/v1/jobs/" ++ binary_to_list(Id) ++ "/images/x")),
+    [
+        ?assertMatch({404, _, _}, get(Config, ["/v1/jobs/", Id, "/images/", I]))
+     || I <- ["x", "+0.png", "-0.png", ".png", "0.png.png"]
+    ],
     ?assertMatch({404, _, _}, get(Config, "/v1/jobs/nothing")),
     {200, _, #{<<"data">> := [Summary], <<"has_more">> := false}} = get(Config, "/v1/jobs"),
     ?assertMatch(#{<<"id">> := Id, <<"failovers_count">> := 0}, Summary),
@@ -235,7 +240,10 @@ a_bad_request_is_refused_by_field(Config) ->
         ]
     ],
     ?assertMatch({422, _, _}, get(Config, "/v1/jobs?limit=101")),
-    ?assertMatch({422, _, _}, get(Config, "/v1/jobs?limit=x")),
+    [
+        ?assertMatch({422, _, _}, get(Config, Path))
+     || Path <- ["/v1/jobs?limit=x", "/v1/jobs?limit=%2B5", "/v1/cluster?events=%2B5"]
+    ],
     {200, _, #{<<"data">> := []}} = get(Config, "/v1/jobs").
 
 the_same_key_is_the_same_job(Config) ->
@@ -275,7 +283,8 @@ too_many_are_refused_with_when_to_come_back(Config) ->
     [?assertMatch({202, _, _}, Answer) || Answer <- Taken],
     {429, Headers, Problem} = post(Config, "/v1/jobs", #{}),
     ?assertMatch(#{<<"type">> := <<"urn:baguette:overloaded">>}, Problem),
-    ?assert(list_to_integer(proplists:get_value("retry-after", Headers)) >= 1),
+    {ok, #{retry_after_seconds := Seconds}} = baguette_web_jobs:load(),
+    ?assertEqual(Seconds, list_to_integer(proplists:get_value("retry-after", Headers))),
     %% Nothing of it is left, and a place that is free again is given again.
     {200, _, #{<<"data">> := Listed}} = get(Config, "/v1/jobs"),
     ?assertEqual(4, length(Listed)),
@@ -293,22 +302,23 @@ too_many_are_refused_with_when_to_come_back(Config) ->
         lists:sort(Positions) =:= [0, 1]
     end).
 
-%% Of one client, one at a time; each takes its turn. The door is asked as the handlers ask it.
+%% By work: two small jobs come before a large one of whoever has begun a large one. The door is
+%% asked as the handlers ask it.
 clients_take_turns(_Config) ->
     ok = baguette_engine:simulate(?SLOW),
     ok = baguette_web_jobs:subscribe_all(#{previews => false}),
-    Ids = [
-        begin
-            {ok, new, #{id := Id}} = submit(Client, Seed),
-            {Id, Client}
-        end
-     || {Client, Seed} <- [{<<"a">>, 1}, {<<"a">>, 2}, {<<"a">>, 3}, {<<"a">>, 4}]
-    ],
-    ?assertMatch({error, {overloaded, #{whose := own}}}, submit(<<"a">>, 5)),
-    {ok, new, #{id := Last}} = submit(<<"b">>, 6),
+    Submitted = fun(Client, Steps) ->
+        {ok, new, #{id := Id}} = submit(Client, Steps),
+        {Id, Client}
+    end,
+    Large = [Submitted(<<"a">>, ?STEPS) || _ <- [1, 2, 3]],
+    {Withdrawn, _} = Submitted(<<"a">>, ?STEPS),
+    ?assertMatch({error, {overloaded, #{whose := own}}}, submit(<<"a">>, ?STEPS)),
+    {ok, #{status := <<"cancelled">>}} = baguette_web_jobs:cancel(Withdrawn),
+    Small = [Submitted(<<"b">>, 5) || _ <- [1, 2]],
     ok = baguette_engine:simulate(?FAST),
-    Ends = order_of_ends([{Last, <<"b">>} | Ids], []),
-    ?assertEqual([<<"a">>, <<"a">>, <<"b">>, <<"a">>, <<"a">>], Ends).
+    Ends = order_of_ends(Large ++ Small, []),
+    ?assertEqual([<<"a">>, <<"b">>, <<"b">>, <<"a">>, <<"a">>], Ends).
 
 order_of_ends(Ids, Ended) when length(Ended) =:= length(Ids) ->
     Clients = maps:from_list(Ids),
@@ -366,6 +376,38 @@ a_crash_of_ours_ends_no_job(Config) ->
     ],
     #{<<"status">> := Status, <<"error">> := #{<<"type">> := Why}} = ended(Config, Doomed),
     ?assertEqual({<<"failed">>, <<"urn:baguette:job_crashed">>}, {Status, Why}).
+
+%% A picture's client cannot be given its end; what it is told to do helps.
+who_waits_is_told_of_a_crash(Config) ->
+    ok = baguette_engine:simulate(?SLOW),
+    Streaming = waiting_client(Config, #{stream => true}),
+    _ = crash_newest(Config),
+    Stream = read_all(Streaming),
+    ?assertMatch({match, _}, re:run(Stream, "event: error\ndata: .*drawing was interrupted")),
+    until(fun() -> running() =:= [] end),
+    Key = "Idempotency-Key: mine\r\n",
+    Waiting = waiting_client(Config, #{}, Key),
+    Id = crash_newest(Config),
+    refused(interrupted, read(Waiting)),
+    until(fun() -> resumed(Config, Id) =:= 1 end),
+    ok = baguette_engine:simulate(?FAST),
+    {200, _, #{<<"data">> := [_], <<"job">> := Drawn}} =
+        bare(Config, "POST", "/v1/images/generations", #{prompt => <<"a">>}, Key),
+    ?assertEqual(Id, binary_to_list(Drawn)).
+
+%% While it is drawn, so that its client is not about to hear of its end.
+crash_newest(Config) ->
+    {200, _, #{<<"data">> := [#{<<"id">> := Newest} | _]}} = get(Config, "/v1/jobs?limit=1"),
+    Id = binary_to_list(Newest),
+    until(fun() -> step(Config, Id) > 0 end),
+    exit(process_of(Newest), kill),
+    Id.
+
+read_all(Socket) ->
+    case gen_tcp:recv(Socket, 0) of
+        {ok, Bytes} -> <<Bytes/binary, (read_all(Socket))/binary>>;
+        {error, closed} -> <<>>
+    end.
 
 %% What a process had in its hands when it crashed is told by its shape, as the node is configured.
 a_crash_tells_no_prompt(Config) ->
@@ -463,12 +505,14 @@ nobody_waits_for_a_client_that_has_gone(Config) ->
     #{<<"id">> := LeftId} = Left,
     ?assertMatch(#{<<"status">> := <<"cancelled">>}, ended(Config, LeftId)).
 
-waiting_client(Config, More) ->
+waiting_client(Config, More) -> waiting_client(Config, More, "").
+
+waiting_client(Config, More, Headers) ->
     Body = jiffy:encode(More#{prompt => <<"a">>}),
     {ok, Socket} = gen_tcp:connect(?ADDRESS, port(Config), [binary, {active, false}]),
     ok = gen_tcp:send(Socket, [
         "POST /v1/images/generations HTTP/1.1\r\nHost: ", host(Config),
-        "\r\nContent-Type: application/json\r\nContent-Length: ",
+        "\r\nContent-Type: application/json\r\n", Headers, "Content-Length: ",
         integer_to_list(iolist_size(Body)), "\r\n\r\n", Body
     ]),
     until(fun() -> running() =/= [] end),
@@ -566,6 +610,8 @@ a_missing_expert_is_named_and_why(Config) ->
         bare(Config, "GET", "/readyz", none),
     Why = baguette_web_teller:missing(baguette_web_reason:why_missing(0)),
     [?assertNotEqual(nomatch, binary:match(Text, Why)) || Text <- [Refused, Reason]],
+    %% One that a model read meanwhile does not have.
+    ?assertEqual(not_settled, baguette_web_reason:why_missing(99)),
     ok = baguette_engine:simulate(#{fail => none, restart_ms => 10}),
     ok = sys:resume(baguette_engine_expert),
     ?assertMatch(#{<<"status">> := <<"completed">>}, ended(Config, Id)).
@@ -601,10 +647,10 @@ a_node_that_leaves_takes_none(Config) ->
 
 %% Asking ----------------------------------------------------------------------------------------
 
-submit(Client, Seed) ->
+submit(Client, Steps) ->
     {ok, Model} = baguette_engine:model(),
     {ok, Limits} = baguette_web_jobs:limits(),
-    Body = #{<<"prompt">> => <<"a">>, <<"seed">> => Seed},
+    Body = #{<<"prompt">> => <<"a">>, <<"steps">> => Steps},
     {ok, Options} = baguette_web_image_request:new(Body, Model, Limits),
     baguette_web_jobs:submit(#{client => Client, request => Options, body_hash => <<"00">>}).
 
@@ -670,6 +716,9 @@ bare(Config, Method, Path, Body, More) ->
         "\r\nConnection: close\r\nContent-Type: application/json\r\n", More,
         "Content-Length: ", integer_to_list(byte_size(Json)), "\r\n\r\n", Json
     ]),
+    read(Socket).
+
+read(Socket) ->
     ok = inet:setopts(Socket, [{packet, http}]),
     {ok, {http_response, _, Status, _}} = gen_tcp:recv(Socket, 0),
     Headers = headers(Socket),

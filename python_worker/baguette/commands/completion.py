@@ -2,7 +2,7 @@
 
 Called by `baguette.__main__`, which hands its own parser over. What is printed is the shell's to
 read: words of ours only. It completes `baguette` and, after `-m baguette`, `python`. zsh runs
-bash's own, which its bashcompinit is for.
+bash's own, which its bashcompinit is for; to another `python` zsh and fish keep their own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PROGRAMS = ("baguette", "python", "python3")
+FILES = "-o bashdefault -o default"  # where nothing is offered
 EXAMPLES = """\
 examples:
   source <(python -m baguette completion bash)        # also in ~/.bashrc
@@ -41,6 +42,11 @@ class Level:
     options: tuple[Option, ...]
     commands: tuple[str, ...]
     values: tuple[str, ...]
+
+    @property
+    def at(self) -> str:
+        """The command as the shells' functions keep it."""
+        return "".join(f" {word}" for word in self.path)
 
 
 def add_to(parsers: Any, whole: argparse.ArgumentParser) -> None:
@@ -88,7 +94,7 @@ def _option(action: argparse.Action) -> Option:
 
 def bash(found: Sequence[Level]) -> Iterator[str]:
     """One function. Where it offers nothing the shell completes file names."""
-    deeper = [" ".join(("", *level.path)) for level in found if level.path]
+    deeper = [shlex.quote(level.at) for level in found if level.path]
     yield "_baguette() {"
     yield "    local start=1 at='' i current=${COMP_WORDS[COMP_CWORD]} offered=''"
     yield "    COMPREPLY=()"
@@ -99,7 +105,7 @@ def bash(found: Sequence[Level]) -> Iterator[str]:
     yield "    (( COMP_CWORD >= start )) || return 0"
     yield "    for (( i = start; i < COMP_CWORD; i++ )); do"
     yield '        case "$at ${COMP_WORDS[i]}" in'
-    yield f'            {"|".join(map(shlex.quote, deeper))}) at="$at ${{COMP_WORDS[i]}}" ;;'
+    yield f'            {"|".join(deeper)}) at="$at ${{COMP_WORDS[i]}}" ;;'
     yield "        esac"
     yield "    done"
     yield '    case "$at ${COMP_WORDS[COMP_CWORD-1]}" in'
@@ -108,22 +114,21 @@ def bash(found: Sequence[Level]) -> Iterator[str]:
     yield "    esac"
     yield '    case "$at" in'
     for level in found:
-        path = shlex.quote(" ".join(("", *level.path)) if level.path else "")
         names = [*level.commands, *level.values]
-        yield f"        {path}) offered={shlex.quote(' '.join(names))}"
+        yield f"        {shlex.quote(level.at)}) offered={shlex.quote(' '.join(names))}"
         flags = shlex.quote(" ".join(option.name for option in level.options))
         yield f"            [[ $current == -* ]] && offered={flags} ;;"
     yield "    esac"
     yield '    COMPREPLY=($(compgen -W "$offered" -- "$current"))'
     yield "}"
-    yield f"complete -o bashdefault -o default -F _baguette {' '.join(PROGRAMS)}"
+    yield f"complete {FILES} -F _baguette {' '.join(PROGRAMS)}"
 
 
 def _values(level: Level) -> Iterator[str]:
     """After an option with a value: one of its choices, else a file name."""
     for option in level.options:
         if option.valued:
-            typed = [shlex.quote(" ".join(("", *level.path, s))) for s in option.spellings]
+            typed = [shlex.quote(f"{level.at} {s}") for s in option.spellings]
             words = shlex.quote(" ".join(option.choices))
             yield f"        {'|'.join(typed)})"
             yield f'            COMPREPLY=($(compgen -W {words} -- "$current")); return 0 ;;'
@@ -133,30 +138,50 @@ def zsh(found: Sequence[Level]) -> Iterator[str]:
     """bash's, under zsh's own emulation of bash's completion."""
     yield "autoload -U +X bashcompinit && bashcompinit"
     yield from bash(found)
+    yield "_baguette_python() {"
+    yield '    if [[ "${words[2]} ${words[3]}" == "-m baguette" ]]; then'
+    yield f"        _bash_complete {FILES} -F _baguette"
+    yield "    else"
+    yield '        _python "$@"'
+    yield "    fi"
+    yield "}"
+    yield f"compdef _baguette_python {' '.join(PROGRAMS[1:])}"
 
 
 def fish(found: Sequence[Level]) -> Iterator[str]:
     """A line per word, each with the condition that we are at its command."""
+    deeper = [_fish(level.at) for level in found if level.path]
     yield "function __baguette_at"
     yield "    set -l words (commandline -opc)"
     yield "    if string match -q -- '*python*' $words[1]"
     yield "        test \"$words[2..3]\" = '-m baguette'; or return 1"
     yield "        set words $words[3..]"
     yield "    end"
-    yield "    set -l plain (string match -v -- '-*' $words[2..])"
-    yield "    set -l depth (count $argv)"
-    yield "    test $depth -eq 0; and test (count $plain) -gt 0; and return 1"
-    yield '    test $depth -eq 0; or test "$plain[1..$depth]" = "$argv"'
+    yield "    set -l at ''"
+    yield "    for word in $words[2..]"
+    yield f'        contains -- "$at $word" {" ".join(deeper)}; and set at "$at $word"'
+    yield "    end"
+    yield '    test "$at" = "$argv[1]"; or return 1'
+    yield '    test (count $argv) -eq 1; or test "$words[-1]" = "$argv[2]"'
     yield "end"
     for level in found:
-        at = shlex.quote(" ".join(("__baguette_at", *level.path)))
-        for name in (*level.commands, *level.values):
-            yield from (f"complete -c {p} -n {at} -f -a {shlex.quote(name)}" for p in PROGRAMS)
-        for option in level.options:
-            more = " -r" if option.valued else ""
-            more += f" -x -a {shlex.quote(' '.join(option.choices))}" if option.choices else ""
-            what = f"-l {option.name.removeprefix('--')} -d {_fish(option.words)}{more}"
-            yield from (f"complete -c {p} -n {at} {what}" for p in PROGRAMS)
+        yield from (f"complete -c {program} {rest}" for program in PROGRAMS for rest in _at(level))
+
+
+def _at(level: Level) -> Iterator[str]:
+    """What fish is told of one command; only the first spelling of a flag is offered."""
+    condition = f"__baguette_at {_fish(level.at)}"
+    for name in (*level.commands, *level.values):
+        yield f"-n {_fish(condition)} -f -a {_fish(name)}"
+    for option in level.options:
+        choices = _fish(" ".join(option.choices))
+        more = " -r" if option.valued else ""
+        more += f" -x -a {choices}" if option.choices else ""
+        flag = f"-l {option.name.removeprefix('--')} -d {_fish(option.words)}{more}"
+        yield f"-n {_fish(condition)} {flag}"
+        for other in option.spellings if option.choices else ():
+            if other != option.name:
+                yield f"-n {_fish(f'{condition} {other}')} -f -a {choices}"
 
 
 def _fish(text: str) -> str:

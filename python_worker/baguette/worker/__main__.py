@@ -21,7 +21,7 @@ from baguette.worker.runner import EXIT_EOF, Runner
 
 READ_FD, WRITE_FD = 3, 4
 _PR_SET_PDEATHSIG = 1
-ENTRIES = {"pipeline": pipeline_entry.ENTRIES, "expert": expert_entry.ENTRIES}
+ENTRIES = {"pipeline": pipeline_entry, "expert": expert_entry}
 
 
 class JsonLines(logging.Formatter):
@@ -66,7 +66,7 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    Runner(ENTRIES[kind], reader, writer).serve()
+    Runner(ENTRIES[kind].ENTRIES, ENTRIES[kind].TOGETHER, reader, writer).serve()
 
 
 if __name__ == "__main__":

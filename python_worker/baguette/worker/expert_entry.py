@@ -8,21 +8,22 @@ diffusers. The experts loaded here die with the process; the owner loads them ag
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from baguette.errors import BadInput, NotFinite, NotHeld, WeightsError
+from baguette.errors import BadInput, NotHeld, WeightsError
 from baguette.kept import Kept
+from baguette.worker.company import Answer, only
 from baguette.worker.payload import pack, take, unpack
 from baguette.worker.state import micros_since, process_figures
 
 if TYPE_CHECKING:
     from baguette.families.paris.contexts import ContextCache
-    from baguette.families.paris.expert import PreparedExpert, Row
     from baguette.families.paris.files import ComponentFile
     from baguette.worker.held import Explorer, Held, Served
 
-MAX_ROWS = 256
+MAX_BATCH = 256
 
 _held: dict[str, Held] = {}
 # Before `machine` is called nothing is kept on disk; `warm` makes the others.
@@ -166,22 +167,14 @@ def velocity(payload: bytes) -> bytes:
     Velocities come back guided, (C, S, S) f32 blobs in row order. `canonical` computes one row at
     a time, so that its bytes do not depend on company.
     """
-    from baguette.families.paris.expert import context_names
-    from baguette.worker.tensor import pack_tensor, unpack_tensor
+    return only(velocities([payload]))
 
-    start = time.perf_counter()
-    values = unpack(payload)
-    expert = _holding(take(values, "component", str)).expert
-    rows = _rows(take(values, "rows", list))
-    for context in take(values, "contexts", list):
-        tensor = unpack_tensor(context.get("tensor"), 2).float()
-        expert.learn(take(context, "hash", str), tensor, keep=context_names(rows))
-    unknown = expert.missing(rows)
-    if unknown:
-        return pack({"unknown": unknown})
-    _served[0].calls += 1
-    answers = _compute(expert, rows, canonical=take(values, "canonical", bool))
-    return pack({"velocities": [pack_tensor(v) for v in answers], "micros": micros_since(start)})
+
+def velocities(payloads: Sequence[bytes]) -> list[Answer]:
+    """The same of several calls, which are one batch where that changes no promised bit."""
+    from baguette.worker.velocities import answers
+
+    return answers(payloads, _holding, _served[0])
 
 
 def probe(payload: bytes) -> bytes:
@@ -195,8 +188,8 @@ def probe(payload: bytes) -> bytes:
     one = _holding(take(values, "component", str))
     batches = take(values, "batches", list)
     for batch in batches:
-        if not isinstance(batch, int) or not 1 <= batch <= MAX_ROWS:
-            raise BadInput(f"got batch {batch!r} but expected 1..{MAX_ROWS}")
+        if not isinstance(batch, int) or not 1 <= batch <= MAX_BATCH:
+            raise BadInput(f"got batch {batch!r} but expected 1..{MAX_BATCH}")
         with _known().turn():
             at_once(measure(one, batch, _known()))
     known = _known().component(one.kind)
@@ -252,48 +245,8 @@ def _holding(name: str) -> Held:
     return held
 
 
-def _rows(values: list[Any]) -> list[Row]:
-    from baguette.families.paris.expert import Row
-    from baguette.worker.tensor import unpack_tensor
-
-    if not 1 <= len(values) <= MAX_ROWS:
-        raise BadInput(f"got {len(values)} rows but expected 1..{MAX_ROWS}")
-    return [
-        Row(
-            latent=unpack_tensor(take(row, "latent", bytes), 3).float(),
-            t=float(take(row, "t", (int, float))),
-            network_t=float(take(row, "network_t", (int, float))),
-            context=take(row, "context", str),
-            null_context=take(row, "null", str),
-            guidance_scale=float(take(row, "scale", (int, float))),
-        )
-        for row in values
-    ]
-
-
-def _compute(expert: PreparedExpert, rows: list[Row], canonical: bool) -> list[Any]:
-    import torch
-
-    shape = (expert.module.config.in_channels, *[expert.module.config.image_size] * 2)
-    for row in rows:
-        if tuple(row.latent.shape) != shape:
-            raise BadInput(f"got a latent of shape {tuple(row.latent.shape)} but expected {shape}")
-    groups = [[row] for row in rows] if canonical else [rows]
-    answers = [velocity for group in groups for velocity in _timed(expert, group)]
-    if not all(bool(torch.isfinite(answer).all()) for answer in answers):
-        raise NotFinite("the expert's velocity is not finite")
-    return answers
-
-
-def _timed(expert: PreparedExpert, rows: list[Row]) -> Any:
-    start = time.perf_counter()
-    answers = expert.velocity(rows)
-    if len(rows) == 1:
-        _served[0].image(micros_since(start))
-    return answers
-
-
 ENTRIES = {
     (__name__, function.__name__): function
     for function in (machine, inventory, warm, load, unload, velocity, probe, explore, stats)
 }
+TOGETHER = {(__name__, velocity.__name__): velocities}

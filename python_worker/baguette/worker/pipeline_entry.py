@@ -7,19 +7,18 @@ between calls, so a restarted worker goes on from any step. Heavy imports happen
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baguette.errors import BadInput
+from baguette.worker.company import Answer, only
 from baguette.worker.payload import pack, take, unpack
 from baguette.worker.state import micros_since, process_figures
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from baguette.families.paris.expert import Context
     from baguette.families.paris.requester import Requester
-    from baguette.mixture import Choice
 
 _loaded: list[Requester] = []
 
@@ -73,14 +72,20 @@ def _pack_context(context: Context) -> dict[str, Any]:
 
 
 def start(payload: bytes) -> bytes:
-    """{seeds, steps, top_k} -> {images, t, network_t, route_micros}: noise, and the first routing.
+    """{seeds, steps, top_k, canonical} -> {images, t, network_t, route_micros}.
 
-    An image is {latent, experts, weights, margin}; top_k nil asks every expert.
+    Noise, and the first routing. An image is {latent, experts, weights, margin}; top_k nil asks
+    every expert. What is `canonical` has the same bytes in any company; all others have `ask`
+    besides, the latent in half precision, which is what experts are sent.
     """
-    values = unpack(payload)
-    times = _times(values)
-    latents = [_requester().start(seed) for seed in take(values, "seeds", list)]
-    return pack(_routed(latents, times[0], values.get("top_k")))
+    return only(starts([payload]))
+
+
+def starts(payloads: Sequence[bytes]) -> list[Answer]:
+    """The same of several calls."""
+    from baguette.worker import steps
+
+    return steps.routed(_requester(), steps.started, payloads)
 
 
 def advance(payload: bytes) -> bytes:
@@ -89,16 +94,14 @@ def advance(payload: bytes) -> bytes:
     `step` counts from 0. An image in is {latent, experts, weights, velocities}, the velocities as
     [[expert, blob]] in any order. Adds advance_micros to what `start` returns.
     """
-    begun = time.perf_counter()
-    values = unpack(payload)
-    times, step = _at_step(values)
-    images = take(values, "images", list)
-    latents = [_advance_one(image, times[step], times[step + 1]) for image in images]
-    micros = micros_since(begun)
-    if step == len(times) - 2:
-        return pack({"images": [{"latent": _blob(x)} for x in latents], "advance_micros": micros})
-    routed = _routed(latents, times[step + 1], values.get("top_k"))
-    return pack(routed | {"advance_micros": micros})
+    return only(advances([payload]))
+
+
+def advances(payloads: Sequence[bytes]) -> list[Answer]:
+    """The same of several calls."""
+    from baguette.worker import steps
+
+    return steps.routed(_requester(), steps.advanced, payloads)
 
 
 def preview(payload: bytes) -> bytes:
@@ -107,100 +110,32 @@ def preview(payload: bytes) -> bytes:
     The first calls say nil: each makes a short piece of what all further ones need.
     """
     from baguette.image import to_png
+    from baguette.worker import steps
 
     values = unpack(payload)
-    times, step = _at_step(values)
+    times, step = steps.at_step(_requester(), values)
     if not _requester().look.prepare():
         return pack({"pngs": None})
-    answered = [_answered(image) for image in take(values, "images", list)]
+    answered = [steps.answered(image) for image in take(values, "images", list)]
     pixels = [_requester().preview(*one, times[step]) for one in answered]
     return pack({"pngs": [to_png(one) for one in pixels]})
 
 
-def _at_step(values: dict[str, Any]) -> tuple[list[float], int]:
-    times, step = _times(values), take(values, "step", int)
-    if not 0 <= step < len(times) - 1:
-        raise BadInput(f"got step {step} but expected 0..{len(times) - 2}")
-    return times, step
-
-
-def _advance_one(image: dict[str, Any], t: float, t_next: float) -> Tensor:
-    latent, velocities, choice = _answered(image)
-    return _requester().advance(latent, velocities, choice, t, t_next)
-
-
-def _answered(image: dict[str, Any]) -> tuple[Tensor, dict[int, Tensor], Choice]:
-    from baguette.mixture import Choice
-    from baguette.worker.tensor import unpack_tensor
-
-    choice = Choice(tuple(image["experts"]), tuple(image["weights"]), margin=0.0)
-    velocities = {expert: unpack_tensor(blob, 3) for expert, blob in image["velocities"]}
-    if velocities.keys() != set(choice.experts):
-        raise BadInput(
-            f"got velocities of {sorted(velocities)} but expected {sorted(choice.experts)}"
-        )
-    return unpack_tensor(image["latent"], 3), velocities, choice
-
-
 def decode(payload: bytes) -> bytes:
-    """{latents, text} -> {images: [{png, pixels_sha256, latent_sha256}], micros}."""
-    from baguette.image import tensor_sha256, to_png
-    from baguette.worker.tensor import unpack_tensor
+    """{latents, text, canonical} -> {images: [{png, pixels_sha256, latent_sha256}], micros}."""
+    return only(decodes([payload]))
 
-    begun = time.perf_counter()
-    values = unpack(payload)
-    texts = take(values, "text", list)
-    images = []
-    for blob, text in zip(take(values, "latents", list), texts, strict=True):
-        latent = unpack_tensor(blob, 3)
-        pixels = _requester().decode(latent)
-        images.append(
-            {
-                "png": to_png(pixels, text),
-                "pixels_sha256": tensor_sha256(pixels),
-                "latent_sha256": tensor_sha256(latent),
-            }
-        )
-    return pack({"images": images, "micros": micros_since(begun)})
+
+def decodes(payloads: Sequence[bytes]) -> list[Answer]:
+    """The same of several calls."""
+    from baguette.worker import steps
+
+    return steps.decoded(_requester(), payloads)
 
 
 def stats(_payload: bytes) -> bytes:
     """{} -> this process's figures."""
     return pack(process_figures())
-
-
-def _routed(latents: list[Tensor], t: float, top_k: int | None) -> dict[str, Any]:
-    begun = time.perf_counter()
-    choices = [_requester().route(latent, t, top_k) for latent in latents]
-    images = [_image(*pair) for pair in zip(latents, choices, strict=True)]
-    return {
-        "images": images,
-        "t": t,
-        "network_t": _requester().network_time(t),
-        "route_micros": micros_since(begun),
-    }
-
-
-def _image(latent: Tensor, choice: Choice) -> dict[str, Any]:
-    return {
-        "latent": _blob(latent),
-        "experts": list(choice.experts),
-        "weights": list(choice.weights),
-        "margin": choice.margin,
-    }
-
-
-def _blob(latent: Tensor) -> bytes:
-    from baguette.worker.tensor import pack_tensor
-
-    return pack_tensor(latent)
-
-
-def _times(values: dict[str, Any]) -> list[float]:
-    steps = take(values, "steps", int)
-    if steps < 1:
-        raise BadInput(f"got steps={steps} but expected at least 1")
-    return _requester().times(steps)
 
 
 def _requester() -> Requester:
@@ -212,4 +147,9 @@ def _requester() -> Requester:
 ENTRIES = {
     (__name__, function.__name__): function
     for function in (load, encode, start, advance, preview, decode, stats)
+}
+TOGETHER = {
+    (__name__, start.__name__): starts,
+    (__name__, advance.__name__): advances,
+    (__name__, decode.__name__): decodes,
 }

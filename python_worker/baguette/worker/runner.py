@@ -1,9 +1,11 @@
 """Runs ErlPort's messages: a reader thread takes frames, the main thread computes.
 
-In:  {'C', Id, Module, Function, [Payload]}   call an entry point, bytes in, bytes out
-     {'M', {cancel, Id}}                      drop call Id if it has not begun (no answer then)
+In:  {'C', Id, Module, Function, [Payload, ...]}  call an entry point, bytes in, bytes out
+     {'M', {cancel, Id}}                          drop Id if it has not begun (no answer then)
 Out: {'r', Id, Result}
-     {'e', Id, {python, Class, Message, Traceback}}   Class is one of `errors`' names
+     {'r', Id, [{ok, Result} | {error, Error}, ...]}  of several payloads, each a call of its own
+     {'e', Id, Error}
+Error is {python, Class, Message, Traceback}, Class one of `errors`' names.
 
 Answers come in the order of completion. Only functions in the worker's own table can be called.
 The process ends at end-of-file, on a broken frame, and on a lost device: everything it held dies
@@ -17,17 +19,20 @@ import os
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from baguette.errors import BaguetteError, DeviceLost, port_class
+from baguette.worker.company import Answer
 from baguette.worker.cores import computing
 from baguette.worker.frame import FrameError, FrameReader, FrameWriter
 from baguette.worker.term import Atom, TermError, decode, encode
 
 EntryPoint = Callable[[bytes], bytes]
 Entries = Mapping[tuple[str, str], EntryPoint]
+# Entry points that take several calls as one.
+Together = Mapping[tuple[str, str], Callable[[Sequence[bytes]], list[Answer]]]
 
 EXIT_EOF = 0
 EXIT_BROKEN_STREAM = 3
@@ -72,8 +77,11 @@ class Calls:
 class Runner:
     """Serve one port until it closes."""
 
-    def __init__(self, entries: Entries, reader: FrameReader, writer: FrameWriter) -> None:
+    def __init__(
+        self, entries: Entries, together: Together, reader: FrameReader, writer: FrameWriter
+    ) -> None:
         self._entries = entries
+        self._together = together
         self._reader = reader
         self._writer = writer
         self._calls = Calls()
@@ -108,23 +116,37 @@ class Runner:
                 raise TermError("a frame is neither a call nor a message")
 
     def run(self, call: Call) -> None:
-        """Run one call and answer it, whatever happens inside."""
+        """Run one frame's calls and answer them, whatever happens inside."""
+        failed: list[Exception] = []
         try:
-            entry = self._entry(call)
             with computing():
-                result = entry(*call.args)
+                result = self._result(call, failed)
             self._writer.write(encode((Atom("r"), call.id, result)))
         except Exception as error:  # the boundary: every failure becomes an answer with a class
-            log.warning("call %s failed: %s: %s", call.target, type(error).__name__, error)
+            failed.append(error)
             self._writer.write(encode((Atom("e"), call.id, _describe(error))))
-            if port_class(error) == DeviceLost.name:
-                os._exit(EXIT_DEVICE_LOST)
+        for one in failed:
+            log.warning("call %s failed: %s: %s", call.target, type(one).__name__, one)
+        if any(port_class(one) == DeviceLost.name for one in failed):
+            os._exit(EXIT_DEVICE_LOST)
 
-    def _entry(self, call: Call) -> EntryPoint:
+    def _result(self, call: Call, failed: list[Exception]) -> bytes | list[Any]:
+        """What the entry point says; of several calls those that failed are added to `failed`."""
+        several = self._together.get(call.target)
+        if len(call.args) > 1 and several is not None:
+            answers = several(call.args)
+            failed += [answer for answer in answers if isinstance(answer, Exception)]
+            return [_one(answer) for answer in answers]
         entry = self._entries.get(call.target)
         if entry is None:
             raise BaguetteError(f"{call.target[0]}:{call.target[1]} is not an entry point")
-        return entry
+        return entry(*call.args)
+
+
+def _one(answer: Answer) -> tuple[Any, ...]:
+    if isinstance(answer, Exception):
+        return Atom("error"), _describe(answer)
+    return Atom("ok"), answer
 
 
 def _describe(error: Exception) -> tuple[Any, ...]:

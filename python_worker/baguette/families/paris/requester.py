@@ -8,7 +8,8 @@ throughout: one prompt, one image, one context at a time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -35,6 +36,9 @@ from baguette.request import GenerationRequest
 from baguette.sampler import euler_step
 from baguette.schedule import network_time, time_grid
 
+# Contexts of the last prompts: of Paris 236 KB each.
+KEPT_PROMPTS = 64
+
 
 class Requester:
     """Text encoder, router, sampler and VAE of one Paris model directory."""
@@ -48,6 +52,7 @@ class Requester:
         self.text = TextEncoder(model_dir, numbers)
         self.decoder = LatentDecoder(model_dir, numbers)
         self.look = LatentPreview(self.decoder.vae)
+        self._contexts: OrderedDict[str, Context] = OrderedDict()
         self.keys = {
             "router": router_key(model_dir, self.config.settings),
             "text_encoder": component_key(
@@ -57,15 +62,23 @@ class Requester:
         }
 
     def encode(self, prompt: str) -> Context:
-        """The context of one prompt; its hash covers the encoder's key and the tensor's bytes."""
-        return self._context(self.text.encode(prompt))
+        """The context of one prompt; its hash covers the encoder's key and the tensor's bytes.
+
+        Encoded alone and kept: its bytes are its name, so they must not depend on company.
+        """
+        if prompt not in self._contexts:
+            self._contexts[prompt] = self._context(self.text.encode(prompt))
+            if len(self._contexts) > KEPT_PROMPTS:
+                self._contexts.popitem(last=False)
+        self._contexts.move_to_end(prompt)
+        return self._contexts[prompt]
 
     def encode_null(self, negative_prompt: str = "") -> Context:
         """What guidance pushes away from: the encoding of "" or a negative prompt, or zeros."""
-        tensor = self.text.encode(negative_prompt)
+        context = self.encode(negative_prompt)
         if not negative_prompt and self.config.settings.null_context == "zeros":
-            tensor = torch.zeros_like(tensor)
-        return self._context(tensor)
+            return self._context(torch.zeros_like(context.tensor))
+        return context
 
     def _context(self, tensor: Tensor) -> Context:
         digest = hashlib.sha256(self.keys["text_encoder"].encode())
@@ -110,15 +123,15 @@ class Requester:
 
     def routing(self, latents: Tensor, t: float, top_k: int | None) -> Callable[[], list[Choice]]:
         """The same of latents (N, C, S, S) as one batch: a call to be made on any thread."""
-        logits_of = self.router.call(latents, self.network_time(t))
+        logits_of = self.router.call(latents, (self.network_time(t),))
+        return lambda: _chosen(logits_of(), [top_k] * len(latents))
 
-        def route() -> list[Choice]:
-            logits = logits_of().cpu()
-            if not bool(torch.isfinite(logits).all()):
-                raise NotFinite("the router's logits are not finite; is the latent damaged?")
-            return [choose(row, top_k) for row in logits]
-
-        return route
+    def route_each(
+        self, latents: Tensor, times: Sequence[float], top_k: Sequence[int | None]
+    ) -> list[Choice]:
+        """The same of latents (N, C, S, S) as one batch, each with its own time and `top_k`."""
+        logits = self.router.call(latents, tuple(map(self.network_time, times)))()
+        return _chosen(logits, top_k)
 
     def advance(
         self,
@@ -149,3 +162,10 @@ class Requester:
     def decode_together(self, latents: Tensor) -> list[Tensor]:
         """The same of latents (N, C, S, S), as one batch."""
         return self.decoder.decode(latents)
+
+
+def _chosen(logits: Tensor, top_k: Sequence[int | None]) -> list[Choice]:
+    """Router logits (N, K) -> each image's experts."""
+    if not bool(torch.isfinite(logits).all()):
+        raise NotFinite("the router's logits are not finite; is the latent damaged?")
+    return [choose(row, k) for row, k in zip(logits.cpu(), top_k, strict=True)]

@@ -96,21 +96,33 @@ class PreparedRouter:
         self._times: OrderedDict[float, list[tuple[Tensor, ...]]] = OrderedDict()
 
     @torch.inference_mode()
-    def call(self, latents: Tensor, network_t: float) -> Callable[[], Tensor]:
-        """Latents (N, C, S, S) fp32 of one time -> a call on any thread for logits (N, K) fp32.
+    def call(self, latents: Tensor, network_times: tuple[float, ...]) -> Callable[[], Tensor]:
+        """Latents (N, C, S, S) fp32 -> a call on any thread for logits (N, K) fp32.
 
-        The modulation is prepared at once; the logits stay on the router's device.
+        Of one time, or of N. The modulation is prepared at once; the logits stay on the router's
+        device.
         """
         cls = self.module.cls_token
-        if network_t not in self._times:
-            t = torch.tensor([network_t], dtype=torch.float32, device=cls.device)
-            self._times[network_t] = self.module.modulation(t)
-            if len(self._times) > self.MAX_TIMES:
-                self._times.popitem(last=False)
-        mod = self._times[network_t]
+        mod = self._modulation(network_times)
 
         @torch.inference_mode()
         def logits() -> Tensor:
             return self.module.predict(latents.to(cls.device, cls.dtype), mod).float()
 
         return logits
+
+    def _modulation(self, network_times: tuple[float, ...]) -> list[tuple[Tensor, ...]]:
+        if len(set(network_times)) > 1:  # a line a row: too large to keep
+            return self._modulated(network_times)
+        network_t = network_times[0]
+        if network_t not in self._times:
+            self._times[network_t] = self._modulated((network_t,))
+            if len(self._times) > self.MAX_TIMES:
+                self._times.popitem(last=False)
+        return self._times[network_t]
+
+    def _modulated(self, network_times: tuple[float, ...]) -> list[tuple[Tensor, ...]]:
+        device = self.module.cls_token.device
+        return self.module.modulation(
+            torch.tensor(network_times, dtype=torch.float32, device=device)
+        )

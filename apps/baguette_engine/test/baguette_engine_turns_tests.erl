@@ -1,0 +1,130 @@
+%% Whose calls come next, and in which company: properties of any coming and taking.
+-module(baguette_engine_turns_tests).
+
+-include_lib("proper/include/proper.hrl").
+-include_lib("eunit/include/eunit.hrl").
+
+-define(TURNS, baguette_engine_turns).
+
+properties_test_() ->
+    Properties = [
+        prop_all_come_out_once(), prop_batches_are_of_one_kind(), prop_an_asker_keeps_its_order(),
+        prop_nobody_waits_longer_than_its_turn_and_a_batch()
+    ],
+    [
+        {timeout, 60, ?_assert(proper:quickcheck(P, [{numtests, 200}, {to_file, user}]))}
+     || P <- Properties
+    ].
+
+%% A call is {Asker, Group, Rows, No}.
+calls() ->
+    ?LET(
+        Drawn,
+        list({range(1, 5), oneof([a, b, alone]), range(1, 6)}),
+        [{A, G, R, No} || {No, {A, G, R}} <- lists:zip(lists:seq(1, length(Drawn)), Drawn)]
+    ).
+
+%% Some are taken while others still come.
+steps() ->
+    ?LET({Calls, Seed}, {calls(), integer()}, begin
+        {Steps, _} = lists:mapfoldl(
+            fun(Call, Dice0) ->
+                {U, Dice} = rand:uniform_s(Dice0),
+                {[{in, Call}] ++ [out || U > 0.7], Dice}
+            end,
+            rand:seed_s(exsss, Seed),
+            Calls
+        ),
+        lists:append(Steps) ++ [all]
+    end).
+
+run(Steps, Most) ->
+    Take = fun(Step, Acc) -> step(Step, Most, Acc) end,
+    {Batches, _} = lists:foldl(Take, {[], ?TURNS:new()}, Steps),
+    lists:reverse(Batches).
+
+step({in, {Asker, Group, Rows, _} = Call}, _Most, {Batches, T}) ->
+    {Batches, ?TURNS:in(Call, Asker, {Group, Rows}, T)};
+step(out, Most, {Batches, T0}) ->
+    case ?TURNS:out(Most, T0) of
+        {Calls, _Rows, _Room, T} -> {[Calls | Batches], T};
+        empty -> {Batches, T0}
+    end;
+step(all, Most, {Batches, T} = Acc) ->
+    case ?TURNS:size(T) of
+        0 -> {Batches, T};
+        _ -> step(all, Most, step(out, Most, Acc))
+    end.
+
+prop_all_come_out_once() ->
+    ?FORALL({Steps, Most}, {steps(), range(1, 8)}, begin
+        In = [Call || {in, Call} <- Steps],
+        lists:sort(In) =:= lists:sort(lists:append(run(Steps, Most)))
+    end).
+
+prop_batches_are_of_one_kind() ->
+    ?FORALL({Steps, Most}, {steps(), range(1, 8)}, lists:all(
+        fun(Calls) ->
+            Groups = lists:usort([Group || {_, Group, _, _} <- Calls]),
+            length(Calls) =:= 1 orelse
+                length(Groups) =:= 1 andalso Groups =/= [alone] andalso
+                    lists:sum([R || {_, _, R, _} <- Calls]) =< Most
+        end,
+        run(Steps, Most)
+    )).
+
+prop_an_asker_keeps_its_order() ->
+    ?FORALL({Steps, Most}, {steps(), range(1, 8)}, begin
+        Out = lists:append(run(Steps, Most)),
+        lists:all(
+            fun({Asker, Group}) ->
+                Nos = [No || {A, G, _, No} <- Out, A =:= Asker, G =:= Group],
+                Nos =:= lists:sort(Nos)
+            end,
+            [{A, G} || A <- lists:seq(1, 5), G <- [a, b, alone]]
+        )
+    end).
+
+%% Of askers that always want more nobody is ever further ahead than by its own turn and a batch.
+prop_nobody_waits_longer_than_its_turn_and_a_batch() ->
+    ?FORALL({Sizes, Most}, {non_empty(list(range(1, 4))), range(4, 12)}, begin
+        Askers = lists:zip(lists:seq(1, length(Sizes)), Sizes),
+        Ask = fun({Asker, Rows}, T) -> ?TURNS:in(Asker, Asker, {a, Rows}, T) end,
+        %% Nobody's are ever all taken by one batch.
+        T0 = lists:foldl(Ask, ?TURNS:new(), lists:append(lists:duplicate(Most + 1, Askers))),
+        {Served, _} = lists:mapfoldl(
+            fun(_, T) ->
+                {Out, _, _, T1} = ?TURNS:out(Most, T),
+                {Out, lists:foldl(Ask, T1, [lists:keyfind(A, 1, Askers) || A <- Out])}
+            end,
+            T0,
+            lists:seq(1, 60)
+        ),
+        Given = [
+            Rows * length([A || A <- lists:append(Served), A =:= Asker])
+         || {Asker, Rows} <- Askers
+        ],
+        lists:max(Given) - lists:min(Given) =< 2 * lists:max(Sizes) + Most
+    end).
+
+what_is_last_is_after_all_that_waits_test() ->
+    Ask = fun({Asker, Call}, T) -> ?TURNS:in(Call, Asker, {a, 1}, T) end,
+    T0 = lists:foldl(Ask, ?TURNS:new(), [{x, 1}, {x, 2}, {y, 3}]),
+    T1 = ?TURNS:in(unload, owner, last, T0),
+    ?assertEqual([1, 3, 2, unload], ?TURNS:to_list(T1)),
+    {[1, 3, 2], 3, 5, T2} = ?TURNS:out(8, T1),
+    {[unload], 1, 0, T3} = ?TURNS:out(8, T2),
+    ?assertEqual(empty, ?TURNS:out(8, T3)).
+
+what_does_not_fit_is_not_passed_test() ->
+    Ask = fun({Asker, Rows}, T) -> ?TURNS:in(Asker, Asker, {a, Rows}, T) end,
+    T0 = lists:foldl(Ask, ?TURNS:new(), [{x, 1}, {y, 4}, {z, 1}]),
+    {[x], 1, 0, T1} = ?TURNS:out(4, T0),
+    {[y], 4, 0, T2} = ?TURNS:out(4, T1),
+    ?assertMatch({[z], 1, 3, _}, ?TURNS:out(4, T2)).
+
+what_is_dropped_does_not_come_test() ->
+    T = lists:foldl(fun(No, T) -> ?TURNS:in(No, No, {a, 1}, T) end, ?TURNS:new(), [1, 2, 3]),
+    {[2], Left} = ?TURNS:drop(fun(No) -> No =:= 2 end, T),
+    ?assertEqual([1, 3], ?TURNS:to_list(Left)),
+    ?assertEqual(2, ?TURNS:size(Left)).
