@@ -30,8 +30,8 @@ Step = tuple[float, float, float, float]
 class Order:
     """So many pictures, so many of them at a time, by all requesting nodes together.
 
-    With `seconds` none is asked for after those. Seeds repeat after `seeds` pictures of a node, so
-    that the same picture is drawn again and can be compared.
+    With `seconds` none is asked for after those. Each node has seeds of its own, which repeat after
+    `seeds` pictures, so that the same picture is drawn again and can be compared.
     """
 
     request: Request
@@ -47,7 +47,7 @@ class Order:
             return None
         concurrent, images = (_part(n, index, asking) for n in (self.concurrent, self.images))
         return {
-            "request": {"seed": 1, **self.request},
+            "request": {"seed": 1 + index * self.seeds, **self.request},
             "concurrent": concurrent,
             "images": images,
             "ms": int(1000 * self.seconds),

@@ -43,11 +43,12 @@ from launcher.loads import (
 from launcher.machine_use import TOO_BUSY, cpu_seconds, watched
 from launcher.machine_use import rate as wire_rate
 from launcher.nodes import Cluster, Launch
-from launcher.simulated import Fleet, cluster_of, expert, fleet
+from launcher.simulated import Figures, Fleet, cluster_of, expert, fleet
 from launcher.spreads import percentile, shown, spread, table
 from launcher.throughput import ADVANCE_US, Bench, Record, described, device
 
 TOP_K = 2
+MANY = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def _loaded(running: Fleet, controls: Sequence[Control], sizes: Sizes, concurren
     """As many pictures at a time as keep every device busy; looked at between two moments."""
     request = {"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}
     span = sizes.warm_seconds + sizes.seconds
-    load = Load(controls, Order(request, concurrent, 1_000_000, span))
+    # No picture twice: few would not ask for all experts alike.
+    load = Load(controls, Order(request, concurrent, MANY, span, MANY))
     time.sleep(sizes.warm_seconds)  # until all are at different steps
     before, since, used = running.figures(), time.time(), cpu_seconds(running)
     time.sleep(sizes.seconds)
@@ -166,18 +168,13 @@ def _loaded(running: Fleet, controls: Sequence[Control], sizes: Sizes, concurren
     steps = steps_between(pictures, since, until)
     images = steps / sizes.steps
     first = {figures["node"]: figures for figures in before}
+    looks = [(first[now["node"]], now) for now in after]
     busy = [
-        (expert(now)["busy_us"] - expert(first[now["node"]])["busy_us"])
-        / (1000 * (now["at_ms"] - first[now["node"]]["at_ms"]))
-        for now in after
+        _grown(*look, "busy_us") / (1000 * (look[1]["at_ms"] - look[0]["at_ms"])) for look in looks
     ]
-    gossip = [wire_rate(first[now["node"]], now).get("gossip_bytes", 0.0) for now in after]
+    batches = sum(_grown(*look, "batches") for look in looks)
+    gossip = [wire_rate(*look).get("gossip_bytes", 0.0) for look in looks]
     share = sum(busy) / len(busy)
-    used_device = device(sizes.dilation)
-    rows = TOP_K * steps
-    batches = (share * len(busy) * (until - since) * 1e6 - rows * used_device.row_us) / max(
-        used_device.batch_us, 1
-    )
     times = [seconds(picture) for picture in pictures]
     return {
         "images_per_second": round(images / (until - since), 3),
@@ -185,7 +182,7 @@ def _loaded(running: Fleet, controls: Sequence[Control], sizes: Sizes, concurren
         "share_of_ideal": round(share, 4),
         "least_busy_device": round(min(busy), 4),
         "most_busy_device": round(max(busy), 4),
-        "rows_per_batch": round(rows / max(batches, 1), 2),
+        "rows_per_batch": round(TOP_K * steps / max(batches, 1), 2),
         "extra_calls": round(extra_share(pictures, TOP_K), 4),
         "cpu_ms_per_image": round(1000 * used / max(images, 1), 2),
         "cpu_ms_per_step": round(1000 * used / max(steps, 1), 3),
@@ -195,6 +192,12 @@ def _loaded(running: Fleet, controls: Sequence[Control], sizes: Sizes, concurren
         },
         "image_seconds": {"p50": round(median(times), 3), "p99": round(percentile(times, 99), 3)},
     }
+
+
+def _grown(before: Figures, after: Figures, name: str) -> int:
+    """What a node's expert worker counted between two looks."""
+    grown: int = expert(after)[name] - expert(before)[name]
+    return grown
 
 
 def markdown(record: Record) -> list[str]:

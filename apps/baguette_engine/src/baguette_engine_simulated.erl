@@ -45,7 +45,9 @@
     %% Not urgent: begun while nobody else waits.
     idle = queue:new() :: queue:queue(#call{}),
     deaths = 0 :: non_neg_integer(),
-    busy_us = 0 :: non_neg_integer(), % what all calls begun so far take
+    %% What all that was begun so far takes, and how many batches of an expert's calls it was.
+    busy_us = 0 :: non_neg_integer(),
+    batches = 0 :: non_neg_integer(),
     loads = 0 :: non_neg_integer(),
     unloads = 0 :: non_neg_integer(),
     loaded_at_ms = 0 :: integer() % of the last load; since 1970, for other machines' clocks
@@ -81,6 +83,7 @@ handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} 
             waiting => baguette_engine_turns:size(Waiting),
             deaths => S#?MODULE.deaths,
             busy_us => S#?MODULE.busy_us,
+            batches => S#?MODULE.batches,
             loads => S#?MODULE.loads,
             unloads => S#?MODULE.unloads,
             loaded_at_ms => S#?MODULE.loaded_at_ms
@@ -175,6 +178,7 @@ compute(Calls, #?MODULE{memory = Memory0, free_us = Free} = S) ->
         memory = Memory,
         free_us = End,
         busy_us = S#?MODULE.busy_us + Us,
+        batches = S#?MODULE.batches + length([Function || Function =:= velocity]),
         computing = {Timer, lists:zip(Calls, Outcomes)}
     }.
 
