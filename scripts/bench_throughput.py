@@ -11,8 +11,8 @@ Sections, each on clusters of its own on this machine:
 
 Simulated devices compute nothing: they answer after a declared time, and a figure of theirs is of
 the cluster, never of a GPU. Called by `make bench-throughput` (about 30 minutes; --small takes one
-and its figures mean nothing). Prints Markdown tables and writes out/bench_throughput.json. PORT,
-MODEL and NODES come from the environment, as for scripts/cluster.py; ports up to PORT + 5 are used.
+and its figures mean nothing). Prints Markdown tables and writes out/bench_throughput.json. PORT and
+MODEL come from the environment, as for scripts/cluster.py; ports up to PORT + 3 are used.
 """
 
 from __future__ import annotations
