@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from launcher import command_line
 from launcher.addresses import DEFAULT_PORT
 from launcher.comings import comings
 from launcher.fleets import random_fleets
+from launcher.machine_use import cpu_seconds, machine, rate, watched
 from launcher.nodes import Cluster, Launch
 from launcher.options import MAX_NODES, ROOT, BadOption, Options
 from launcher.picture import write_record
@@ -49,7 +49,6 @@ from launcher.waiting import interruptible
 OUTPUT = ROOT / "out" / "bench_cluster.json"
 SIZES = (8, 64)
 SECONDS = 20.0
-TOO_BUSY = 80.0
 REAL_NODES = 8
 QUIET = 25.0
 SETTLE_SECONDS = 60.0
@@ -155,14 +154,6 @@ def measured(port: int, nodes: int, device: Device, seconds: float, progress: Pr
         return {"nodes": nodes, **{name: watched(measure) for name, measure in measures}}
 
 
-def watched(measure: Callable[[], Record]) -> Record:
-    """A measure with how busy the machine was meanwhile, and whether that makes it void."""
-    psutil.cpu_percent()
-    found = measure()
-    busy = found.get("machine_busy_percent", psutil.cpu_percent())
-    return {**found, "machine_busy_percent": busy, "void": busy > TOO_BUSY}
-
-
 def started(running: Fleet, nodes: int, up: float, progress: Progress) -> Record:
     """All nodes at once, on the cores there are: mostly the starting of beams is waited for."""
     figures = running.at_rest(nodes, progress.waiting)
@@ -210,30 +201,6 @@ def at_rest(running: Fleet, seconds: float, progress: Progress) -> Record:
     }
 
 
-def cpu_seconds(running: Fleet) -> float:
-    """What all beams have used of the CPU, the kernel's work for them included."""
-    times = [psutil.Process(process.pid).cpu_times() for process in running.cluster.nodes]
-    return sum(t.user + t.system for t in times)
-
-
-def rate(before: Figures, after: Figures) -> dict[str, float]:
-    """Per second, of one node: the distribution's counters, and gossip's own where it has them."""
-    seconds = (after["at_ms"] - before["at_ms"]) / 1000
-
-    def per_second(part: str, name: str) -> float:
-        grown: float = after[part][name] - before[part][name]
-        return grown / seconds
-
-    found = {
-        "wire_bytes": per_second("wire", "send_oct"),
-        "wire_messages": per_second("wire", "send_cnt"),
-    }
-    if after["gossip"] and before["gossip"]:
-        found["gossip_bytes"] = per_second("gossip", "bytes_sent")
-        found["gossip_messages"] = per_second("gossip", "messages_sent")
-    return found
-
-
 def left(running: Fleet, nodes: int, progress: Progress) -> Record:
     """The last node stops in order: what the others load and unload for it."""
     before = running.figures()
@@ -263,15 +230,6 @@ def moved(before: list[Figures], after: list[Figures]) -> Record:
     return {
         name: sum(expert(f)[name] - known.get(f["node"], {}).get(name, 0) for f in after)
         for name in ("loads", "unloads")
-    }
-
-
-def machine() -> Record:
-    """What this was measured on."""
-    return {
-        "cores": os.cpu_count(),
-        "memory_mib": psutil.virtual_memory().total >> 20,
-        "system": platform.platform(),
     }
 
 

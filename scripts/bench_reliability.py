@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_cluster import machine
-
 from baguette.families.paris.tiny import build
 from baguette.files import check_writable
 from launcher import command_line, trials
 from launcher.addresses import DEFAULT_PORT
+from launcher.machine_use import machine
 from launcher.nodes import Cluster, Launch
 from launcher.options import ROOT, BadOption, Options
 from launcher.picture import write_record

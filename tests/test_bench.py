@@ -12,10 +12,14 @@ from statistics import median
 import bench
 import bench_http
 import bench_reliability
+import bench_throughput
 import pytest
 
-from launcher import nodes
+from launcher import loads, nodes, throughput_links
+from launcher.loads import Order
 from launcher.options import Options
+from launcher.processes import Refused
+from launcher.spreads import percentile, shown, spread
 from launcher.trials_ground import asked_instead, since, step_end_us
 from launcher.waiting import SIGNALS
 from live import TAG, free_port, leftovers
@@ -111,14 +115,100 @@ def test_memory_is_judged_by_the_second_half_of_the_jobs() -> None:
             "image_seconds_watched": 0.52,
             "ratio": 1.04,
         },
+        "previews": {
+            "image_seconds_alone": 0.5,
+            "image_seconds_previewed": 0.5051,
+            "ratio": 1.0102,
+        },
     }
     assert bench_http.markdown(bench_http.rows(record)).splitlines()[2:] == [
         "| /healthz, 64 connections | 100 requests/s, p99 2.3 ms |",
         "| POST /v1/jobs, 64 connections | 100 requests/s, p99 2.3 ms, 3 refused |",
         "| a picture of 250 steps with 9 watchers, and without | 0.52 s, 0.50 s: ratio 1.04 |",
+        "| a picture of 60 steps with previews for one watcher, and without "
+        "| 0.505 s, 0.500 s: ratio 1.010 |",
         "| growth of the node over the second half of 4 jobs | -0.5 MiB (at the end 20) |",
         "| /healthz beside 6 slow and vanishing clients, and without, p99 | 1.5 ms, 1.0 ms |",
         "| open files of the node before, beside and after those clients "
         "| 20 / 26 / 20, given back in 0.4 s |",
     ]
     assert bench_http.grown([9.0, 20.0, 20.5, 20.0]) == -0.5
+
+
+def test_many_pictures_are_measured_section_by_section(
+    tag: str, three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"MODEL": str(three), "PORT": str(free_port(8))}
+    record = bench_throughput.bench(Options.read(given), list(bench_throughput.SECTIONS), True)
+    assert leftovers(tag) == []
+    printed = capsys.readouterr().out
+    assert all(f"--- {name}" in printed for name in bench_throughput.SECTIONS)
+
+    at_once = record["concurrent"]["images_per_second"]
+    assert list(at_once) == ["1", "4"]
+    assert all(side["median"] > 0 for sides in at_once.values() for side in sides.values())
+
+    (row,) = record["scaling"]["simulated"]
+    assert 0 < row["loaded"]["least_busy_device"] <= row["loaded"]["share_of_ideal"] < 1.2
+    assert row["loaded"]["cpu_ms_per_image"] > 0
+
+    links = {row["rtt_ms"]: row for row in record["links"]["rows"]}
+    # Nobody is faster than the floor, but for what a simulated device rounds.
+    assert all(row["ratio"]["least"] > 0.95 for row in links.values())
+    trips = links[10]["steps_with_a_round_trip"] * throughput_links.SMALL.steps
+    longer = links[10]["image_seconds"]["median"] - links[0]["image_seconds"]["least"]
+    assert trips > 0
+    assert longer > 0.5 * trips * 0.010
+
+    sides = {(row["side"], row["replicas"]): row for row in record["peers"]["rows"]}
+    assert len(sides) == 5
+    assert all(row["images_per_second"]["median"] > 0 for row in sides.values())
+
+    killed = record["failover"]
+    assert (killed["lost"], killed["seeds_with_different_pictures"]) == (0, 0)
+    assert killed["images"] >= killed["concurrent"]
+    assert killed["image_seconds"]["hit"]["images"] > 0
+
+
+def test_a_section_that_does_not_exist_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench_throughput.py", "--only", "links,lunch"])
+    assert bench_throughput.main() == 2
+    assert capfd.readouterr().err.startswith("--only got 'lunch' but expected some of concurrent,")
+
+
+def test_an_order_is_shared_out_among_those_who_ask() -> None:
+    request = {"prompt": "a"}
+
+    def parts(order: Order, nodes: int) -> list[tuple[int, int]]:
+        found = [order.of(index, nodes) for index in range(nodes)]
+        return [(part["concurrent"], part["images"]) for part in found if part is not None]
+
+    assert parts(Order(request, 6, 17), 4) == [(2, 5), (2, 4), (1, 4), (1, 4)]
+    assert parts(Order(request, 1, 16), 4) == [(1, 16)]
+
+
+def test_what_is_read_from_pictures() -> None:
+    steps = [[0, 9_000, 4_000, 8_000], [10_000, 19_500, 9_000, 0]]
+    picture = {
+        "ok": True, "seed": 1, "pixels_sha256": "a", "calls": 5, "steps": steps,
+        "asked_us": 1e6, "began_us": 2e6, "ended_us": 3e6,
+    }  # fmt: skip
+    assert loads.step_ms(picture) == [(10.0, 8.0)]
+    assert loads.steps_between([picture], 2.0, 2.01) == 1
+    assert loads.extra_share([picture], 2) == pytest.approx(1 / 5)
+    assert loads.seconds(picture) == 2.0
+    assert loads.different([picture, {**picture, "pixels_sha256": "b"}]) == 1
+    with pytest.raises(Refused, match="of the same seed differ"):
+        loads.check([picture, {**picture, "pixels_sha256": "b"}])
+    with pytest.raises(Refused, match="a picture was lost: gone"):
+        loads.check([{"ok": False, "why": {"sentence": "gone"}}])
+
+
+def test_a_spread_and_a_percentile() -> None:
+    assert percentile([5, 1, 4, 2, 3], 50) == 3
+    assert percentile(range(1, 101), 99) == 99
+    assert percentile([7.0], 99) == 7.0
+    assert shown(spread([2.0, 1.0, 3.0])) == "2 (1 to 3)"
+    assert shown(spread([2.0])) == "2"

@@ -38,7 +38,7 @@ def up(options: Options) -> int:
     nodes = options.nodes or model.num_experts
     progress = Progress()
     interruptible()
-    with claim(cluster.port, nodes, cluster.web_port):
+    with claim(cluster, nodes, cluster.web_port):
         try:
             start(cluster, Launch(nodes, options.model_dir, web_port=cluster.web_port))
             with Control(cluster.target()) as control:

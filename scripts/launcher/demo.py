@@ -35,7 +35,7 @@ def demo(options: Options) -> int:
     cluster = Cluster(options.port or DEFAULT_PORT, mode="demo")
     nodes = options.nodes or model.num_experts
     interruptible()
-    with claim(cluster.port, nodes):
+    with claim(cluster, nodes):
         progress = Progress()
         progress.line(f"Drawing {request['prompt']!r} with {model.name} on {nodes} nodes here")
         result, paths, seconds = _on_nodes(cluster, nodes, options, request, progress)

@@ -53,11 +53,19 @@ def index_of(name: str) -> int:
 
 @dataclass
 class Cluster:
-    """The nodes started here on one port."""
+    """The nodes started here on one port.
+
+    `apart`: on a port of its own each, from that one on, so that a proxy fits between any two.
+    """
 
     port: int
     mode: str = "up"
     nodes: list[Process] = field(default_factory=list)
+    apart: bool = False
+
+    def port_of(self, index: int) -> int:
+        """Where a node listens, and looks for the others."""
+        return self.port + index if self.apart else self.port
 
     @property
     def run(self) -> Path:
@@ -93,8 +101,11 @@ class Cluster:
 
     def target(self) -> Target:
         """The node to talk to."""
-        first = self.first_alive()
-        return Target(node_name(first), self.port, self.run, self.log(first))
+        return self.target_of(self.first_alive())
+
+    def target_of(self, index: int) -> Target:
+        """A node as something to speak with."""
+        return Target(node_name(index), self.port_of(index), self.run, self.log(index))
 
     def save(self) -> None:
         """Written whole after every start, so that no node is ever unknown to `down`."""
@@ -148,11 +159,12 @@ def running(port: int | None) -> Cluster | None:
     return alive[0] if alive else None
 
 
-def claim(port: int, nodes: int, *also: int) -> IO[str]:
+def claim(cluster: Cluster, nodes: int, *also: int) -> IO[str]:
     """Take this port's run directory for ourselves; Refused when it, or a port, is taken.
 
     `also` are other ports the nodes will listen on.
     """
+    port = cluster.port
     lock = claim_directory(
         RUN / str(port),
         f"another `make demo` or `make up` is at work here on port {port}: "
@@ -165,7 +177,7 @@ def claim(port: int, nodes: int, *also: int) -> IO[str]:
             f"draws on it, `make down` stops it, PORT={port + 1} starts another beside it"
         )
     for index in range(nodes):
-        for wanted in (port, *also):
+        for wanted in (cluster.port_of(index), *also):
             _check_free(address(index), wanted, port + 1)
     return lock
 
@@ -214,7 +226,7 @@ def start_one(cluster: Cluster, launch: Launch, index: int, again: bool = False)
     with cluster.log(index).open("ab" if again else "wb") as log:
         popen = subprocess.Popen(
             [
-                *member_flags(address(index), cluster.port, [config]),
+                *member_flags(address(index), cluster.port_of(index), [config]),
                 *("+S", "1:1"),  # there are more nodes here than cores
             ],
             stdin=subprocess.DEVNULL if launch.guard is None else launch.guard,

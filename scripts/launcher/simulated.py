@@ -75,16 +75,22 @@ class Fleet:
         nodes: list[Figures] = self.control.answer("figures")["nodes"]
         return [figures for figures in nodes if not figures["silent"]]
 
-    def at_rest(self, nodes: int, tell: Callable[[str], None] = lambda text: None) -> list[Figures]:
+    def at_rest(
+        self,
+        nodes: int,
+        tell: Callable[[str], None] = lambda text: None,
+        rest_seconds: float = REST_SECONDS,
+    ) -> list[Figures]:
         """Figures of `nodes` nodes, once all see each other and nothing has moved for a while."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        before, since = -1, time.monotonic()
+        before: Figures = {}
+        since = time.monotonic()
         while True:
             now = self.figures()
             joined = sum(f["joined"] and f["linked"] == nodes - 1 for f in now)
-            if joined < nodes or len(now) != nodes or moves(now) != before:
-                before, since = moves(now), time.monotonic()
-            if time.monotonic() - since >= REST_SECONDS:
+            if joined < nodes or len(now) != nodes or _standing(now) != before:
+                before, since = _standing(now), time.monotonic()
+            if time.monotonic() - since >= rest_seconds:
                 return now
             if time.monotonic() > deadline:
                 raise Refused(
@@ -116,14 +122,18 @@ class Fleet:
 
     def target(self, index: int) -> Target:
         """A node as something to speak with."""
-        cluster = self.cluster
-        return Target(node_name(index), cluster.port, cluster.run, cluster.log(index))
+        return self.cluster.target_of(index)
 
 
 @contextmanager
-def fleet(port: int, nodes: int, device: Device, progress: Progress) -> Iterator[Fleet]:
-    """`nodes` simulated nodes that are ready; gone afterwards, and with us if we end before."""
-    launch = Launch(nodes, None, engine=device.settings(nodes))
+def fleet(
+    port: int, nodes: int, device: Device, progress: Progress, **engine: Any
+) -> Iterator[Fleet]:
+    """`nodes` simulated nodes that are ready; gone afterwards, and with us if we end before.
+
+    `engine` are further settings of baguette_engine.
+    """
+    launch = Launch(nodes, None, engine={**device.settings(nodes), **engine})
     with cluster_of(Cluster(port, mode="simulated"), launch, progress) as running:
         yield running
 
@@ -134,7 +144,7 @@ def cluster_of(cluster: Cluster, launch: Launch, progress: Progress) -> Iterator
     guard = os.pipe()
     try:
         launch = replace(launch, guard=guard[0])
-        with claim(cluster.port, launch.nodes):
+        with claim(cluster, launch.nodes):
             start(cluster, launch)
             with Control(cluster.target()) as control:
                 control.connect(CONNECT_SECONDS)
@@ -148,9 +158,10 @@ def cluster_of(cluster: Cluster, launch: Launch, progress: Progress) -> Iterator
             os.close(fd)
 
 
-def moves(figures: list[Figures]) -> int:
-    """Loads and unloads these nodes have made since they started."""
-    return sum(expert(f)["loads"] + expert(f)["unloads"] for f in figures)
+def _standing(figures: list[Figures]) -> Figures:
+    """What stands still at rest: the plan and, where the device is simulated, what it has moved."""
+    names = ("loads", "unloads")
+    return {f["node"]: (f["plan"], [expert(f).get(name) for name in names]) for f in figures}
 
 
 def expert(figures: Figures) -> dict[str, Any]:

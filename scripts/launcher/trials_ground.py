@@ -17,6 +17,7 @@ from launcher.drawing import Drawing, Request, Result, pixels
 from launcher.nodes import index_of, node_name
 from launcher.processes import Refused
 from launcher.simulated import LOOK_SECONDS, REST_SECONDS, Fleet, expert
+from launcher.spreads import percentile
 
 WHOLE_SECONDS = 240.0
 SERVED_SECONDS = 10.0
@@ -211,9 +212,7 @@ def since(at: float, result: Result, at_us: float) -> float:
 
 def spread(values: list[float]) -> dict[str, float]:
     """Median, 95th percentile (the least that 95 in 100 do not exceed) and maximum."""
-    ordered = sorted(values)
-    rank = -(-95 * len(ordered) // 100)
-    return {"p50": median(ordered), "p95": ordered[rank - 1], "max": ordered[-1]}
+    return {"p50": median(values), "p95": percentile(values, 95), "max": max(values)}
 
 
 def step_end_us(result: Result, step: int) -> float:

@@ -16,6 +16,7 @@
 %%   simulate changes                 simulated | failed; of that node's simulated device
 %%   leave    deadline_ms             leaving ... left | failed; the node ends
 %%   generate request, watch          accepted, state, step, ... done | failed
+%%   load     order                   loaded | failed; many pictures at once (baguette_load)
 %%   cancel   id                      the generation's own last event
 %%
 %% `watch' false leaves out all between accepted and the end. One generation at a time. The node
@@ -39,7 +40,8 @@
     buffer = <<>> :: binary(), % the line begun
     poll = none :: none | poll(), % what is being waited for
     drawing = none :: none | {reference(), reference()}, % events' tag, its monitor
-    leaving = none :: none | {reference(), reference()} % likewise
+    leaving = none :: none | {reference(), reference()}, % likewise
+    loading = none :: none | {reference(), reference()}
 }).
 -type poll() ::
     {connect | ready | join, Until :: integer(), Wanted :: non_neg_integer(), Last :: map()}.
@@ -67,6 +69,7 @@ handle_cast(_Message, State) ->
     {port(), {data, binary()} | eof}
     | poll
     | {baguette_draw, reference(), term()}
+    | {baguette_load, reference(), [baguette_load:drawn()]}
     | {'DOWN', reference(), process, pid(), term()}
     | term(),
     #?MODULE{}
@@ -95,6 +98,11 @@ handle_info({baguette_leave, Ref, {finished, Left}}, #?MODULE{leaving = {Ref, Mo
     {noreply, tell(left, Left, State#?MODULE{leaving = none})};
 handle_info({'DOWN', Monitor, process, _, Why}, #?MODULE{leaving = {_, Monitor}} = State) ->
     {noreply, failed({leave_failed, #{why => Why}}, State#?MODULE{leaving = none})};
+handle_info({baguette_load, Ref, Drawn}, #?MODULE{loading = {Ref, Monitor}} = State) ->
+    true = demonitor(Monitor, [flush]),
+    {noreply, tell(loaded, #{images => Drawn}, State#?MODULE{loading = none})};
+handle_info({'DOWN', Monitor, process, _, Why}, #?MODULE{loading = {_, Monitor}} = State) ->
+    {noreply, failed({requester_died, #{why => Why}}, State#?MODULE{loading = none})};
 handle_info(_Other, State) ->
     {noreply, State}.
 
@@ -158,11 +166,20 @@ command(
         {error, Reason} ->
             failed(Reason, State)
     end;
+command(<<"load">>, #{<<"order">> := Given}, #?MODULE{loading = none} = State) ->
+    load(baguette_control_json:order(Given), State);
 command(<<"cancel">>, #{<<"id">> := Id}, #?MODULE{node = Node} = State) ->
     _ = remote(Node, cancel, [Id]),
     State;
 command(_, _, State) ->
     failed({bad_command, #{}}, State).
+
+load({ok, Order}, #?MODULE{node = Node} = State) ->
+    Ref = make_ref(),
+    {_, Monitor} = spawn_monitor(Node, baguette_load, relay, [self(), Ref, Order]),
+    State#?MODULE{loading = {Ref, Monitor}};
+load({error, Reason}, State) ->
+    failed(Reason, State).
 
 figures({ok, Figures}, State) -> tell(figures, #{nodes => Figures}, State);
 figures({error, Reason}, State) -> failed(Reason, State).

@@ -2,7 +2,7 @@
 %% here, so no line that is read ever makes an atom.
 -module(baguette_control_json).
 
--export([request/1, changes/1, failure/1, encode/1]).
+-export([request/1, order/1, changes/1, failure/1, encode/1]).
 
 -define(OPTIONS, #{
     <<"prompt">> => prompt,
@@ -50,6 +50,22 @@ request(_) ->
 option(<<"top_k">>, <<"full">>) -> {top_k, full};
 option(<<"on_missing">>, Value) -> {on_missing, maps:get(Value, ?ON_MISSING, Value)};
 option(Key, Value) -> {maps:get(Key, ?OPTIONS), Value}.
+
+%% @doc Many pictures at once: a request with its first seed, and how many.
+-spec order(term()) -> {ok, baguette_load:order()} | {error, {unknown_option | bad_command, map()}}.
+order(#{<<"request">> := Request, <<"concurrent">> := Most, <<"images">> := All,
+        <<"ms">> := Ms, <<"seeds">> := Seeds}) ->
+    Counts = [Most, All, Ms, Seeds],
+    case {request(Request), lists:all(fun(N) -> is_integer(N) andalso N > 0 end, Counts)} of
+        {{ok, #{seed := First} = Asked}, true} when is_integer(First) ->
+            {ok, #{request => Asked, concurrent => Most, images => All, ms => Ms, seeds => Seeds}};
+        {{error, _} = Error, _} ->
+            Error;
+        _ ->
+            {error, {bad_command, #{}}}
+    end;
+order(_) ->
+    {error, {bad_command, #{}}}.
 
 %% @doc Changes of a simulated device; values that cannot be are refused by that device's check.
 -spec changes(term()) -> {ok, map()} | {error, {unknown_option, map()}}.

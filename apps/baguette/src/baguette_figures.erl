@@ -62,7 +62,10 @@ linked(#{members := Members}) ->
 runs(How) -> not lists:member(How, [done, failed, cancelled]).
 
 counted(Worker) ->
-    Names = [kind, simulated, state, in_flight, waiting, deaths, loads, unloads, loaded_at_ms],
+    Names = [
+        kind, simulated, state, in_flight, waiting, deaths, busy_us, batches, loads, unloads,
+        loaded_at_ms
+    ],
     maps:with(Names, Worker).
 
 %% A control node's link is none of the cluster's, so only visible nodes count; a link over TLS is a

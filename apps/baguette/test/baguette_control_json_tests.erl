@@ -21,6 +21,28 @@ an_unknown_option_makes_no_atom_test() ->
 what_is_no_request_is_refused_test() ->
     ?assertMatch({error, {unknown_option, _}}, baguette_control_json:request([1, 2])).
 
+many_pictures_are_a_request_and_counts_test() ->
+    Given = #{
+        <<"request">> => #{<<"prompt">> => <<"a">>, <<"seed">> => 5}, <<"concurrent">> => 2,
+        <<"images">> => 9, <<"ms">> => 100, <<"seeds">> => 3
+    },
+    ?assertEqual(
+        {ok, #{
+            request => #{prompt => <<"a">>, seed => 5}, concurrent => 2, images => 9, ms => 100,
+            seeds => 3
+        }},
+        baguette_control_json:order(Given)
+    ),
+    Refused = [
+        Given#{<<"images">> := 0}, Given#{<<"ms">> := <<"1">>}, maps:remove(<<"seeds">>, Given),
+        Given#{<<"request">> := #{<<"prompt">> => <<"a">>}}, []
+    ],
+    [?assertMatch({error, {bad_command, _}}, baguette_control_json:order(Bad)) || Bad <- Refused],
+    ?assertMatch(
+        {error, {unknown_option, _}},
+        baguette_control_json:order(Given#{<<"request">> := #{<<"colour">> => 1}})
+    ).
+
 bytes_that_are_no_text_become_base64_test() ->
     ?assertEqual(#{<<"png">> => <<"iVBORw==">>}, coded(#{png => <<137, "PNG">>})).
 

@@ -67,11 +67,17 @@ hedge() ->
             none
     end.
 
-%% @doc The holders, best first, with what is known of their pace.
+%% @doc The holders, best first, with what is known of their pace; with the setting `choice' at
+%% `random' in any order, which is how others choose and is there to be compared with.
 -spec in_order([holder()]) -> [holder()].
 in_order([_, _ | _] = Holders) ->
-    Now = erlang:monotonic_time(microsecond),
-    merged(Holders, alike([known(Node, Now) || #{node := Node} <- Holders]));
+    case baguette_engine_settings:get(choice) of
+        measured ->
+            Now = erlang:monotonic_time(microsecond),
+            merged(Holders, alike([known(Node, Now) || #{node := Node} <- Holders]));
+        random ->
+            [H || {_, H} <- lists:sort([{rand:uniform(), H} || H <- Holders])]
+    end;
 in_order(Holders) ->
     Holders.
 

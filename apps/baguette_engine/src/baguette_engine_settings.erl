@@ -24,7 +24,8 @@
     | memory_mib
     | batch_rows
     | probe_file
-    | probe_quiet_ms.
+    | probe_quiet_ms
+    | choice.
 
 -define(KEYS, [
     model_dir,
@@ -42,7 +43,8 @@
     memory_mib,
     batch_rows,
     probe_file,
-    probe_quiet_ms
+    probe_quiet_ms,
+    choice
 ]).
 
 %% @doc Every setting is usable, or the first that is not, with why.
@@ -100,7 +102,8 @@ valid(batch_rows, auto) -> true;
 valid(batch_rows, V) -> between(V, 1, 256);
 valid(probe_file, undefined) -> true;
 valid(probe_file, V) -> is_list(V) andalso V =/= [] orelse <<"undefined or a file's path">>;
-valid(probe_quiet_ms, V) -> between(V, 0, 3600000).
+valid(probe_quiet_ms, V) -> between(V, 0, 3600000);
+valid(choice, V) -> lists:member(V, [measured, random]) orelse <<"measured or random">>.
 
 between(V, Low, High) ->
     (is_integer(V) andalso V >= Low andalso V =< High) orelse

@@ -45,6 +45,9 @@
     %% Not urgent: begun while nobody else waits.
     idle = queue:new() :: queue:queue(#call{}),
     deaths = 0 :: non_neg_integer(),
+    %% What all that was begun so far takes, and how many batches of an expert's calls it was.
+    busy_us = 0 :: non_neg_integer(),
+    batches = 0 :: non_neg_integer(),
     loads = 0 :: non_neg_integer(),
     unloads = 0 :: non_neg_integer(),
     loaded_at_ms = 0 :: integer() % of the last load; since 1970, for other machines' clocks
@@ -79,6 +82,8 @@ handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} 
             in_flight => case Computing of undefined -> 0; _ -> 1 end,
             waiting => baguette_engine_turns:size(Waiting),
             deaths => S#?MODULE.deaths,
+            busy_us => S#?MODULE.busy_us,
+            batches => S#?MODULE.batches,
             loads => S#?MODULE.loads,
             unloads => S#?MODULE.unloads,
             loaded_at_ms => S#?MODULE.loaded_at_ms
@@ -167,10 +172,14 @@ compute(Calls, #?MODULE{memory = Memory0, free_us = Free} = S) ->
     [#call{function = Function} | _] = Calls,
     Us = baguette_engine_simulated_model:together_us(Function, Times, Settings),
     End = lists:max([Free | [Arrived || #call{arrived_us = Arrived} <- Calls]]) + Us,
-    %% The nearest millisecond, and at the earliest now.
-    Timer = erlang:start_timer((End + 500) div 1000, self(), computed, [{abs, true}]),
+    %% The nearest millisecond: a timer comes in the one after that which it is set for.
+    Timer = erlang:start_timer((End - 500) div 1000, self(), computed, [{abs, true}]),
     S#?MODULE{
-        memory = Memory, free_us = End, computing = {Timer, lists:zip(Calls, Outcomes)}
+        memory = Memory,
+        free_us = End,
+        busy_us = S#?MODULE.busy_us + Us,
+        batches = S#?MODULE.batches + length([Function || Function =:= velocity]),
+        computing = {Timer, lists:zip(Calls, Outcomes)}
     }.
 
 told_to(#{fail := Class}, {ok, #{velocities := _}}) when Class =/= none ->

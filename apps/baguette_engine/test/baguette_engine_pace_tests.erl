@@ -73,6 +73,24 @@ a_published_queue_in_which_we_stood_ourselves_is_no_excuse_test() ->
         expected_us := 26000
     }), 0, 1)).
 
+at_random_every_holder_is_first_at_times_and_none_is_lost_test_() ->
+    {setup, fun() ->
+        _ = application:load(baguette_engine),
+        ok = application:set_env(baguette_engine, choice, random)
+    end, fun(_) ->
+        ok = application:unload(baguette_engine)
+    end, fun() ->
+        Holders = [#{node => Node, expected_us => Us} || {Node, Us} <- [{a, 1}, {b, 100}, {c, 9}]],
+        Orders = [baguette_engine_pace:in_order(Holders) || _ <- lists:seq(1, 200)],
+        ?assertEqual([lists:sort(Holders)], lists:usort([lists:sort(Order) || Order <- Orders])),
+        ?assertEqual([a, b, c], lists:usort([Node || [#{node := Node} | _] <- Orders])),
+        ok = application:set_env(baguette_engine, choice, best),
+        ?assertEqual(
+            {error, {bad_setting, choice, best, <<"measured or random">>}},
+            baguette_engine_settings:check()
+        )
+    end}.
+
 order(Holders, Ratios) ->
     Maps = [#{node => Node, expected_us => Us} || {Node, Us} <- Holders],
     [Node || #{node := Node} <- baguette_engine_pace:merged(Maps, Ratios)].

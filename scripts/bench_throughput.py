@@ -1,0 +1,106 @@
+"""Many pictures at once: what a cluster draws a second, and what it adds to what devices compute.
+
+Sections, each on clusters of its own on this machine:
+  concurrent  1 to 64 pictures at once on 8 real nodes, with and without joining calls into one
+              batch, against the same pictures one after another in this process
+  scaling     2 to 8 real nodes; 2 to 64 nodes with simulated devices against the ideal
+  links       round trips of 1, 10 and 45 ms between nodes, against what they must cost
+  peers       one node that holds everything and serves request by request; random choice among
+              replicas against measured choice, with a slow replica among them
+  failover    one of two replicas is killed under load
+
+Simulated devices compute nothing: they answer after a declared time, and a figure of theirs is of
+the cluster, never of a GPU. Called by `make bench-throughput` (about 30 minutes; --small takes one
+and its figures mean nothing). Prints Markdown tables and writes out/bench_throughput.json. PORT and
+MODEL come from the environment, as for scripts/cluster.py; ports up to PORT + 3 are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from baguette.files import check_writable
+from launcher import (
+    command_line,
+    throughput_concurrent,
+    throughput_failover,
+    throughput_links,
+    throughput_peers,
+    throughput_scaling,
+)
+from launcher.addresses import DEFAULT_PORT
+from launcher.machine_use import machine
+from launcher.options import ROOT, BadOption, Model, Options
+from launcher.picture import write_record
+from launcher.progress import Progress
+from launcher.throughput import Bench, Record
+from launcher.waiting import interruptible
+
+OUTPUT = ROOT / "out" / "bench_throughput.json"
+Section = tuple[Callable[[Bench], Record], Callable[[Record], list[str]]]
+SECTIONS: dict[str, Section] = {
+    "concurrent": (throughput_concurrent.measure, throughput_concurrent.markdown),
+    "scaling": (throughput_scaling.measure, throughput_scaling.markdown),
+    "links": (throughput_links.measure, throughput_links.markdown),
+    "peers": (throughput_peers.measure, throughput_peers.markdown),
+    "failover": (throughput_failover.measure, throughput_failover.markdown),
+}
+EXAMPLES = """\
+examples:
+  .venv/bin/python scripts/bench_throughput.py
+  .venv/bin/python scripts/bench_throughput.py --only scaling,links
+  PORT=9400 .venv/bin/python scripts/bench_throughput.py --small --output /tmp/small.json
+"""
+
+
+def main() -> int:
+    """Measure, print, write; the exit status says whether it could be measured."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas between")
+    parser.add_argument("--small", action="store_true", help="a little of everything, no figures")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="where the record goes")
+    args = parser.parse_args()
+    return command_line.run(lambda: _checked(args))
+
+
+def _checked(args: argparse.Namespace) -> int:
+    wanted = args.only.split(",")
+    unknown = [name for name in wanted if name not in SECTIONS]
+    if unknown:
+        raise BadOption(
+            f"--only got {unknown[0][:40]!r} but expected some of {', '.join(SECTIONS)}"
+        )
+    check_writable(args.output)
+    interruptible()
+    record = bench(Options.read(os.environ), wanted, args.small)
+    write_record(record, args.output)
+    print(os.path.relpath(args.output))
+    return 0
+
+
+def bench(options: Options, wanted: list[str], small: bool) -> Record:
+    """Section by section; each prints its tables when it is done."""
+    model = Model.read(options.model_dir)
+    progress = Progress()
+    place = Bench(options.port or DEFAULT_PORT, options.model_dir, model, small, progress)
+    record: Record = {"machine": machine(), "load_before": os.getloadavg()[0], "small": small}
+    try:
+        for name in wanted:
+            measure, markdown = SECTIONS[name]
+            progress.line(f"--- {name}")
+            record[name] = measure(place)
+            progress.close()
+            print("\n" + "\n".join(markdown(record[name])) + "\n", flush=True)
+    finally:
+        progress.close()
+    return record
+
+
+if __name__ == "__main__":
+    sys.exit(main())

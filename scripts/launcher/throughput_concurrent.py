@@ -1,0 +1,149 @@
+"""1, 4, 16 and 64 pictures at once on real nodes, with calls joined into batches and without.
+
+A section of scripts/bench_throughput.py. Two clusters of eight nodes with Python and the model
+stand side by side and take turns: one as it is (`batch_rows` auto), one that sends every call alone
+(1). They share this machine's cores with the third side, the same model in this process, which
+draws the same pictures one after another. No request is `deterministic`: those share no batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from launcher.control import Control
+from launcher.erlang import Atom
+from launcher.loads import Order, Request, draw, rate, requesters
+from launcher.machine_use import watched
+from launcher.nodes import Cluster, Launch
+from launcher.processes import Refused
+from launcher.simulated import cluster_of
+from launcher.spreads import shown, spread, table
+from launcher.throughput import Bench, Record
+
+JOINED, ALONE, PROCESS = "joined", "one by one", "one process, one after another"
+Measure = Callable[[int, int], float]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of each thing."""
+
+    nodes: int = 8
+    requesters: int = 4
+    concurrent: tuple[int, ...] = (1, 4, 16, 64)
+    images: int = 16  # and at least as many as are drawn at a time
+    rounds: int = 5
+    threads: tuple[int, ...] = (1, 2)
+    steps: int = 30
+
+
+SMALL = Sizes(2, 1, (1, 4), 4, 1, (1,), 3)
+
+
+def measure(bench: Bench) -> Record:
+    """Every side in every round, for one number of pictures at once after the other."""
+    sizes = SMALL if bench.small else Sizes()
+    request = {
+        "prompt": bench.model.example_prompt,
+        "steps": sizes.steps,
+        "deterministic": False,
+    }
+    with ExitStack() as stack:
+        joined, alone = (_cluster(bench, stack, sizes, number, request) for number in range(2))
+        sides: dict[str, Measure] = {
+            JOINED: joined,
+            ALONE: alone,
+            **{
+                f"{PROCESS}, {threads} thread{'s' * (threads > 1)}": in_process(
+                    bench, request, threads
+                )
+                for threads in sizes.threads
+            },
+        }
+        rows = watched(lambda: _rounds(bench, sides, sizes))
+    return {"nodes": sizes.nodes, "model": bench.model.name, "rounds": sizes.rounds, **rows}
+
+
+def _cluster(
+    bench: Bench, stack: ExitStack, sizes: Sizes, number: int, request: Request
+) -> Measure:
+    """A cluster that is ready and has drawn, as something that measures."""
+    batch_rows = (Atom("auto"), 1)[number]
+    bench.progress.line(f"{sizes.nodes} real nodes, batch_rows {batch_rows}:")
+    cluster = Cluster(bench.port + number, mode="bench")
+    asking = sizes.requesters
+    most = max(sizes.concurrent)
+    engine = {"batch_rows": batch_rows, "max_running": most}
+    launch = Launch(sizes.nodes, bench.model_dir, engine=engine, requesters=asking)
+    running = stack.enter_context(cluster_of(cluster, launch, bench.progress))
+    controls: Sequence[Control] = stack.enter_context(requesters(running, asking))
+    bench.settled(running)
+    draw(controls, Order(request, asking, 2 * asking))
+    return lambda concurrent, images: rate(draw(controls, Order(request, concurrent, images)))
+
+
+def in_process(bench: Bench, request: Request, threads: int) -> Measure:
+    """The model in this process; how many are asked for at once makes no difference to it."""
+    import torch
+
+    import baguette
+    from baguette.errors import BaguetteError
+
+    try:
+        pipeline = baguette.load(bench.model_dir, threads=1)
+    except BaguetteError as error:
+        raise Refused(f"{error}; MODEL=... names another directory") from None
+    options = {name: value for name, value in request.items() if name != "prompt"}
+
+    def draw_all(_concurrent: int, images: int) -> float:
+        torch.set_num_threads(threads)
+        began = time.monotonic()
+        for seed in range(1, images + 1):
+            pipeline(pipeline.request(request["prompt"], seed=seed, **options))
+        return images / (time.monotonic() - began)
+
+    return draw_all
+
+
+def _rounds(bench: Bench, sides: dict[str, Measure], sizes: Sizes) -> Record:
+    names = list(sides)
+    found: Record = {}
+    for concurrent in sizes.concurrent:
+        rates: dict[str, list[float]] = {name: [] for name in names}
+        images = max(concurrent, sizes.images)
+        for turn in range(sizes.rounds):
+            for k in range(len(names)):
+                name = names[(turn + k) % len(names)]
+                bench.progress.waiting(f"{concurrent} at once, {name}")
+                rates[name].append(sides[name](concurrent, images))
+        found[str(concurrent)] = {name: spread(values) for name, values in rates.items()}
+    return {"images_per_second": found}
+
+
+def markdown(record: Record) -> list[str]:
+    """Images a second, and what joining is worth."""
+    found = record["images_per_second"]
+    names = list(next(iter(found.values())))
+    heads = ("pictures at once", *names, "joined / one by one", "joined / best single process")
+    rows = []
+    for concurrent, sides in found.items():
+        medians = {name: sides[name]["median"] for name in names}
+        single = max(value for name, value in medians.items() if name.startswith(PROCESS))
+        rows.append(
+            (
+                concurrent,
+                *(shown(sides[name]) for name in names),
+                f"{medians[JOINED] / medians[ALONE]:.2f}",
+                f"{medians[JOINED] / single:.2f}",
+            )
+        )
+    return [
+        *table(heads, rows),
+        "",
+        f"Images a second, {record['model']} on {record['nodes']} nodes of this machine, median "
+        f"and least to most of {record['rounds']} rounds. Machine "
+        f"{record['machine_busy_percent']:.0f} % busy.",
+    ]
