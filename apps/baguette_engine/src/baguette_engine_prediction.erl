@@ -1,27 +1,25 @@
-%% @doc How long a picture will take from its begin, as far as holders say and parts were measured:
-%% encode, every step's slowest expert call with its round trip, the pipeline's share of each step,
-%% decode. Pure; called by the door.
+%% @doc How long a picture will take from its begin, counted from what holders say and what parts
+%% took: encode, every step's slowest expert call with its round trip, the pipeline's share of each
+%% step, decode. And how long what waits will take. Pure; what was counted is held against what
+%% pictures took by baguette_engine_correction, and baguette_engine_foretold has the figures.
 -module(baguette_engine_prediction).
 
--export([seconds/3]).
+-export([counted_us/3, queue_seconds/3]).
 
--type known() :: #{
-    holders := holders(),
-    usual := usual(),
-    %% How many times what holders say calls really take (baguette_engine_pace:typical/0): three in
-    %% four take less, which is about what the slowest of a step takes.
-    typical := float()
-}.
+-type known() :: #{holders := holders(), usual := usual()}.
 -type holders() :: fun(
     (Component :: binary(), #{node() => pos_integer()}) -> [baguette_engine_part:holder()]
 ).
 %% What a part usually takes; undefined while none was made, and then not counted.
 -type usual() :: fun((baguette_engine_metrics:part()) -> non_neg_integer() | undefined).
+-type shape() :: #{
+    n := pos_integer(), steps := pos_integer(), top_k := pos_integer() | full, atom() => term()
+}.
 
 %% @doc For somebody who draws nothing else. An expert that nobody holds has no time.
--spec seconds(baguette_engine_request:request(), Experts :: [binary()], known()) ->
-    {ok, #{seconds := float()}} | {error, {no_holder, #{expert := non_neg_integer()}}}.
-seconds(#{n := Images, steps := Steps, top_k := TopK}, Experts, Known) ->
+-spec counted_us(shape(), Experts :: [binary()], known()) ->
+    {ok, pos_integer()} | {error, {no_holder, #{expert := non_neg_integer()}}}.
+counted_us(#{n := Images, steps := Steps, top_k := TopK}, Experts, Known) ->
     #{holders := Holders, usual := Usual} = Known,
     Best = [{first(Holders(C, #{})), C} || C <- Experts],
     Numbered = lists:zip(lists:seq(0, length(Experts) - 1), Best),
@@ -29,18 +27,18 @@ seconds(#{n := Images, steps := Steps, top_k := TopK}, Experts, Known) ->
         [Missing | _] ->
             {error, {no_holder, #{expert => Missing}}};
         [] ->
-            Calls = step_us(slowest(TopK, Best), Images, Holders) * slower(Known),
-            Us = us(encode, Usual) + Images * us(decode, Usual) +
-                Steps * (us(advance, Usual) + Calls),
-            {ok, #{seconds => Us / 1.0e6}}
+            Each = each(TopK, Experts),
+            Asked = asked(Images, Each, length(Experts)),
+            Rows = ceil(Images * Each / Asked),
+            Calls = step_us(slowest(Asked, Best), Rows, Holders),
+            {ok, us(encode, Usual) + Images * us(decode, Usual) +
+                Steps * (us(advance, Usual) + Calls)}
     end.
 
-%% What is typical says something once there were calls.
-slower(#{usual := Usual, typical := Typical}) ->
-    case Usual(step) of
-        undefined -> 1.0;
-        _ -> Typical
-    end.
+%% @doc In how many seconds so many image-steps (a step of an image) will be done.
+-spec queue_seconds(Work :: non_neg_integer(), ImageStepSeconds :: float(), pos_integer()) ->
+    float().
+queue_seconds(Work, Each, AtOnce) -> Work * Each / AtOnce.
 
 us(Part, Usual) ->
     case Usual(Part) of
@@ -51,12 +49,17 @@ us(Part, Usual) ->
 first([]) -> none;
 first([Holder | _]) -> Holder.
 
+each(full, Experts) -> length(Experts);
+each(TopK, _Experts) -> TopK.
+
+%% How many different experts are asked in a step if each image chooses by itself and all alike.
+asked(Images, Each, All) ->
+    max(Each, round(All * (1 - math:pow(1 - Each / All, Images)))).
+
 %% Whom the router will ask is not known: those that take longest.
-slowest(full, Best) ->
-    slowest(length(Best), Best);
-slowest(TopK, Best) ->
+slowest(Asked, Best) ->
     Slow = lists:sort([{-Us, C} || {#{expected_us := Us}, C} <- Best]),
-    [C || {_, C} <- lists:sublist(Slow, TopK)].
+    [C || {_, C} <- lists:sublist(Slow, Asked)].
 
 %% Asked one after the other, as a generation does: each goes where it is expected to be soonest,
 %% and waits there for the images of those before it.
