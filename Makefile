@@ -27,7 +27,7 @@ $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 # The parts share build directories and addresses.
 .NOTPARALLEL:
 .PHONY: help setup build demo up status top events token down shell doctor join leave invite \
-	bench bench-cluster bench-reliability bench-http weights \
+	bench bench-cluster bench-reliability bench-http bench-prediction weights \
 	test test-erlang test-python test-cluster test-chaos screenshots check check-erlang \
 	check-style check-python check-shell dialyzer fmt train-mini clean
 
@@ -107,6 +107,9 @@ bench-reliability: build ## what a fault costs a picture, fault by fault (35 min
 
 bench-http: build ## what HTTP costs a node: requests, watchers, memory, rude clients (15 minutes)
 	@$(PY) scripts/bench_http.py
+
+bench-prediction: build ## how well is foretold how long a picture takes (10 minutes)
+	@$(PY) scripts/bench_prediction.py
 
 train-mini: setup ## make weights/paris-mini again (about 90 minutes on two cores)
 	@nice -n 19 $(PY) scripts/train_mini.py

@@ -1,11 +1,11 @@
 """How well is foretold how long a picture takes: |predicted - real| / real of many pictures.
 
 A seeded mix of requests (images, steps, experts an image, deterministic or not) is drawn by one to
-four clients at once, who all ask one node or each its own; each draws one picture after the other.
+four clients at once, who all ask one node or each another; each draws one picture after the other.
 A node says how long a job will take when it takes it in, and later how long it took. The first
-round of every cluster is a warm-up, of which nothing is counted. Four nodes whose device is
+two rounds of every cluster are a warm-up, of which nothing is counted. Four nodes whose device is
 simulated, and two real ones with paris-mini, which the machine's other work disturbs more. Called
-by `make bench-prediction` (5 minutes; --small takes one). Prints a table and writes
+by `make bench-prediction` (10 minutes; --small takes one). Prints a table and writes
 out/bench_prediction.json. PORT comes from the environment, as for scripts/cluster.py; HTTP is one
 port above it.
 """
@@ -13,13 +13,15 @@ port above it.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 from baguette.files import check_writable
@@ -56,10 +58,11 @@ class Sizes:
     """How many pictures each client draws in a round, and how many rounds count."""
 
     pictures: int = 4
+    warm_up: int = 2
     rounds: int = 2
 
 
-SMALL = Sizes(pictures=1, rounds=1)
+SMALL = Sizes(pictures=1, warm_up=1, rounds=1)
 
 
 def main() -> int:
@@ -105,11 +108,11 @@ def bench(device: str, options: Options, sizes: Sizes) -> list[Record]:
         token = Token(tokens.token("bench", tokens.read_key(tokens.checkout_key(RUN))), "this")
         asked = [Node(Place(address(i), port + 1), token) for i in range(nodes)]
         for node in asked:  # not every one answers HTTP as soon as the cluster is ready
-            jobs.Patience(progress.line).until_answered(lambda n=node: n.ask("GET", "/v1/jobs"))
+            jobs.Patience(progress.line).until_answered(partial(node.ask, "GET", "/v1/jobs"))
         dice = random.Random(SEED)
         drawn = []
-        for number in range(1 + sizes.rounds):
-            progress.line(f"{device}: round {number + 1} of {1 + sizes.rounds}")
+        for number in range(1 - sizes.warm_up, 1 + sizes.rounds):
+            progress.line(f"{device}: round {number} of {sizes.rounds}, from below 1 to warm up")
             drawn += [{**one, "round": number} for one in one_round(asked, sizes.pictures, dice)]
         return [one for one in drawn if one["round"] > 0]
 
@@ -118,7 +121,8 @@ def one_round(asked: Sequence[Node], pictures: int, dice: random.Random) -> Iter
     """So many pictures for each of one to four clients, of one node and of several, shuffled."""
     loads = [(count, spread) for count in AT_ONCE for spread in (False, True)]
     for count, spread in dice.sample(loads, len(loads)):
-        clients = [asked[i % len(asked) if spread else 0] for i in range(count)]
+        first = dice.randrange(len(asked))
+        clients = [asked[(first + i * spread) % len(asked)] for i in range(count)]
         wanted = [[request(dice) for _ in range(pictures)] for _ in clients]
         with ThreadPoolExecutor(count) as pool:
             for drawn in pool.map(in_turn, clients, wanted):
@@ -156,21 +160,21 @@ def drawn(node: Node, wanted: Record) -> Record:
 
 def table(device: str, drawn: Sequence[Record]) -> list[str]:
     """Median and ninetieth percentile of the error: of all, and by what it may go by."""
-    parts = [("all", drawn)]
+    parts: list[tuple[str, Sequence[Record]]] = [("all", drawn)]
     parts += [
-        (f"{count} at once, {'of several nodes' if spread else 'of one node'}", chosen)
+        (f"{count} at once, {'of several nodes' if spread else 'of one node'}", those)
         for count in AT_ONCE
         for spread in (False, True)
-        if (chosen := [o for o in drawn if (o["at_once"], o["spread"]) == (count, spread)])
+        if (those := [o for o in drawn if (o["at_once"], o["spread"]) == (count, spread)])
     ]
     parts += [
         (name, [one for one in drawn if one["deterministic"] is alone])
         for name, alone in (("deterministic", True), ("not deterministic", False))
     ]
-    lines = [f"| {device} | pictures | median error | p90 |", "|---|---|---|---|"]
+    lines = [f"| {device} devices | pictures | median error | p90 |", "|---|---|---|---|"]
     for name, chosen in parts:
         errors = [one["error"] for one in chosen]
-        high = quantiles(errors, n=10)[-1] if len(errors) > 1 else max(errors)
+        high = sorted(errors)[math.ceil(0.9 * len(errors)) - 1]
         lines.append(f"| {name} | {len(errors)} | {median(errors):.1%} | {high:.1%} |")
     return lines
 

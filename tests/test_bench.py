@@ -11,6 +11,7 @@ from statistics import median
 
 import bench
 import bench_http
+import bench_prediction
 import bench_reliability
 import pytest
 
@@ -122,3 +123,20 @@ def test_memory_is_judged_by_the_second_half_of_the_jobs() -> None:
         "| 20 / 26 / 20, given back in 0.4 s |",
     ]
     assert bench_http.grown([9.0, 20.0, 20.5, 20.0]) == -0.5
+
+
+def test_what_was_foretold_is_judged_by_all_pictures_and_by_kinds() -> None:
+    kinds = [(1, False, True, 0.1), (4, True, False, 0.2), (4, True, True, 0.6)]
+    drawn = [
+        {"at_once": count, "spread": spread, "deterministic": alone, "error": error}
+        for count, spread, alone, error in kinds
+    ]
+    assert bench_prediction.table("simulated", drawn) == [
+        "| simulated devices | pictures | median error | p90 |",
+        "|---|---|---|---|",
+        "| all | 3 | 20.0% | 60.0% |",
+        "| 1 at once, of one node | 1 | 10.0% | 10.0% |",
+        "| 4 at once, of several nodes | 2 | 40.0% | 60.0% |",
+        "| deterministic | 2 | 35.0% | 60.0% |",
+        "| not deterministic | 1 | 20.0% | 20.0% |",
+    ]

@@ -1,10 +1,10 @@
 %% @doc How many times what was counted pictures really take, learnt from those that ended. Pure;
 %% baguette_engine_foretold keeps what is learnt here and knows the clock.
 %%
-%% The logarithm of the ratio is a sum of terms: one for how many pictures are drawn here at once,
-%% one for the shape of the request, one for how it goes of late whatever is asked (others' load).
-%% A term is a mean with the weight of its evidence. Weights fade with age, and a term counts by its
-%% weight: where there is no evidence the ratio is 1. Each term learns what the others leave
+%% The logarithm of the ratio is a sum of terms: one for how many pictures are drawn at once, one
+%% for the shape of the request, one for how it goes of late whatever is asked (the machine's other
+%% work). A term is a mean with the weight of its evidence. Weights fade with age, and a term counts
+%% by its weight: where there is no evidence the ratio is 1. Each term learns what the others leave
 %% unexplained (backfitting: Breiman and Friedman, J. Am. Statist. Assoc. 80, 1985).
 -module(baguette_engine_correction).
 
@@ -21,8 +21,8 @@
 
 %% No single picture counts for more: one that had to wait for an expert says nothing of the next.
 -define(MOST_TIMES, 4.0).
-%% A mean over so many at most follows what changes; what is of late follows soonest.
--define(MOST_WEIGHT, 12.0).
+%% A mean over so many at most follows what changes.
+-define(MOST_WEIGHT, 30.0).
 -define(MOST_LATELY, 3.0).
 %% A term with this much evidence counts half.
 -define(HALF_WEIGHT, 0.5).
@@ -31,7 +31,7 @@
 -define(HALF_LIFE_S, 600).
 -define(HALF_LIFE_LATELY_S, 60).
 
-%% @doc The terms that concern a request while so many pictures are drawn here, itself included. The
+%% @doc The terms that concern a request while so many pictures are drawn, itself included. The
 %% later ones learn what the earlier leave.
 -spec keys(baguette_engine_foretold:shape(), AtOnce :: pos_integer()) -> [key()].
 keys(#{n := Images, top_k := TopK, deterministic := Alone}, AtOnce) ->

@@ -8,7 +8,7 @@
 %% picture less learnt from. What dies with a generation, baguette_engine_admission forgets.
 -module(baguette_engine_foretold).
 
--export([table/0, predict/2, work_seconds/1]).
+-export([table/0, predict/2, work_seconds/1, drawing/0]).
 %% For generations
 -export([waits/2, begun/2, stepped/0, ended/2, forget/1]).
 %% Pure
@@ -30,6 +30,8 @@
 -define(IMAGE_STEP_S, 0.1).
 -define(NEWEST_COUNTS, 0.3).
 -define(SHAPE, [n, steps, top_k, deterministic]).
+%% What another node says is believed up to so much.
+-define(MOST_ELSEWHERE, 1000).
 
 -spec table() -> ok.
 table() ->
@@ -46,7 +48,8 @@ predict(Shape, Experts) ->
         {ok, Us} ->
             Most = baguette_engine_settings:get(max_running),
             Here = length(unended()),
-            Keys = baguette_engine_correction:keys(Shape, min(Most, Here + 1)),
+            AtOnce = min(Most, Here + 1) + elsewhere(),
+            Keys = baguette_engine_correction:keys(Shape, AtOnce),
             Now = erlang:monotonic_time(microsecond),
             Factor = baguette_engine_correction:factor([known(Key, Now) || Key <- Keys]),
             Queue = case Here < Most of true -> 0.0; false -> work_seconds(0) end,
@@ -64,6 +67,11 @@ work_seconds(More) ->
     AtOnce = baguette_engine_settings:get(max_running),
     baguette_engine_prediction:queue_seconds(Work, Each, AtOnce).
 
+%% @doc How many generations run here: a fact of this node's report, so that others know with how
+%% many theirs share experts.
+-spec drawing() -> non_neg_integer().
+drawing() -> length([running || {_, _, _, running} <- unended()]).
+
 %% @doc The calling generation will draw this.
 -spec waits(shape(), Experts :: [binary()]) -> story().
 waits(#{n := Images, steps := Steps} = Shape, Experts) ->
@@ -74,11 +82,10 @@ waits(#{n := Images, steps := Steps} = Shape, Experts) ->
 -spec begun(StepsMade :: non_neg_integer(), story()) -> story().
 begun(0, {waiting, #{n := Images, steps := Steps} = Shape, Experts}) ->
     true = ets:update_element(?MODULE, {left, self()}, {4, running}),
-    AtOnce = length([running || {_, _, _, running} <- unended()]),
     case counted(Shape, Experts) of
         {ok, Us} ->
             ok = image_step(counted, Us / 1.0e6 / (Images * Steps)),
-            Keys = baguette_engine_correction:keys(Shape, AtOnce),
+            Keys = baguette_engine_correction:keys(Shape, drawing() + elsewhere()),
             {running, Shape, Us, Keys, erlang:monotonic_time(microsecond)};
         {error, _} ->
             untold
@@ -119,6 +126,15 @@ counted(Shape, Experts) ->
     }).
 
 unended() -> ets:match_object(?MODULE, {{left, '_'}, '_', '_', '_'}).
+
+%% As far as it is known here: said at most twice a second.
+elsewhere() ->
+    lists:sum([
+        min(Pictures, ?MOST_ELSEWHERE)
+     || #{self := false, link := up, report := #{extra := #{drawing := Pictures}}} <-
+            baguette_cluster:nodes(),
+        is_integer(Pictures), Pictures > 0
+    ]).
 
 known(Key, Now) ->
     case ets:lookup(?MODULE, {term, Key}) of

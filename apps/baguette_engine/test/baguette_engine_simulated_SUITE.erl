@@ -168,12 +168,12 @@ what_is_drawn_is_counted_and_foretold(_Config) ->
     Least = ?STEPS * 2 * ?CALL_US / 1.0e6,
     ?assert(Foretold > Least / 4 andalso Foretold < 3 * Total, {Foretold, Least, Total}),
     {ok, #{seconds := Twice}} = baguette_engine:predict(#{prompt => <<"a">>, steps => 2 * ?STEPS}),
-    ?assert(Twice > 1.9 * Foretold),
+    ?assert(Twice > 1.5 * Foretold, {Twice, Foretold}),
     ?assertMatch({error, {bad_request, steps, _, _}},
         baguette_engine:predict(#{prompt => <<"a">>, steps => 0})).
 
-%% As many at once as may be, one that begins when one has ended; then each by itself. Generous: what
-%% the machine does beside is foretold by nobody.
+%% Beside three others, one that begins when one has ended; then each by itself. Generous: what the
+%% machine does beside is foretold by nobody.
 what_was_drawn_at_once_foretells_the_next(_Config) ->
     Request = #{deterministic => true, steps => 4 * ?STEPS},
     Company = [Id || _ <- [1, 2, 3], {ok, Id} <- [submit(Request#{steps => 250})]],
