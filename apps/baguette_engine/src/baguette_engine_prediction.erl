@@ -6,6 +6,9 @@
 
 -export([counted_us/3, queue_seconds/3]).
 
+%% Steps whose calls are counted: the mean of so many is within some percent of any more.
+-define(ROUTINGS, 12).
+
 -type known() :: #{holders := holders(), usual := usual()}.
 -type holders() :: fun(
     (Component :: binary(), #{node() => pos_integer()}) -> [baguette_engine_part:holder()]
@@ -21,18 +24,16 @@
     {ok, pos_integer()} | {error, {no_holder, #{expert := non_neg_integer()}}}.
 counted_us(#{n := Images, steps := Steps, top_k := TopK}, Experts, Known) ->
     #{holders := Holders, usual := Usual} = Known,
-    Best = [{first(Holders(C, #{})), C} || C <- Experts],
-    Numbered = lists:zip(lists:seq(0, length(Experts) - 1), Best),
-    case [Number || {Number, {none, _}} <- Numbered] of
+    Numbered = lists:zip(lists:seq(0, length(Experts) - 1), Experts),
+    case [Number || {Number, C} <- Numbered, Holders(C, #{}) =:= []] of
         [Missing | _] ->
             {error, {no_holder, #{expert => Missing}}};
         [] ->
-            Each = each(TopK, Experts),
-            Asked = asked(Images, Each, length(Experts)),
-            Rows = ceil(Images * Each / Asked),
-            Calls = step_us(slowest(Asked, Best), Rows, Holders),
+            Each = case TopK of full -> length(Experts); _ -> TopK end,
+            Calls = [step_us(Rows, Holders) || Rows <- routings(Images, Each, Experts)],
+            Mean = round(lists:sum(Calls) / length(Calls)),
             {ok, us(encode, Usual) + Images * us(decode, Usual) +
-                Steps * (us(advance, Usual) + Calls)}
+                Steps * (us(advance, Usual) + Mean)}
     end.
 
 %% @doc In how many seconds so many image-steps (a step of an image) will be done.
@@ -46,32 +47,45 @@ us(Part, Usual) ->
         Us -> Us
     end.
 
-first([]) -> none;
-first([Holder | _]) -> Holder.
+%% Whom the router will ask is not known, nor how often it sends images the same way: some steps in
+%% which each image chooses by itself, and all experts alike. The dice fall alike every time.
+routings(Images, Each, Experts) ->
+    Dice = rand:seed_s(exsss, 1),
+    {Routings, _} = lists:mapfoldl(
+        fun(_, D) -> routing(Images, Each, Experts, D) end, Dice, lists:seq(1, ?ROUTINGS)
+    ),
+    Routings.
 
-each(full, Experts) -> length(Experts);
-each(TopK, _Experts) -> TopK.
+%% Each expert that is asked with how many images.
+routing(Images, Each, Experts, Dice) ->
+    {Chosen, Rest} = lists:mapfoldl(
+        fun(_, D) -> chosen(Each, Experts, D) end, Dice, lists:seq(1, Images)
+    ),
+    Count = fun(C, Rows) -> maps:update_with(C, fun(N) -> N + 1 end, 1, Rows) end,
+    {maps:to_list(lists:foldl(Count, #{}, lists:append(Chosen))), Rest}.
 
-%% How many different experts are asked in a step if each image chooses by itself and all alike.
-asked(Images, Each, All) ->
-    max(Each, round(All * (1 - math:pow(1 - Each / All, Images)))).
-
-%% Whom the router will ask is not known: those that take longest.
-slowest(Asked, Best) ->
-    Slow = lists:sort([{-Us, C} || {#{expected_us := Us}, C} <- Best]),
-    [C || {_, C} <- lists:sublist(Slow, Asked)].
+chosen(Each, Experts, Dice) ->
+    {Thrown, Rest} = lists:mapfoldl(
+        fun(C, D) ->
+            {Number, Next} = rand:uniform_s(D),
+            {{Number, C}, Next}
+        end,
+        Dice,
+        Experts
+    ),
+    {[C || {_, C} <- lists:sublist(lists:sort(Thrown), Each)], Rest}.
 
 %% Asked one after the other, as a generation does: each goes where it is expected to be soonest,
 %% and waits there for the images of those before it.
-step_us(Components, Images, Holders) ->
+step_us(Asked, Holders) ->
     {Times, _} = lists:mapfoldl(
-        fun(Component, InFlight) ->
+        fun({Component, Images}, InFlight) ->
             [#{node := Node} = Holder | _] = Holders(Component, InFlight),
             Own = maps:get(Node, InFlight, 0),
             Us = baguette_engine_pace:expected_us(Holder, Own, Images),
             {Us, InFlight#{Node => Own + Images}}
         end,
         #{},
-        Components
+        Asked
     ),
     lists:max(Times).
