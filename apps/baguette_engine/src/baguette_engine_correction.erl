@@ -1,18 +1,19 @@
 %% @doc How many times what was counted pictures really take, learnt from those that ended. Pure;
 %% baguette_engine_foretold keeps what is learnt here and knows the clock.
 %%
-%% The logarithm of the ratio is a sum of terms: one for how many pictures are drawn at once, one
-%% for the shape of the request, one for how it goes of late whatever is asked (the machine's other
-%% work). A term is a mean with the weight of its evidence. Weights fade with age, and a term counts
-%% by its weight: where there is no evidence the ratio is 1. Each term learns what the others leave
-%% unexplained (backfitting: Breiman and Friedman, J. Am. Statist. Assoc. 80, 1985).
+%% The logarithm of the ratio is a sum of terms: one for how many pictures are drawn at once, two
+%% for the kind and the shape of the request, one for how it goes of late whatever is asked (the
+%% machine's other work). A term is a mean with the weight of its evidence. Weights fade with age,
+%% and a term counts by its weight: where there is no evidence the ratio is 1. Each term learns what
+%% the others leave unexplained (backfitting: Breiman and Friedman, J. Am. Statist. Assoc. 80, 1985).
 -module(baguette_engine_correction).
 
 -export([keys/2, unknown/0, faded/3, factor/1, learnt/2]).
 -export_type([key/0, term_of/0]).
 
 -type key() ::
-    {load, company(), AtOnce :: pos_integer()}
+    {load, AtOnce :: pos_integer()}
+    | {company, company()}
     | {shape, company(), Images :: pos_integer(), TopK :: pos_integer() | full}
     | lately.
 %% Calls of the one share batches with others' pictures, those of the other do not.
@@ -37,7 +38,8 @@
 keys(#{n := Images, top_k := TopK, deterministic := Alone}, AtOnce) ->
     Company = case Alone of true -> alone; false -> together end,
     [
-        {load, Company, about(AtOnce)},
+        {load, about(AtOnce)},
+        {company, Company},
         {shape, Company, about(Images), case TopK of full -> full; _ -> about(TopK) end},
         lately
     ].

@@ -8,7 +8,7 @@
 %% picture less learnt from. What dies with a generation, baguette_engine_admission forgets.
 -module(baguette_engine_foretold).
 
--export([table/0, predict/2, work_seconds/1, drawing/0]).
+-export([table/0, predict/2, work_seconds/1, look/0]).
 %% For generations
 -export([waits/2, begun/2, stepped/0, ended/2, forget/1]).
 %% Pure
@@ -22,8 +22,7 @@
 %% What its end is to be held against.
 -opaque story() ::
     {waiting, shape(), Experts :: [binary()]}
-    | {running, shape(), CountedUs :: pos_integer(), [baguette_engine_correction:key()],
-        BegunUs :: integer()}
+    | {running, shape(), CountedUs :: pos_integer(), BegunUs :: integer()}
     | untold.
 
 %% Until a picture was begun here.
@@ -36,7 +35,7 @@
 -spec table() -> ok.
 table() ->
     ?MODULE = ets:new(?MODULE, [named_table, public, {write_concurrency, true}]),
-    true = ets:insert(?MODULE, {image_step, counted, ?IMAGE_STEP_S}),
+    true = ets:insert(?MODULE, [{image_step, counted, ?IMAGE_STEP_S}, {elsewhere, 0}]),
     ok.
 
 %% @doc How long such a request would take, from its begin, and how long until that.
@@ -48,7 +47,8 @@ predict(Shape, Experts) ->
         {ok, Us} ->
             Most = baguette_engine_settings:get(max_running),
             Here = length(unended()),
-            AtOnce = min(Most, Here + 1) + elsewhere(),
+            [{elsewhere, Elsewhere}] = ets:lookup(?MODULE, elsewhere),
+            AtOnce = min(Most, Here + 1) + Elsewhere,
             Keys = baguette_engine_correction:keys(Shape, AtOnce),
             Now = erlang:monotonic_time(microsecond),
             Factor = baguette_engine_correction:factor([known(Key, Now) || Key <- Keys]),
@@ -62,20 +62,24 @@ predict(Shape, Experts) ->
 %% image-steps that wait elsewhere.
 -spec work_seconds(More :: non_neg_integer()) -> float().
 work_seconds(More) ->
-    Work = lists:sum([More | [Images * Steps || {_, Steps, Images, _} <- unended()]]),
+    Work = lists:sum([More | [Images * Steps || {_, Steps, Images, _, _} <- unended()]]),
     [{image_step, _, Each}] = ets:lookup(?MODULE, image_step),
     AtOnce = baguette_engine_settings:get(max_running),
     baguette_engine_prediction:queue_seconds(Work, Each, AtOnce).
 
 %% @doc How many generations run here: a fact of this node's report, so that others know with how
-%% many theirs share experts.
--spec drawing() -> non_neg_integer().
-drawing() -> length([running || {_, _, _, running} <- unended()]).
+%% many theirs share experts. And remember what the others say; their reports are many.
+-spec look() -> non_neg_integer().
+look() ->
+    true = ets:insert(?MODULE, {elsewhere, elsewhere()}),
+    drawing().
+
+drawing() -> length([running || {_, _, _, running, _} <- unended()]).
 
 %% @doc The calling generation will draw this.
 -spec waits(shape(), Experts :: [binary()]) -> story().
 waits(#{n := Images, steps := Steps} = Shape, Experts) ->
-    true = ets:insert(?MODULE, {{left, self()}, Steps, Images, waiting}),
+    true = ets:insert(?MODULE, {{left, self()}, Steps, Images, waiting, 0}),
     {waiting, maps:with(?SHAPE, Shape), Experts}.
 
 %% @doc It begins, after so many steps that were made before; what goes on from there is no measure.
@@ -85,8 +89,7 @@ begun(0, {waiting, #{n := Images, steps := Steps} = Shape, Experts}) ->
     case counted(Shape, Experts) of
         {ok, Us} ->
             ok = image_step(counted, Us / 1.0e6 / (Images * Steps)),
-            Keys = baguette_engine_correction:keys(Shape, drawing() + elsewhere()),
-            {running, Shape, Us, Keys, erlang:monotonic_time(microsecond)};
+            {running, Shape, Us, erlang:monotonic_time(microsecond)};
         {error, _} ->
             untold
     end;
@@ -97,13 +100,17 @@ begun(Made, {waiting, #{steps := Steps}, _Experts}) ->
 %% @doc It has made a step.
 -spec stepped() -> ok.
 stepped() ->
-    _ = ets:update_counter(?MODULE, {left, self()}, {2, -1, 0, 0}),
+    [{elsewhere, Elsewhere}] = ets:lookup(?MODULE, elsewhere),
+    More = [{2, -1, 0, 0}, {5, drawing() + Elsewhere}],
+    _ = ets:update_counter(?MODULE, {left, self()}, More),
     ok.
 
 %% @doc It ended; only what was drawn to its end is a measure.
 -spec ended(done | failed | cancelled, story()) -> ok.
-ended(done, {running, #{n := Images, steps := Steps}, CountedUs, Keys, BegunUs}) ->
-    ok = forget(self()),
+ended(done, {running, #{n := Images, steps := Steps} = Shape, CountedUs, BegunUs}) ->
+    [{_, _, _, _, AtOnce}] = ets:take(?MODULE, {left, self()}),
+    %% As many as there were on the way, not at its begin: pictures that begin together see few.
+    Keys = baguette_engine_correction:keys(Shape, max(1, round(AtOnce / Steps))),
     Now = erlang:monotonic_time(microsecond),
     Us = max(1, Now - BegunUs),
     ok = image_step(measured, Us / 1.0e6 / (Images * Steps)),
@@ -125,7 +132,7 @@ counted(Shape, Experts) ->
         usual => fun baguette_engine_metrics:usual_us/1
     }).
 
-unended() -> ets:match_object(?MODULE, {{left, '_'}, '_', '_', '_'}).
+unended() -> ets:match_object(?MODULE, {{left, '_'}, '_', '_', '_', '_'}).
 
 %% As far as it is known here: said at most twice a second.
 elsewhere() ->

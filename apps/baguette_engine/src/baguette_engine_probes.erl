@@ -93,7 +93,7 @@ handle_cast(ready, S) ->
     #?MODULE{}
 ) -> {noreply, #?MODULE{}}.
 handle_info(tick, S) ->
-    {noreply, tick(drawing(baguette_engine_foretold:drawing(), work(S)))};
+    {noreply, tick(drawing(baguette_engine_foretold:look(), work(S)))};
 handle_info({baguette_engine_worker, Ref, Answer}, S) ->
     true = demonitor(Ref, [flush]),
     {noreply, answered(Ref, Answer, S)};

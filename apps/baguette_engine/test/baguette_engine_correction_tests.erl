@@ -41,10 +41,10 @@ load_and_shape_are_learnt_apart_test() ->
     Never = foretold(of_kind(4, 4), Learnt),
     ?assert(abs(Never - 1.0) < 0.15, Never).
 
-those_that_share_batches_say_nothing_of_the_others_load_test() ->
+those_that_share_batches_are_of_another_kind_test() ->
     Together = keys(shape(1, 2, false), 4),
     Alone = keys(shape(1, 2, true), 4),
-    ?assertEqual([lately], [Key || Key <- Together, lists:member(Key, Alone)]).
+    ?assertEqual([{load, 4}, lately], [Key || Key <- Together, lists:member(Key, Alone)]).
 
 there_are_few_terms_test() ->
     All = [
