@@ -5,7 +5,7 @@
 %% for the kind and the shape of the request, one for how it goes of late whatever is asked (the
 %% machine's other work). A term is a mean with the weight of its evidence. Weights fade with age,
 %% and a term counts by its weight: where there is no evidence the ratio is 1. Each term learns what
-%% the others leave unexplained (backfitting: Breiman and Friedman, J. Am. Statist. Assoc. 80, 1985).
+%% the others leave (backfitting: Breiman and Friedman, J. Am. Statist. Assoc. 80, 1985).
 -module(baguette_engine_correction).
 
 -export([keys/2, unknown/0, faded/3, factor/1, learnt/2]).
