@@ -11,6 +11,7 @@ from statistics import median
 
 import bench
 import bench_http
+import bench_prediction
 import bench_reliability
 import bench_throughput
 import pytest
@@ -212,3 +213,20 @@ def test_a_spread_and_a_percentile() -> None:
     assert percentile([7.0], 99) == 7.0
     assert shown(spread([2.0, 1.0, 3.0])) == "2 (1 to 3)"
     assert shown(spread([2.0])) == "2"
+
+
+def test_what_was_foretold_is_judged_by_all_pictures_and_by_kinds() -> None:
+    kinds = [(1, False, True, 0.1), (4, True, False, 0.2), (4, True, True, 0.6)]
+    drawn = [
+        {"at_once": count, "spread": spread, "deterministic": alone, "error": error}
+        for count, spread, alone, error in kinds
+    ]
+    assert bench_prediction.table("simulated", drawn) == [
+        "| simulated devices | pictures | median error | p90 |",
+        "|---|---|---|---|",
+        "| all | 3 | 20.0% | 60.0% |",
+        "| 1 at once, of one node | 1 | 10.0% | 10.0% |",
+        "| 4 at once, of several nodes | 2 | 40.0% | 60.0% |",
+        "| deterministic | 2 | 35.0% | 60.0% |",
+        "| not deterministic | 1 | 20.0% | 20.0% |",
+    ]

@@ -8,7 +8,7 @@
 
 %% Generations
 -export([generate/1, await/2, result/1, watch/1, watch/2, cancel/1, generations/0, close/0]).
--export([checkpoint/1, predict/1, admission/0, limits/0]).
+-export([checkpoint/1, predict/1, work_seconds/1, admission/0, limits/0]).
 %% The node
 -export([model/0, experts/0, workers/0, capabilities/0, overview/0, health/0]).
 -export([metrics/0, calls/0, device/0]).
@@ -54,26 +54,29 @@ submit(Bytes, #{request := Request} = Order, Model) ->
         {error, _} = Error -> Error
     end.
 
-%% @doc How long such a request would take from its begin if nothing else were drawn here.
+%% @doc How long such a request would take from its begin, with what is drawn here now, and how long
+%% it would wait here for that.
 -spec predict(map()) ->
-    {ok, #{seconds := float()}}
+    {ok, #{seconds := float(), queue_seconds := float()}}
     | {error, baguette_engine_request:reason() | {not_ready | no_holder, map()}}.
 predict(Options) ->
     case baguette_engine_model:get() of
         {ok, #{experts := Experts} = Model} ->
             case baguette_engine_request:new(Options, Model) of
                 {ok, Request} ->
-                    baguette_engine_prediction:seconds(Request, Experts, #{
-                        holders => fun baguette_cluster:holders/2,
-                        usual => fun baguette_engine_metrics:usual_us/1,
-                        typical => baguette_engine_pace:typical()
-                    });
+                    baguette_engine_foretold:predict(Request, Experts);
                 {error, _} = Error ->
                     Error
             end;
         {error, _} = Error ->
             Error
     end.
+
+%% @doc In how many seconds all that is drawn and waits here is likely to be done, and so many
+%% image-steps (a step of one image) that wait elsewhere.
+-spec work_seconds(More :: non_neg_integer()) -> float().
+work_seconds(More) ->
+    baguette_engine_foretold:work_seconds(More).
 
 %% @doc The most images and steps that a request may ask for, whatever the model.
 -spec limits() -> #{n | steps := pos_integer()}.

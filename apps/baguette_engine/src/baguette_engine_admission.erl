@@ -122,6 +122,7 @@ handle_cast({finished, Pid}, #?MODULE{finished = Finished} = S) ->
     {noreply, #?MODULE{}}.
 handle_info({'DOWN', _, process, Pid, _}, #?MODULE{ids = Ids} = S) ->
     ok = baguette_engine_in_flight:forget(Pid),
+    ok = baguette_engine_foretold:forget(Pid),
     case maps:take(Pid, Ids) of
         {Id, Rest} ->
             true = ets:delete(?MODULE, Id),

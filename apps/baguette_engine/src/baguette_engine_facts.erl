@@ -27,7 +27,7 @@
 
 %% @doc Every fact the engine publishes.
 -spec keys() -> [atom()].
-keys() -> [call_us, load_us_per_mib, hardware, speed, memory, queue, device_now].
+keys() -> [call_us, load_us_per_mib, hardware, speed, memory, queue, drawing, device_now].
 
 %% @doc From `machine': what the hardware is and, where it was kept, how fast.
 -spec machine(answer()) -> facts().

@@ -38,6 +38,7 @@
     step :: baguette_engine_step:state(),
     look_us = none :: none | integer(), % when the clock is looked at next
     usual_ms = 0 :: non_neg_integer(), % by what holders say
+    foretold :: baguette_engine_foretold:story(),
     deadline_ms = none :: none | integer(), % of the monotonic clock, once it has begun
     outcome :: undefined | {done, map()} | {failed, {atom(), map()}} | {cancelled, map()},
     awaiting = [] :: [gen_statem:from()],
@@ -124,6 +125,7 @@ init({Id, #{request := Request, experts := Experts} = Order}) ->
     {ok, waiting, #?MODULE{
         id = Id,
         usual_ms = usual_ms(Request, Experts),
+        foretold = baguette_engine_foretold:waits(Request, Experts),
         step = from(Order, baguette_engine_step:new(Id, Request, Experts, Limits)),
         watchers = baguette_engine_watchers:new(Id)
     }, []}.
@@ -152,9 +154,13 @@ format_status(Status) ->
 %% States
 
 -spec waiting(gen_statem:event_type(), term(), #?MODULE{}) -> result().
-waiting(cast, begin_now, D) ->
-    Elapsed = baguette_engine_step:elapsed_us(D#?MODULE.step),
-    Begun = D#?MODULE{began_us = erlang:system_time(microsecond) - Elapsed},
+waiting(cast, begin_now, #?MODULE{step = Step, foretold = Foretold} = D) ->
+    Elapsed = baguette_engine_step:elapsed_us(Step),
+    #{step := Made} = baguette_engine_step:overview(Step),
+    Begun = D#?MODULE{
+        began_us = erlang:system_time(microsecond) - Elapsed,
+        foretold = baguette_engine_foretold:begun(Made, Foretold)
+    },
     ok = baguette_engine_generation_log:began(),
     step(begin_now, deadline(Begun));
 waiting(Type, Content, D) ->
@@ -329,6 +335,7 @@ perform({paced, Node, Ratio, How}, D) ->
     ok = baguette_engine_pace:answered(Node, Ratio, How),
     D;
 perform({measured, Part, Us}, D) ->
+    _ = Part =:= step andalso baguette_engine_foretold:stepped(),
     ok = baguette_engine_metrics:took(Part, Us),
     D;
 perform(hedged, D) ->
@@ -366,6 +373,7 @@ beyond(Component) ->
 finish(Outcome, #?MODULE{call = Call, asks = Asks, awaiting = Awaiting} = D) ->
     ok = baguette_engine_generation_log:ended(Outcome),
     ok = baguette_engine_metrics:ended(Outcome),
+    ok = baguette_engine_foretold:ended(element(1, Outcome), D#?MODULE.foretold),
     _ = is_reference(Call) andalso baguette_engine_pipeline:cancel(Call),
     _ = baguette_engine_watchers:publish(Outcome, D#?MODULE.watchers),
     ok = baguette_engine_admission:finished(self()),

@@ -1,46 +1,45 @@
-%% @doc How long a picture will take from its begin, as far as holders say and parts were measured:
-%% encode, every step's slowest expert call with its round trip, the pipeline's share of each step,
-%% decode. Pure; called by the door.
+%% @doc How long a picture will take from its begin, counted from what holders say and what parts
+%% took: encode, every step's slowest expert call with its round trip, the pipeline's share of each
+%% step, decode. And how long what waits will take. Pure; what was counted is held against what
+%% pictures took by baguette_engine_correction, and baguette_engine_foretold has the figures.
 -module(baguette_engine_prediction).
 
--export([seconds/3]).
+-export([counted_us/3, queue_seconds/3]).
 
--type known() :: #{
-    holders := holders(),
-    usual := usual(),
-    %% How many times what holders say calls really take (baguette_engine_pace:typical/0): three in
-    %% four take less, which is about what the slowest of a step takes.
-    typical := float()
-}.
+%% Steps whose calls are counted: the mean of so many is within some percent of any more.
+-define(ROUTINGS, 12).
+
+-type known() :: #{holders := holders(), usual := usual()}.
 -type holders() :: fun(
     (Component :: binary(), #{node() => pos_integer()}) -> [baguette_engine_part:holder()]
 ).
 %% What a part usually takes; undefined while none was made, and then not counted.
 -type usual() :: fun((baguette_engine_metrics:part()) -> non_neg_integer() | undefined).
+-type shape() :: #{
+    n := pos_integer(), steps := pos_integer(), top_k := pos_integer() | full, atom() => term()
+}.
 
 %% @doc For somebody who draws nothing else. An expert that nobody holds has no time.
--spec seconds(baguette_engine_request:request(), Experts :: [binary()], known()) ->
-    {ok, #{seconds := float()}} | {error, {no_holder, #{expert := non_neg_integer()}}}.
-seconds(#{n := Images, steps := Steps, top_k := TopK}, Experts, Known) ->
+-spec counted_us(shape(), Experts :: [binary()], known()) ->
+    {ok, pos_integer()} | {error, {no_holder, #{expert := non_neg_integer()}}}.
+counted_us(#{n := Images, steps := Steps, top_k := TopK}, Experts, Known) ->
     #{holders := Holders, usual := Usual} = Known,
-    Best = [{first(Holders(C, #{})), C} || C <- Experts],
-    Numbered = lists:zip(lists:seq(0, length(Experts) - 1), Best),
-    case [Number || {Number, {none, _}} <- Numbered] of
+    Numbered = lists:zip(lists:seq(0, length(Experts) - 1), Experts),
+    case [Number || {Number, C} <- Numbered, Holders(C, #{}) =:= []] of
         [Missing | _] ->
             {error, {no_holder, #{expert => Missing}}};
         [] ->
-            Calls = step_us(slowest(TopK, Best), Images, Holders) * slower(Known),
-            Us = us(encode, Usual) + Images * us(decode, Usual) +
-                Steps * (us(advance, Usual) + Calls),
-            {ok, #{seconds => Us / 1.0e6}}
+            Each = case TopK of full -> length(Experts); _ -> TopK end,
+            Calls = [step_us(Rows, Holders) || Rows <- routings(Images, Each, Experts)],
+            Mean = round(lists:sum(Calls) / length(Calls)),
+            {ok, us(encode, Usual) + Images * us(decode, Usual) +
+                Steps * (us(advance, Usual) + Mean)}
     end.
 
-%% What is typical says something once there were calls.
-slower(#{usual := Usual, typical := Typical}) ->
-    case Usual(step) of
-        undefined -> 1.0;
-        _ -> Typical
-    end.
+%% @doc In how many seconds so many image-steps (a step of an image) will be done.
+-spec queue_seconds(Work :: non_neg_integer(), ImageStepSeconds :: float(), pos_integer()) ->
+    float().
+queue_seconds(Work, Each, AtOnce) -> Work * Each / AtOnce.
 
 us(Part, Usual) ->
     case Usual(Part) of
@@ -48,27 +47,45 @@ us(Part, Usual) ->
         Us -> Us
     end.
 
-first([]) -> none;
-first([Holder | _]) -> Holder.
+%% Whom the router will ask is not known, nor how often it sends images the same way: some steps in
+%% which each image chooses by itself, and all experts alike. The dice fall alike every time.
+routings(Images, Each, Experts) ->
+    Dice = rand:seed_s(exsss, 1),
+    {Routings, _} = lists:mapfoldl(
+        fun(_, D) -> routing(Images, Each, Experts, D) end, Dice, lists:seq(1, ?ROUTINGS)
+    ),
+    Routings.
 
-%% Whom the router will ask is not known: those that take longest.
-slowest(full, Best) ->
-    slowest(length(Best), Best);
-slowest(TopK, Best) ->
-    Slow = lists:sort([{-Us, C} || {#{expected_us := Us}, C} <- Best]),
-    [C || {_, C} <- lists:sublist(Slow, TopK)].
+%% Each expert that is asked with how many images.
+routing(Images, Each, Experts, Dice) ->
+    {Chosen, Rest} = lists:mapfoldl(
+        fun(_, D) -> chosen(Each, Experts, D) end, Dice, lists:seq(1, Images)
+    ),
+    Count = fun(C, Rows) -> maps:update_with(C, fun(N) -> N + 1 end, 1, Rows) end,
+    {maps:to_list(lists:foldl(Count, #{}, lists:append(Chosen))), Rest}.
+
+chosen(Each, Experts, Dice) ->
+    {Thrown, Rest} = lists:mapfoldl(
+        fun(C, D) ->
+            {Number, Next} = rand:uniform_s(D),
+            {{Number, C}, Next}
+        end,
+        Dice,
+        Experts
+    ),
+    {[C || {_, C} <- lists:sublist(lists:sort(Thrown), Each)], Rest}.
 
 %% Asked one after the other, as a generation does: each goes where it is expected to be soonest,
 %% and waits there for the images of those before it.
-step_us(Components, Images, Holders) ->
+step_us(Asked, Holders) ->
     {Times, _} = lists:mapfoldl(
-        fun(Component, InFlight) ->
+        fun({Component, Images}, InFlight) ->
             [#{node := Node} = Holder | _] = Holders(Component, InFlight),
             Own = maps:get(Node, InFlight, 0),
             Us = baguette_engine_pace:expected_us(Holder, Own, Images),
             {Us, InFlight#{Node => Own + Images}}
         end,
         #{},
-        Components
+        Asked
     ),
     lists:max(Times).

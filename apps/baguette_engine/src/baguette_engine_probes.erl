@@ -42,7 +42,8 @@
     pipeline = none :: none | map(),
     %% Calls at the expert worker, as a moving average, and what is published of it.
     queue = 0.0 :: float(),
-    queue_said = none :: none | non_neg_integer()
+    queue_said = none :: none | non_neg_integer(),
+    drawing = 0 :: non_neg_integer() % as published
 }).
 
 %% @doc Start the one of this node.
@@ -92,7 +93,7 @@ handle_cast(ready, S) ->
     #?MODULE{}
 ) -> {noreply, #?MODULE{}}.
 handle_info(tick, S) ->
-    {noreply, tick(work(S))};
+    {noreply, tick(drawing(baguette_engine_foretold:look(), work(S)))};
 handle_info({baguette_engine_worker, Ref, Answer}, S) ->
     true = demonitor(Ref, [flush]),
     {noreply, answered(Ref, Answer, S)};
@@ -138,6 +139,13 @@ queue(Length, #?MODULE{queue = Before, queue_said = Said} = S) ->
 
 number(none) -> 0;
 number(Said) -> Said.
+
+%% What others share experts with (baguette_engine_foretold).
+drawing(Pictures, #?MODULE{drawing = Pictures} = S) ->
+    S;
+drawing(Pictures, S) ->
+    ok = publish(#{drawing => Pictures}),
+    S#?MODULE{drawing = Pictures}.
 
 pipeline_job(Now, #?MODULE{memory_ms = Last} = S) when Now - Last >= ?MEMORY_MS ->
     case busy([pipeline], S) of

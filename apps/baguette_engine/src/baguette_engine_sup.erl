@@ -15,6 +15,7 @@ init([]) ->
     ok = baguette_engine_in_flight:table(),
     ok = baguette_engine_usage:table(),
     ok = baguette_engine_pace:table(),
+    ok = baguette_engine_foretold:table(),
     ok = baguette_engine_metrics:table(),
     Children = [
         %% Workers first: they take seconds, and nothing below waits for them.

@@ -352,7 +352,7 @@ lost(Reason, #?MODULE{dir = Dir, id = Id, job = Job, watchers = Before} = S) ->
 told(Event, #?MODULE{id = Id, job = Job, cancelling = Cancelling} = S, Bytes) ->
     #{status := Status, seconds := Seconds, client := Client} = Job,
     ?LOG_INFO(#{what => job_ended, how => Status, client => Client, seconds => Seconds}, ?LOG_META),
-    ok = baguette_web_job_admission:ended(Id, #{status => Status, bytes => Bytes}),
+    ok = baguette_web_job_admission:ended(Id, Bytes),
     ok = baguette_web_job_watchers:send(Event, S#?MODULE.watchers),
     _ = tell_all(S),
     _ = [gen_server:reply(From, {ok, Job}) || From <- Cancelling],

@@ -63,8 +63,8 @@ accepted(Id, Start) -> gen_server:call(?MODULE, {accepted, Id, Start}, infinity)
 abandoned(Id) -> gen_server:call(?MODULE, {abandoned, Id}, infinity).
 
 %% @doc A job's end is on the disk.
--spec ended(binary(), #{status := binary(), bytes := non_neg_integer()}) -> ok.
-ended(Id, How) -> gen_server:call(?MODULE, {ended, Id, How}, infinity).
+-spec ended(binary(), Bytes :: non_neg_integer()) -> ok.
+ended(Id, Bytes) -> gen_server:call(?MODULE, {ended, Id, Bytes}, infinity).
 
 %% @doc From now on no job is taken and none is begun; the processes of those there are.
 -spec close() -> [pid()].
@@ -120,8 +120,8 @@ handle_call({accepted, Id, Start}, _From, #?MODULE{places = Places} = S) ->
     {reply, ok, position(Id, turns(Started))};
 handle_call({abandoned, Id}, _From, S) ->
     {reply, ok, given_up(Id, S)};
-handle_call({ended, Id, How}, _From, S) ->
-    {reply, ok, turns(tidied(has_ended(Id, How, S)))};
+handle_call({ended, Id, Bytes}, _From, S) ->
+    {reply, ok, turns(tidied(has_ended(Id, Bytes, S)))};
 handle_call(close, _From, #?MODULE{jobs = Jobs} = S) ->
     {reply, maps:keys(Jobs), S#?MODULE{is_closed = true}};
 handle_call(load, _From, S) ->
@@ -241,7 +241,9 @@ followers_changed(#?MODULE{turns = Turns} = S) ->
 without_key(#{client := Client, key := Key}, #?MODULE{places = Places} = S) ->
     S#?MODULE{places = baguette_web_job_places:forget(Client, Key, Places)}.
 
-load(#?MODULE{turns = Turns}) -> baguette_web_job_turns:load(at_once(), Turns).
+load(#?MODULE{turns = Turns}) ->
+    Seconds = baguette_engine:work_seconds(baguette_web_job_turns:work(Turns)),
+    baguette_web_job_turns:load(Seconds, Turns).
 
 retry_after(S) ->
     #{retry_after_seconds := Seconds} = load(S),
@@ -262,25 +264,17 @@ started(Id, #{client := Client, key := Key, hash := Hash, images := N}, Start, S
         pid => Pid, client => Client, key => Key, hash => Hash, images => N
     }),
     #?MODULE{jobs = Jobs, turns = Turns} = S,
-    Waiting = baguette_web_job_turns:in(Client, Id, work_left(Start), predicted(Start, Turns)),
+    Waiting = baguette_web_job_turns:in(Client, Id, work_left(Start), Turns),
     S#?MODULE{jobs = Jobs#{Pid => Id}, turns = Waiting}.
 
 %% What its checkpoint holds was counted when it began.
 work_left(#{options := #{n := Images, steps := Steps}, job := #{step := Step}}) ->
     Images * max(1, Steps - Step).
 
-%% One that stands in a file may be another machine's.
-predicted(#{job := #{resumed := 0, predicted_seconds := Seconds}} = Start, Turns) when
-    is_float(Seconds)
-->
-    baguette_web_job_turns:predicted(work_left(Start), Seconds, Turns);
-predicted(_Start, Turns) ->
-    Turns.
-
 turns(#?MODULE{is_open = IsOpen, is_closed = IsClosed} = S) when not IsOpen; IsClosed ->
     positions(S);
 turns(#?MODULE{turns = Turns} = S) ->
-    case baguette_web_job_turns:next(at_once(), now_ms(), Turns) of
+    case baguette_web_job_turns:next(at_once(), Turns) of
         {Id, Begun} ->
             {ok, #{pid := Pid}} = find(Id),
             ok = baguette_web_job:begin_now(Pid),
@@ -311,18 +305,14 @@ queued(Places) ->
     ],
     ok.
 
-has_ended(Id, #{status := Status, bytes := Bytes}, S) ->
+has_ended(Id, Bytes, S) ->
     {ok, #{pid := Pid, client := Client} = Entry} = find(Id),
     Finished = baguette_web_job_record:seconds(),
     ok = baguette_web_job_index:put(Id, Entry#{pid := none, bytes => Bytes, finished => Finished}),
     #?MODULE{jobs = Jobs, turns = Turns, crashes = Crashes} = S,
-    Measured = case Status of
-        <<"completed">> -> baguette_web_job_turns:drawn(Id, now_ms(), Turns);
-        _ -> Turns
-    end,
     S#?MODULE{
         jobs = maps:remove(Pid, Jobs), crashes = maps:remove(Id, Crashes),
-        turns = baguette_web_job_turns:left(Client, Id, Measured)
+        turns = baguette_web_job_turns:left(Client, Id, Turns)
     }.
 
 down(Pid, _Reason, #?MODULE{jobs = Jobs, is_closed = IsClosed} = S) when
@@ -379,5 +369,3 @@ tidied(#?MODULE{settings = Settings} = S) ->
         S,
         Gone
     ).
-
-now_ms() -> erlang:monotonic_time(millisecond).

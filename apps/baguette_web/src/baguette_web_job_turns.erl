@@ -1,16 +1,14 @@
-%% @doc Which jobs wait, which are drawn, and how long until all that is done: pure, with the clock
-%% as argument. Only baguette_web_job_admission holds one; whose turn it is, baguette_web_fair says.
+%% @doc Which jobs wait and which are drawn: pure. Only baguette_web_job_admission holds one; whose
+%% turn it is, baguette_web_fair says.
 %%
-%% Work is counted in image-steps, one step of one image, which is what the time of a job goes by.
+%% Work is counted in image-steps, one step of one image, which is what the time of a job goes by;
+%% how long it takes, baguette_engine knows.
 -module(baguette_web_job_turns).
 
--export([new/0, in/4, next/3, left/3, drawn/3, predicted/3]).
--export([order/1, running/1, waiting/1, waiting/2, load/2]).
+-export([new/0, in/4, next/2, left/3]).
+-export([order/1, running/1, waiting/1, waiting/2, work/1, load/2]).
 -export_type([turns/0, load/0]).
 
-%% Until one was drawn or predicted here.
--define(IMAGE_STEP_S, 0.1).
--define(NEWEST_COUNTS, 0.3).
 -define(MAX_RETRY_S, 3600).
 
 -type id() :: binary().
@@ -22,9 +20,7 @@
 
 -record(?MODULE, {
     waiting = baguette_web_fair:new() :: baguette_web_fair:fair(id()),
-    running = #{} :: #{id() => {work(), BegunMs :: integer()}},
-    %% Of an image-step, while as many jobs are drawn as may be.
-    seconds = none :: none | {predicted | measured, float()}
+    running = #{} :: #{id() => true}
 }).
 -opaque turns() :: #?MODULE{}.
 
@@ -37,13 +33,13 @@ in(Client, Id, Work, #?MODULE{waiting = Waiting} = T) ->
     T#?MODULE{waiting = baguette_web_fair:in(Client, Id, Work, Waiting)}.
 
 %% @doc The job that is to begin now, if one may while so many are drawn at once.
--spec next(AtOnce :: pos_integer(), NowMs :: integer(), turns()) -> {id(), turns()} | none.
-next(AtOnce, _Now, #?MODULE{running = Running}) when map_size(Running) >= AtOnce ->
+-spec next(AtOnce :: pos_integer(), turns()) -> {id(), turns()} | none.
+next(AtOnce, #?MODULE{running = Running}) when map_size(Running) >= AtOnce ->
     none;
-next(_AtOnce, Now, #?MODULE{running = Running, waiting = Waiting} = T) ->
+next(_AtOnce, #?MODULE{running = Running, waiting = Waiting} = T) ->
     case baguette_web_fair:out(Waiting) of
-        {Id, Work, Rest} ->
-            {Id, T#?MODULE{waiting = Rest, running = Running#{Id => {Work, Now}}}};
+        {Id, _Work, Rest} ->
+            {Id, T#?MODULE{waiting = Rest, running = Running#{Id => true}}};
         empty ->
             none
     end.
@@ -58,23 +54,6 @@ left(Client, Id, #?MODULE{running = Running, waiting = Waiting} = T) ->
         0 -> T#?MODULE{running = Left, waiting = baguette_web_fair:new()};
         _ -> T#?MODULE{running = Left, waiting = Rest}
     end.
-
-%% @doc A job has its pictures now: it says how long an image-step takes.
--spec drawn(id(), NowMs :: integer(), turns()) -> turns().
-drawn(Id, Now, #?MODULE{running = Running, seconds = Before} = T) ->
-    #{Id := {Work, Begun}} = Running,
-    Newest = (Now - Begun) / 1000 / Work,
-    Seconds = case Before of
-        {measured, Mean} -> Mean + ?NEWEST_COUNTS * (Newest - Mean);
-        _ -> Newest
-    end,
-    T#?MODULE{seconds = {measured, Seconds}}.
-
-%% @doc The engine says that so much work would take so many seconds: better than nothing until a
-%% job was drawn.
--spec predicted(work(), float(), turns()) -> turns().
-predicted(_Work, _Seconds, #?MODULE{seconds = {measured, _}} = T) -> T;
-predicted(Work, Seconds, T) -> T#?MODULE{seconds = {predicted, Seconds / Work}}.
 
 %% @doc Those that wait, in the order in which they will begin if nothing else comes.
 -spec order(turns()) -> [id()].
@@ -91,12 +70,14 @@ waiting(#?MODULE{waiting = Waiting}) -> baguette_web_fair:size(Waiting).
 -spec waiting(client(), turns()) -> non_neg_integer().
 waiting(Client, #?MODULE{waiting = Waiting}) -> baguette_web_fair:size(Client, Waiting).
 
-%% @doc How much there is to do, and in how many seconds it is likely to be done.
--spec load(AtOnce :: pos_integer(), turns()) -> load().
-load(AtOnce, #?MODULE{running = Running, waiting = Waiting, seconds = Known}) ->
-    Work = baguette_web_fair:work(Waiting) + lists:sum([W || {W, _} <- maps:values(Running)]),
-    Each = case Known of none -> ?IMAGE_STEP_S; {_, Seconds} -> Seconds end,
+%% @doc The image-steps of all that wait.
+-spec work(turns()) -> work().
+work(#?MODULE{waiting = Waiting}) -> baguette_web_fair:work(Waiting).
+
+%% @doc How much there is to do, which is likely to be done in so many seconds.
+-spec load(Seconds :: float(), turns()) -> load().
+load(Seconds, #?MODULE{running = Running, waiting = Waiting}) ->
     #{
         queued => baguette_web_fair:size(Waiting), running => map_size(Running),
-        retry_after_seconds => max(1, min(?MAX_RETRY_S, ceil(Work * Each / AtOnce)))
+        retry_after_seconds => max(1, ceil(min(?MAX_RETRY_S, Seconds)))
     }.

@@ -284,7 +284,8 @@ too_many_are_refused_with_when_to_come_back(Config) ->
     {429, Headers, Problem} = post(Config, "/v1/jobs", #{}),
     ?assertMatch(#{<<"type">> := <<"urn:baguette:overloaded">>}, Problem),
     {ok, #{retry_after_seconds := Seconds}} = baguette_web_jobs:load(),
-    ?assertEqual(Seconds, list_to_integer(proplists:get_value("retry-after", Headers))),
+    %% What is drawn has gone on since.
+    ?assert(list_to_integer(proplists:get_value("retry-after", Headers)) >= Seconds),
     %% Nothing of it is left, and a place that is free again is given again.
     {200, _, #{<<"data">> := Listed}} = get(Config, "/v1/jobs"),
     ?assertEqual(4, length(Listed)),
