@@ -16,8 +16,9 @@
     | {company, company()}
     | {shape, company(), Images :: pos_integer(), TopK :: pos_integer() | full}
     | lately.
-%% Calls of the one share batches with others' pictures, those of the other do not.
--type company() :: alone | together.
+%% Calls of `together' share batches with others' pictures, those of `alone' do not; `reusing' makes
+%% fewer of them, because of its `cache'.
+-type company() :: alone | together | reusing.
 -type term_of() :: {Log :: float(), Weight :: float()}.
 
 %% No single picture counts for more: one that had to wait for an expert says nothing of the next.
@@ -35,14 +36,18 @@
 %% @doc The terms that concern a request while so many pictures are drawn, itself included. The
 %% later ones learn what the earlier leave.
 -spec keys(baguette_engine_foretold:shape(), AtOnce :: pos_integer()) -> [key()].
-keys(#{n := Images, top_k := TopK, deterministic := Alone}, AtOnce) ->
-    Company = case Alone of true -> alone; false -> together end,
+keys(#{n := Images, top_k := TopK} = Shape, AtOnce) ->
+    Company = company(Shape),
     [
         {load, about(AtOnce)},
         {company, Company},
         {shape, Company, about(Images), case TopK of full -> full; _ -> about(TopK) end},
         lately
     ].
+
+company(#{deterministic := true}) -> alone;
+company(#{cache := Off}) when Off == 0 -> together;
+company(#{cache := _Threshold}) -> reusing.
 
 about(N) when N =< ?SINGLE -> N;
 about(N) -> 1 bsl ceil(math:log2(N)).

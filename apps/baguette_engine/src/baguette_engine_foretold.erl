@@ -17,7 +17,7 @@
 
 -type shape() :: #{
     n := pos_integer(), steps := pos_integer(), top_k := pos_integer() | full,
-    deterministic := boolean(), atom() => term()
+    deterministic := boolean(), cache := float(), atom() => term()
 }.
 %% What its end is to be held against.
 -opaque story() ::
@@ -28,7 +28,7 @@
 %% Until a picture was begun here.
 -define(IMAGE_STEP_S, 0.1).
 -define(NEWEST_COUNTS, 0.3).
--define(SHAPE, [n, steps, top_k, deterministic]).
+-define(SHAPE, [n, steps, top_k, deterministic, cache]).
 %% What another node says is believed up to so much.
 -define(MOST_ELSEWHERE, 1000).
 

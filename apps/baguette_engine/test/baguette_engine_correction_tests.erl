@@ -44,15 +44,19 @@ load_and_shape_are_learnt_apart_test() ->
 those_that_share_batches_are_of_another_kind_test() ->
     Together = keys(shape(1, 2, false), 4),
     Alone = keys(shape(1, 2, true), 4),
-    ?assertEqual([{load, 4}, lately], [Key || Key <- Together, lists:member(Key, Alone)]).
+    ?assertEqual([{load, 4}, lately], [Key || Key <- Together, lists:member(Key, Alone)]),
+    Reusing = keys((shape(1, 2, false))#{cache => 0.3}, 4),
+    ?assertEqual([{load, 4}, lately], [Key || Key <- Reusing, lists:member(Key, Together)]).
 
 there_are_few_terms_test() ->
     All = [
-        keys(shape(N, K, Alone), AtOnce)
-     || N <- lists:seq(1, 16), K <- [full | lists:seq(1, 64)], Alone <- [true, false],
+        keys(Shape#{cache => Cache}, AtOnce)
+     || N <- lists:seq(1, 16), K <- [full | lists:seq(1, 64)],
+        {Alone, Cache} <- [{true, 0.0}, {false, 0.0}, {false, 0.3}],
+        Shape <- [shape(N, K, Alone)],
         AtOnce <- [1, 2, 3, 4, 64, 1000]
     ],
-    ?assert(length(lists:usort(lists:append(All))) < 150).
+    ?assert(length(lists:usort(lists:append(All))) < 220).
 
 %% Properties -----------------------------------------------------------------------------------
 
@@ -101,7 +105,8 @@ ratio() -> ?LET(Log, float(-1.3, 1.3), math:exp(Log)).
 
 %% Helpers --------------------------------------------------------------------------------------
 
-shape(N, TopK, Alone) -> #{n => N, steps => 10, top_k => TopK, deterministic => Alone}.
+shape(N, TopK, Alone) ->
+    #{n => N, steps => 10, top_k => TopK, deterministic => Alone, cache => 0.0}.
 
 of_kind(Load, N) -> keys(shape(N, 2, true), Load).
 
