@@ -1,7 +1,7 @@
 %% @doc How many times what was counted pictures really take, learnt from those that ended. Pure;
 %% baguette_engine_foretold keeps what is learnt here and knows the clock.
 %%
-%% The logarithm of the ratio is a sum of terms: one for how many pictures are drawn at once, two
+%% The logarithm of the ratio is a sum of terms: one for how much others ask meanwhile, two
 %% for the kind and the shape of the request, one for how it goes of late whatever is asked (the
 %% machine's other work). A term is a mean with the weight of its evidence. Weights fade with age,
 %% and a term counts by its weight: where there is no evidence the ratio is 1. Each term learns what
@@ -12,7 +12,7 @@
 -export_type([key/0, term_of/0]).
 
 -type key() ::
-    {load, AtOnce :: pos_integer()}
+    {load, AsksBeside :: non_neg_integer()}
     | {company, company()}
     | {shape, company(), Images :: pos_integer(), TopK :: pos_integer() | full}
     | lately.
@@ -33,13 +33,13 @@
 -define(HALF_LIFE_S, 600).
 -define(HALF_LIFE_LATELY_S, 60).
 
-%% @doc The terms that concern a request while so many pictures are drawn, itself included. The
-%% later ones learn what the earlier leave.
--spec keys(baguette_engine_foretold:shape(), AtOnce :: pos_integer()) -> [key()].
-keys(#{n := Images, top_k := TopK} = Shape, AtOnce) ->
+%% @doc The terms that concern a request while others ask so many experts a step. The later ones
+%% learn what the earlier leave.
+-spec keys(baguette_engine_foretold:shape(), AsksBeside :: non_neg_integer()) -> [key()].
+keys(#{n := Images, top_k := TopK} = Shape, AsksBeside) ->
     Company = company(Shape),
     [
-        {load, about(AtOnce)},
+        {load, half_about(AsksBeside)},
         {company, Company},
         {shape, Company, about(Images), case TopK of full -> full; _ -> about(TopK) end},
         lately
@@ -51,6 +51,10 @@ company(#{cache := _Threshold}) -> reusing.
 
 about(N) when N =< ?SINGLE -> N;
 about(N) -> 1 bsl ceil(math:log2(N)).
+
+%% By half powers of two: it is what counts most.
+half_about(N) when N =< ?SINGLE -> N;
+half_about(N) -> round(math:pow(2, ceil(2 * math:log2(N)) / 2)).
 
 -spec unknown() -> term_of().
 unknown() -> {0.0, 0.0}.

@@ -46,40 +46,46 @@ predict(Shape, Experts) ->
     case counted(Shape, Experts) of
         {ok, Us} ->
             Most = baguette_engine_settings:get(max_running),
-            Here = length(unended()),
-            [{elsewhere, Elsewhere}] = ets:lookup(?MODULE, elsewhere),
-            AtOnce = min(Most, Here + 1) + Elsewhere,
-            Keys = baguette_engine_correction:keys(Shape, AtOnce),
+            Unended = unended(),
+            Keys = baguette_engine_correction:keys(Shape, beside(Most - 1, Unended)),
             Now = erlang:monotonic_time(microsecond),
             Factor = baguette_engine_correction:factor([known(Key, Now) || Key <- Keys]),
-            Queue = case Here < Most of true -> 0.0; false -> work_seconds(0) end,
+            Queue = case length(Unended) < Most of true -> 0.0; false -> work_seconds(0) end,
             {ok, #{seconds => Us / 1.0e6 * Factor, queue_seconds => Queue}};
         {error, _} = Error ->
             Error
     end.
 
+%% What others ask a step while a picture to come is drawn: those that run, then those that wait.
+beside(MostHere, Unended) ->
+    Running = [Asks || {_, _, _, running, _, Asks} <- Unended],
+    Waiting = [Asks || {_, _, _, waiting, _, Asks} <- Unended],
+    [{elsewhere, Elsewhere}] = ets:lookup(?MODULE, elsewhere),
+    Elsewhere + lists:sum(lists:sublist(Running ++ Waiting, MostHere)).
+
 %% @doc In how many seconds all that is drawn and waits here is likely to be done, and so many
 %% image-steps that wait elsewhere.
 -spec work_seconds(More :: non_neg_integer()) -> float().
 work_seconds(More) ->
-    Work = lists:sum([More | [Images * Steps || {_, Steps, Images, _, _} <- unended()]]),
+    Work = lists:sum([More | [Images * Steps || {_, Steps, Images, _, _, _} <- unended()]]),
     [{image_step, _, Each}] = ets:lookup(?MODULE, image_step),
     AtOnce = baguette_engine_settings:get(max_running),
     baguette_engine_prediction:queue_seconds(Work, Each, AtOnce).
 
-%% @doc How many generations run here: a fact of this node's report, so that others know with how
-%% many theirs share experts. And remember what the others say; their reports are many.
+%% @doc How many experts what runs here asks a step: a fact of this node's report, so that others
+%% know with how much theirs share experts. And remember what the others say; their reports are many.
 -spec look() -> non_neg_integer().
 look() ->
     true = ets:insert(?MODULE, {elsewhere, elsewhere()}),
     drawing().
 
-drawing() -> length([running || {_, _, _, running, _} <- unended()]).
+drawing() -> lists:sum([Asks || {_, _, _, running, _, Asks} <- unended()]).
 
 %% @doc The calling generation will draw this.
 -spec waits(shape(), Experts :: [binary()]) -> story().
 waits(#{n := Images, steps := Steps} = Shape, Experts) ->
-    true = ets:insert(?MODULE, {{left, self()}, Steps, Images, waiting, 0}),
+    Asks = baguette_engine_prediction:asks(Shape, length(Experts)),
+    true = ets:insert(?MODULE, {{left, self()}, Steps, Images, waiting, 0, Asks}),
     {waiting, maps:with(?SHAPE, Shape), Experts}.
 
 %% @doc It begins, after so many steps that were made before; what goes on from there is no measure.
@@ -101,6 +107,7 @@ begun(Made, {waiting, #{steps := Steps}, _Experts}) ->
 -spec stepped() -> ok.
 stepped() ->
     [{elsewhere, Elsewhere}] = ets:lookup(?MODULE, elsewhere),
+    %% With its own, which `ended' takes off.
     More = [{2, -1, 0, 0}, {5, drawing() + Elsewhere}],
     _ = ets:update_counter(?MODULE, {left, self()}, More),
     ok.
@@ -108,9 +115,9 @@ stepped() ->
 %% @doc It ended; only what was drawn to its end is a measure.
 -spec ended(done | failed | cancelled, story()) -> ok.
 ended(done, {running, #{n := Images, steps := Steps} = Shape, CountedUs, BegunUs}) ->
-    [{_, _, _, _, AtOnce}] = ets:take(?MODULE, {left, self()}),
-    %% As many as there were on the way, not at its begin: pictures that begin together see few.
-    Keys = baguette_engine_correction:keys(Shape, max(1, round(AtOnce / Steps))),
+    [{_, _, _, _, Sum, Asks}] = ets:take(?MODULE, {left, self()}),
+    %% What there was on the way, not at its begin: pictures that begin together see few.
+    Keys = baguette_engine_correction:keys(Shape, max(0, round(Sum / Steps) - Asks)),
     Now = erlang:monotonic_time(microsecond),
     Us = max(1, Now - BegunUs),
     ok = image_step(measured, Us / 1.0e6 / (Images * Steps)),
@@ -132,15 +139,15 @@ counted(Shape, Experts) ->
         usual => fun baguette_engine_metrics:usual_us/1
     }).
 
-unended() -> ets:match_object(?MODULE, {{left, '_'}, '_', '_', '_', '_'}).
+unended() -> ets:match_object(?MODULE, {{left, '_'}, '_', '_', '_', '_', '_'}).
 
 %% As far as it is known here: said at most twice a second.
 elsewhere() ->
     lists:sum([
-        min(Pictures, ?MOST_ELSEWHERE)
-     || #{self := false, link := up, report := #{extra := #{drawing := Pictures}}} <-
+        min(Asks, ?MOST_ELSEWHERE)
+     || #{self := false, link := up, report := #{extra := #{drawing := Asks}}} <-
             baguette_cluster:nodes(),
-        is_integer(Pictures), Pictures > 0
+        is_integer(Asks), Asks > 0
     ]).
 
 known(Key, Now) ->

@@ -4,7 +4,8 @@
 %% pictures took by baguette_engine_correction, and baguette_engine_foretold has the figures.
 -module(baguette_engine_prediction).
 
--export([counted_us/3, queue_seconds/3]).
+-export([counted_us/3, asks/2, queue_seconds/3]).
+-export_type([shape/0]).
 
 %% Steps whose calls are counted: the mean of so many is within some percent of any more.
 -define(ROUTINGS, 12).
@@ -29,12 +30,21 @@ counted_us(#{n := Images, steps := Steps, top_k := TopK}, Experts, Known) ->
         [Missing | _] ->
             {error, {no_holder, #{expert => Missing}}};
         [] ->
-            Each = case TopK of full -> length(Experts); _ -> TopK end,
+            Each = each(TopK, length(Experts)),
             Calls = [step_us(Rows, Holders) || Rows <- routings(Images, Each, Experts)],
             Mean = round(lists:sum(Calls) / length(Calls)),
             {ok, us(encode, Usual) + Images * us(decode, Usual) +
                 Steps * (us(advance, Usual) + Mean)}
     end.
+
+each(full, Experts) -> Experts;
+each(TopK, _Experts) -> TopK.
+
+%% @doc How many experts of so many a step asks, in the mean, if every image chooses by itself.
+-spec asks(shape(), Experts :: pos_integer()) -> pos_integer().
+asks(#{n := Images, top_k := TopK}, Experts) ->
+    Missed = math:pow(1 - each(TopK, Experts) / Experts, Images),
+    max(1, round(Experts * (1 - Missed))).
 
 %% @doc In how many seconds so many image-steps (a step of an image) will be done.
 -spec queue_seconds(Work :: non_neg_integer(), ImageStepSeconds :: float(), pos_integer()) ->

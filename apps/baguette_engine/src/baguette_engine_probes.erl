@@ -141,11 +141,11 @@ number(none) -> 0;
 number(Said) -> Said.
 
 %% What others share experts with (baguette_engine_foretold).
-drawing(Pictures, #?MODULE{drawing = Pictures} = S) ->
+drawing(Asks, #?MODULE{drawing = Asks} = S) ->
     S;
-drawing(Pictures, S) ->
-    ok = publish(#{drawing => Pictures}),
-    S#?MODULE{drawing = Pictures}.
+drawing(Asks, S) ->
+    ok = publish(#{drawing => Asks}),
+    S#?MODULE{drawing = Asks}.
 
 pipeline_job(Now, #?MODULE{memory_ms = Last} = S) when Now - Last >= ?MEMORY_MS ->
     case busy([pipeline], S) of
