@@ -3,9 +3,9 @@
 %% what holders say (baguette_engine_prediction), and from what pictures took against it
 %% (baguette_engine_correction).
 %%
-%% A table that baguette_engine_sup owns: a row per term of the correction, one per generation that
-%% has not ended, and one for what an image-step takes. A write that is lost to another's is a
-%% picture less learnt from. What dies with a generation, baguette_engine_admission forgets.
+%% A table that baguette_engine_sup owns: a row for the correction, one for what an image-step takes,
+%% and one per generation that has not ended. A write that is lost to another's is a picture less
+%% learnt from. What dies with a generation, baguette_engine_admission forgets.
 -module(baguette_engine_foretold).
 
 -export([table/0, predict/2, work_seconds/1, look/0]).
@@ -22,7 +22,8 @@
 %% What its end is to be held against.
 -opaque story() ::
     {waiting, shape(), Experts :: [binary()]}
-    | {running, shape(), CountedUs :: pos_integer(), BegunUs :: integer()}
+    | {running, shape(), Experts :: pos_integer(), CountedUs :: pos_integer(),
+        BegunUs :: integer()}
     | untold.
 
 %% Until a picture was begun here.
@@ -35,7 +36,10 @@
 -spec table() -> ok.
 table() ->
     ?MODULE = ets:new(?MODULE, [named_table, public, {write_concurrency, true}]),
-    true = ets:insert(?MODULE, [{image_step, counted, ?IMAGE_STEP_S}, {elsewhere, 0}]),
+    true = ets:insert(?MODULE, [
+        {image_step, counted, ?IMAGE_STEP_S}, {elsewhere, 0},
+        {correction, baguette_engine_correction:unknown()}
+    ]),
     ok.
 
 %% @doc How long such a request would take, from its begin, and how long until that.
@@ -47,9 +51,9 @@ predict(Shape, Experts) ->
         {ok, Us} ->
             Most = baguette_engine_settings:get(max_running),
             Unended = unended(),
-            Keys = baguette_engine_correction:keys(Shape, beside(Most - 1, Unended)),
-            Now = erlang:monotonic_time(microsecond),
-            Factor = baguette_engine_correction:factor([known(Key, Now) || Key <- Keys]),
+            Beside = beside(Most - 1, Unended),
+            Features = baguette_engine_correction:features(Shape, length(Experts), Beside),
+            Factor = baguette_engine_correction:factor(Features, correction()),
             Queue = case length(Unended) < Most of true -> 0.0; false -> work_seconds(0) end,
             {ok, #{seconds => Us / 1.0e6 * Factor, queue_seconds => Queue}};
         {error, _} = Error ->
@@ -95,7 +99,7 @@ begun(0, {waiting, #{n := Images, steps := Steps} = Shape, Experts}) ->
     case counted(Shape, Experts) of
         {ok, Us} ->
             ok = image_step(counted, Us / 1.0e6 / (Images * Steps)),
-            {running, Shape, Us, erlang:monotonic_time(microsecond)};
+            {running, Shape, length(Experts), Us, erlang:monotonic_time(microsecond)};
         {error, _} ->
             untold
     end;
@@ -114,16 +118,15 @@ stepped() ->
 
 %% @doc It ended; only what was drawn to its end is a measure.
 -spec ended(done | failed | cancelled, story()) -> ok.
-ended(done, {running, #{n := Images, steps := Steps} = Shape, CountedUs, BegunUs}) ->
+ended(done, {running, #{n := Images, steps := Steps} = Shape, Experts, CountedUs, BegunUs}) ->
     [{_, _, _, _, Sum, Asks}] = ets:take(?MODULE, {left, self()}),
     %% What there was on the way, not at its begin: pictures that begin together see few.
-    Keys = baguette_engine_correction:keys(Shape, max(0, round(Sum / Steps) - Asks)),
-    Now = erlang:monotonic_time(microsecond),
-    Us = max(1, Now - BegunUs),
+    Beside = max(0, round(Sum / Steps) - Asks),
+    Features = baguette_engine_correction:features(Shape, Experts, Beside),
+    Us = max(1, erlang:monotonic_time(microsecond) - BegunUs),
     ok = image_step(measured, Us / 1.0e6 / (Images * Steps)),
-    Before = [{Key, known(Key, Now)} || Key <- Keys],
-    Learnt = baguette_engine_correction:learnt(Us / CountedUs, Before),
-    true = ets:insert(?MODULE, [{{term, Key}, Term, Now} || {Key, Term} <- Learnt]),
+    Learnt = baguette_engine_correction:learnt(Us / CountedUs, Features, correction()),
+    true = ets:insert(?MODULE, {correction, Learnt}),
     ok;
 ended(_How, _Story) ->
     forget(self()).
@@ -150,11 +153,9 @@ elsewhere() ->
         is_integer(Asks), Asks > 0
     ]).
 
-known(Key, Now) ->
-    case ets:lookup(?MODULE, {term, Key}) of
-        [{_, Term, At}] -> baguette_engine_correction:faded(Key, Term, Now - At);
-        [] -> baguette_engine_correction:unknown()
-    end.
+correction() ->
+    [{correction, Learnt}] = ets:lookup(?MODULE, correction),
+    Learnt.
 
 image_step(How, Seconds) ->
     [{image_step, Known, Before}] = ets:lookup(?MODULE, image_step),

@@ -100,7 +100,7 @@ get(Id) ->
 %% @doc Whether a process draws it or will; otherwise it has ended, or waits for the node's start.
 -spec is_live(binary()) -> {ok, boolean()} | problem().
 is_live(Id) ->
-    with_job(Id, fun(#{pid := Pid}, _) -> {ok, Pid =/= none} end).
+    with_job(Id, fun(#{pid := Pid}, _) -> {ok, Pid =/= none andalso is_process_alive(Pid)} end).
 
 %% @doc Summaries, newest first: at most so many of those that came before `after'.
 -spec list(#{limit := pos_integer(), 'after' => binary()}) ->
