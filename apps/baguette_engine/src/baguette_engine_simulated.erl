@@ -81,6 +81,7 @@ handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} 
             state => phase(S),
             in_flight => case Computing of undefined -> 0; _ -> 1 end,
             waiting => baguette_engine_turns:size(Waiting),
+            waiting_bytes => baguette_engine_turns:weight(Waiting),
             deaths => S#?MODULE.deaths,
             busy_us => S#?MODULE.busy_us,
             batches => S#?MODULE.batches,
@@ -91,9 +92,16 @@ handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} 
         S}.
 
 -spec handle_cast(baguette_engine_worker:order(), #?MODULE{}) -> {noreply, #?MODULE{}}.
-handle_cast({request, Ref, To, Call, Company}, #?MODULE{waiting = Waiting} = S) ->
-    In = baguette_engine_turns:in(arrived(Ref, To, Call), To, Company, Waiting),
-    {noreply, next(S#?MODULE{waiting = In})};
+handle_cast({request, Ref, To, {_, Payload} = Call, Company}, #?MODULE{waiting = Waiting} = S) ->
+    case Company =:= last orelse baguette_engine_room:is_there(S#?MODULE.kind, Payload, Waiting) of
+        true ->
+            Weight = baguette_engine_room:weight(Payload),
+            In = baguette_engine_turns:in(arrived(Ref, To, Call), To, Company, Weight, Waiting),
+            {noreply, next(S#?MODULE{waiting = In})};
+        false ->
+            ok = baguette_engine_room:refuse(To, Ref),
+            {noreply, S}
+    end;
 handle_cast({when_idle, Ref, To, Call}, #?MODULE{idle = Idle} = S) ->
     {noreply, next(S#?MODULE{idle = queue:in(arrived(Ref, To, Call), Idle)})};
 handle_cast({cancel, Ref}, S) ->

@@ -22,6 +22,7 @@ worker_test_() ->
         fun what_is_not_urgent_is_refused_when_its_process_dies/0,
         fun a_stopped_process_is_killed_and_its_call_has_died/0,
         fun a_stopped_process_is_found_out_though_its_calls_were_cancelled/0,
+        fun a_process_that_does_not_read_is_sent_no_more_than_a_few_frames/0,
         fun a_process_that_goes_on_in_time_is_left_alone/0,
         fun a_process_that_hangs_in_a_boot_call_is_killed/0,
         fun calls_of_a_dead_caller_are_dropped/0,
@@ -173,6 +174,24 @@ a_process_that_goes_on_in_time_is_left_alone() ->
     {ok, _} = answer(Ref),
     ?assertEqual(none, answered(Late)),
     ?assertMatch(#{deaths := 0, os_pid := Os, in_flight := 0}, overview(Worker)),
+    ok = baguette_engine_worker:stop(Worker).
+
+%% However many calls come and are cancelled, each of which gives its place in the window back.
+a_process_that_does_not_read_is_sent_no_more_than_a_few_frames() ->
+    {Worker, Os} = stopped(60000),
+    {links, Links} = process_info(Worker, links),
+    [Port] = [Link || Link <- Links, is_port(Link)],
+    Payload = binary:copy(<<0>>, 1 bsl 18),
+    [
+        ok = baguette_engine_worker:cancel(Worker, call(Worker, self(), {stats, Payload}))
+     || _ <- lists:seq(1, 100)
+    ],
+    Last = call(Worker, self(), ?STATS),
+    ?assertMatch(#{waiting := 1}, overview(Worker)),
+    {queue_size, Held} = erlang:port_info(Port, queue_size),
+    ?assert(Held > byte_size(Payload) andalso Held < 9 * byte_size(Payload), Held),
+    signal(Os, "CONT"),
+    {ok, _} = answer(Last),
     ok = baguette_engine_worker:stop(Worker).
 
 a_process_that_hangs_in_a_boot_call_is_killed() ->
