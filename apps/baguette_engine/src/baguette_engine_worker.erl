@@ -52,7 +52,7 @@
 -type failure() ::
     {baguette_engine_frame:error_class(), map()}
     | {python_not_started | worker_not_started, map()}.
--type error_class() :: baguette_engine_frame:error_class() | died.
+-type error_class() :: baguette_engine_frame:error_class() | died | unreachable.
 %% What a worker is sent, whichever process it is.
 -type order() :: baguette_engine_calls:asked() | {cancel, reference()}.
 -type answer() :: {ok, binary()} | {error, {error_class(), map()}}.
