@@ -25,6 +25,7 @@
 
 -type call() :: {Function :: atom(), Payload :: binary()}.
 -type company() :: baguette_engine_turns:company().
+-type most() :: fun((Function :: atom()) -> {Rows :: pos_integer(), Bytes :: pos_integer()}).
 -type asked() ::
     {request, reference(), To :: pid(), call(), company()}
     | {when_idle, reference(), To :: pid(), call()}.
@@ -85,10 +86,10 @@ add(What, #?MODULE{window = Window0} = C) ->
     {Id, Window} = baguette_engine_window:add(What, Window0),
     {Id, C#?MODULE{window = Window}}.
 
-%% @doc What is to be sent now, and under which id: calls of one function, of no more rows than
-%% `Most' where they are several. None while the window is full, or nobody waits; `in_doubt' where
+%% @doc What is to be sent now, and under which id: calls of one function, of no more than `Most'
+%% says of it where they are several. None while the window is full, or nobody waits; `in_doubt' where
 %% all that it is full of was cancelled, so that nobody knows what the process has still to read.
--spec next(Most :: pos_integer(), calls()) ->
+-spec next(most(), calls()) ->
     {send, id(), {Function :: atom(), [Payload :: binary(), ...]}, Rows :: pos_integer(), calls()}
     | in_doubt
     | none.
@@ -99,13 +100,16 @@ next(Most, #?MODULE{window = Window} = C) ->
     end.
 
 next_of(Most, #?MODULE{waiting = Waiting, idle = Idle} = C) ->
-    case {in_flight(C), baguette_engine_turns:out(Most, Waiting), queue:out(Idle)} of
-        {InFlight, {Asked, Rows, Room, Left}, _} when
-            InFlight =:= 0; InFlight < ?WINDOW, Room =:= 0
-        ->
+    InFlight = in_flight(C),
+    Of = fun(#asked{call = {Function, _}}) -> Most(Function) end,
+    case InFlight < ?WINDOW andalso baguette_engine_turns:out(Of, Waiting) of
+        {Asked, Rows, Room, Left} when InFlight =:= 0; Room =:= 0 ->
             send(Asked, Rows, C#?MODULE{waiting = Left});
-        {0, empty, {{value, Asked}, Left}} ->
-            send([Asked], 1, C#?MODULE{idle = Left});
+        empty when InFlight =:= 0 ->
+            case queue:out(Idle) of
+                {{value, Asked}, Left} -> send([Asked], 1, C#?MODULE{idle = Left});
+                {empty, _} -> none
+            end;
         _ ->
             none
     end.
@@ -227,14 +231,18 @@ forget(#asked{monitor = Monitor}) ->
 -spec in_flight(calls()) -> non_neg_integer().
 in_flight(#?MODULE{window = Window}) -> baguette_engine_window:size(Window).
 
-%% @doc Of that, and of what waits here, what is not urgent aside: how many, and what they weigh.
+%% @doc How many calls are with the process and wait here, what is not urgent aside, and what those
+%% that wait weigh. A frame of several counts as several: others choose by it whom to ask.
 -spec overview(calls()) -> #{in_flight | waiting | waiting_bytes := non_neg_integer()}.
-overview(#?MODULE{waiting = Waiting} = C) ->
+overview(#?MODULE{waiting = Waiting, window = Window}) ->
     #{
-        in_flight => in_flight(C),
+        in_flight => lists:sum([calls(F) || F <- baguette_engine_window:to_list(Window)]),
         waiting => baguette_engine_turns:size(Waiting),
         waiting_bytes => baguette_engine_turns:weight(Waiting)
     }.
+
+calls(Asked) when is_list(Asked) -> length([A || #asked{} = A <- Asked]);
+calls(_Own) -> 1.
 
 %% @doc Whether the process may be computing.
 -spec is_busy(calls()) -> boolean().

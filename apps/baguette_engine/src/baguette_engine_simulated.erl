@@ -79,7 +79,7 @@ handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} 
             simulated => true,
             os_pid => undefined,
             state => phase(S),
-            in_flight => case Computing of undefined -> 0; _ -> 1 end,
+            in_flight => case Computing of undefined -> 0; {_, Done} -> length(Done) end,
             waiting => baguette_engine_turns:size(Waiting),
             waiting_bytes => baguette_engine_turns:weight(Waiting),
             deaths => S#?MODULE.deaths,
@@ -150,8 +150,9 @@ next(#?MODULE{computing = {_, _}} = S) ->
 next(#?MODULE{booting = [{Function, Payload} | _], free_us = Free} = S) ->
     Call = #call{to = boot, function = Function, payload = Payload, arrived_us = Free},
     compute([Call], S);
-next(#?MODULE{waiting = Waiting, kind = Kind} = S) ->
-    case baguette_engine_turns:out(baguette_engine_batch:most(Kind), Waiting) of
+next(#?MODULE{waiting = Waiting} = S) ->
+    Most = fun(#call{function = Function}) -> baguette_engine_batch:most(Function) end,
+    case baguette_engine_turns:out(Most, Waiting) of
         {[#call{function = Function} | _] = Calls, Rows, _, Rest} ->
             ok = baguette_engine_batch:sent(Function, Rows),
             compute(Calls, S#?MODULE{waiting = Rest});

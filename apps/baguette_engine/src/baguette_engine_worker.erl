@@ -301,7 +301,7 @@ send_more(#?MODULE{boot = [First | _], calls = Calls} = S) ->
         _ -> S
     end;
 send_more(#?MODULE{boot = [], calls = Calls0} = S) ->
-    case baguette_engine_calls:next(baguette_engine_batch:most(kind(S)), Calls0) of
+    case baguette_engine_calls:next(fun baguette_engine_batch:most/1, Calls0) of
         {send, Id, {Function, _} = Call, Rows, Calls} ->
             ok = baguette_engine_batch:sent(Function, Rows),
             send_more(send_call(Id, Call, S#?MODULE{calls = Calls}));
@@ -371,6 +371,8 @@ answered(Id, Answer, #?MODULE{calls = Calls0, watch = Watch} = S) ->
 boot_answered([{ok, Payload}], #?MODULE{boot = [{Function, _} | Boot]} = S) ->
     tell(S, {booted, Function, Payload}),
     up(S#?MODULE{boot = Boot});
+boot_answered([_, _ | _], S) ->
+    received(malformed, S);
 boot_answered({error, Reason}, #?MODULE{options = #{kind := Kind}} = S) ->
     %% Most likely the weights: say so, and try again at the pace of the backoff.
     ?LOG_ERROR(#{what => worker_boot_failed, kind => Kind, reason => Reason}, ?LOG),
