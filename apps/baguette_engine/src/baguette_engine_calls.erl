@@ -87,8 +87,9 @@ add(What, #?MODULE{window = Window0} = C) ->
     {Id, C#?MODULE{window = Window}}.
 
 %% @doc What is to be sent now, and under which id: calls of one function, of no more than `Most'
-%% says of it where they are several. None while the window is full, or nobody waits; `in_doubt' where
-%% all that it is full of was cancelled, so that nobody knows what the process has still to read.
+%% says of it where they are several. None while the window is full, or nobody waits; `in_doubt'
+%% where all that it is full of was cancelled, so that nobody knows what the process has still to
+%% read.
 -spec next(most(), calls()) ->
     {send, id(), {Function :: atom(), [Payload :: binary(), ...]}, Rows :: pos_integer(), calls()}
     | in_doubt

@@ -3,9 +3,9 @@
 %% what holders say (baguette_engine_prediction), and from what pictures took against it
 %% (baguette_engine_correction).
 %%
-%% A table that baguette_engine_sup owns: a row for the correction, one for what an image-step takes,
-%% and one per generation that has not ended. A write that is lost to another's is a picture less
-%% learnt from. What dies with a generation, baguette_engine_admission forgets.
+%% A table that baguette_engine_sup owns: a row for the correction, one for what an image-step
+%% takes, and one per generation that has not ended. A write that is lost to another's is a picture
+%% less learnt from. What dies with a generation, baguette_engine_admission forgets.
 -module(baguette_engine_foretold).
 
 -export([table/0, predict/2, work_seconds/1, look/0]).
@@ -77,7 +77,7 @@ work_seconds(More) ->
     baguette_engine_prediction:queue_seconds(Work, Each, AtOnce).
 
 %% @doc How many experts what runs here asks a step: a fact of this node's report, so that others
-%% know with how much theirs share experts. And remember what the others say; their reports are many.
+%% know with how much theirs share experts. And remember what the others say: they report often.
 -spec look() -> non_neg_integer().
 look() ->
     true = ets:insert(?MODULE, {elsewhere, elsewhere()}),

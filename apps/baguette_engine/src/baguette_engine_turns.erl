@@ -7,7 +7,7 @@
 %% whoever asks for little, and nobody is passed for ever: not even by askers who ask once and are
 %% never seen again, as relayed calls are and pictures of one step, for they pay before they are
 %% served. What is first takes others of its group along, in their order, as long as they fit; the
-%% first that does not fit ends the batch, so that a large call is not passed by small ones for ever.
+%% first that does not fit ends the batch, so that small calls do not pass a large one for ever.
 %%
 %% What a call weighs is added up for whoever bounds what may wait (baguette_engine_room).
 -module(baguette_engine_turns).

@@ -100,8 +100,8 @@ prop_what_has_changed_is_learnt_anew() ->
     end).
 
 prop_it_is_bounded() ->
-    ?FORALL({Pictures, N, Beside}, {list({kind(), ratio()}), pos_integer(), non_neg_integer()}, begin
-        Factor = factor(of_kind(#{n => N}, 1000 * Beside), story(Pictures)),
+    ?FORALL({Pictures, Images, Beside}, {story_of(), range(1, 64), range(0, 100000)}, begin
+        Factor = factor(of_kind(#{n => Images}, Beside), story(Pictures)),
         Factor >= 1 / 20.001 andalso Factor =< 20.001
     end).
 
@@ -114,6 +114,8 @@ kind() ->
         },
         of_kind(Company#{n => N, top_k => K}, Beside)
     ).
+
+story_of() -> list({kind(), ratio()}).
 
 ratio() -> ?LET(Log, float(-1.3, 1.3), math:exp(Log)).
 
