@@ -205,9 +205,9 @@ what_is_drawn_is_counted_and_foretold(_Config) ->
 %% Beside three others, one that begins when one has ended; then each by itself. Generous: what the
 %% machine does beside is foretold by nobody.
 what_was_drawn_at_once_foretells_the_next(_Config) ->
-    Request = #{deterministic => true, steps => 4 * ?STEPS},
+    Request = #{deterministic => true, steps => 2 * ?STEPS},
     Company = [Id || _ <- [1, 2, 3], {ok, Id} <- [submit(Request#{steps => 250})]],
-    {Foretold, Took} = usual([foretold(Request) || _ <- lists:seq(1, 12)]),
+    {Foretold, Took} = usual([foretold(Request) || _ <- lists:seq(1, 9)]),
     ?assertMatch(#{running := 3, waiting := 0}, until_running(3)),
     [ok = baguette_engine:cancel(Id) || Id <- Company],
     ?assertMatch(#{running := 0}, until_running(0)),
