@@ -17,7 +17,7 @@ import bench_reliability
 import bench_throughput
 import pytest
 
-from launcher import breakdown, loads, nodes, throughput_links
+from launcher import breakdown, loads, nodes, plots, throughput_links
 from launcher.breakdown import FRAMES, PORT, PYTHON, TORCH
 from launcher.loads import Order
 from launcher.options import Options
@@ -70,6 +70,8 @@ def test_the_record_holds_every_sample_and_the_picture(
     for where, kind in itertools.product(("expert call", "advance"), (TORCH, PYTHON, FRAMES, PORT)):
         assert broken["parts_us"][where][kind] > 0
     assert "us of a step" in printed
+
+    assert list(plots.of(record)) == ["step"]
 
     promised, half = record["bytes_per_step"].values()
     assert promised["least_bytes"] == 2 * half["least_bytes"] > 0
@@ -185,6 +187,7 @@ def test_many_pictures_are_measured_section_by_section(
     assert (killed["lost"], killed["seeds_with_different_pictures"]) == (0, 0)
     assert killed["images"] >= killed["concurrent"]
     assert killed["image_seconds"]["hit"]["images"] > 0
+    assert len(plots.of(record)) == 4
 
 
 def test_a_section_that_does_not_exist_is_named(
