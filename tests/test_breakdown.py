@@ -56,6 +56,7 @@ class Node:
 
 def one_step(asker: Node, holder: Node) -> None:
     """The answer of `start` is known at 0; two are asked, the second answers last."""
+    asker.saw(-1304, "drawing", "packing")
     asker.saw(-1300, "drawing", "called", ref="start")
     asker.serve(-1200, "start", 1, "start")
     asker.saw(-10, "drawing", "unpacking")
@@ -98,7 +99,7 @@ def test_the_parts_of_a_step_add_up_to_it() -> None:
 def test_a_step_of_which_something_is_missing_is_not_counted() -> None:
     asker, holder = Node("a", 0), Node("b", 0)
     one_step(asker, holder)
-    holder.frames.clear()
+    holder.frames.clear()  # of the call answered last: the first is not taken for it
     assert breakdown.steps([asker.told(), holder.told()]) == []
     with pytest.raises(Refused, match="only 0 of 1 steps"):
         breakdown.record([asker.told(), holder.told()], 1)

@@ -146,76 +146,62 @@ def _one(node: str, passed: int, call: dict[str, Event], frame: Record) -> Serve
 # --- the generation that asks
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A call as its asker saw it, in its nanoseconds: packed and sent, unpacked and known."""
+
+    packing: int
+    sent: int
+    unpacking: int
+    known: int
+    served: Served
+
+    def kinds(self, node: str) -> dict[str, float]:
+        """All of it by kind; within one node a message is Erlang's."""
+        kinds = dict(self.served.kinds)
+        kinds[FRAMES] += self.sent - self.packing + self.known - self.unpacking
+        outside = self.unpacking - self.sent - self.served.whole
+        kinds[ERLANG if self.served.node == node else BETWEEN] += outside
+        return kinds
+
+
+def _asked(events: Sequence[Event], served: dict[str, Served]) -> Iterator[Asked | None]:
+    """A generation's calls in the order of their answers; None for one not seen whole."""
+    sent: dict[str, tuple[int, int]] = {}
+    local = ""
+    for before, event in itertools.pairwise(events):
+        at = (before["at_ns"], event["at_ns"])
+        match before["what"], event["what"]:
+            case "packing", ("asked" | "called") as what:
+                sent[event["ref"]] = at
+                local = event["ref"] if what == "called" else local
+            case "unpacking", ("known" | "decided") as what:
+                ref = event["ref"] if what == "known" else local
+                whole = ref in sent and ref in served
+                yield Asked(*sent[ref], *at, served[ref]) if whole else None
+
+
 def _steps(events: Sequence[Event], node: str, served: dict[str, Served]) -> Iterator[Step]:
     """From the answer that chose a step's experts to the next such answer."""
-    local = [
-        i
-        for i, event in enumerate(events)
-        if event["what"] == "called"
-        and event["ref"] in served
-        and served[event["ref"]].function in ("start", "advance")
-    ]
-    for before, after in itertools.pairwise(local):
-        begun = _answer(events, before)
-        ended = _answer(events, after)
-        if begun is None or ended is None or events[after - 1]["what"] != "packing":
-            continue
-        asked = _last_answered(events[begun[1] : after], served)
-        if asked is not None:
-            yield _step(
-                events[begun[1]]["at_ns"],
-                (asked, served[asked[1]["ref"]]),
-                ((*events[after - 1 : after + 1], *(events[i] for i in ended)),
-                 served[events[after]["ref"]]),
-                node,
-            )  # fmt: skip
+    begun, last = None, None
+    for call in _asked(events, served):
+        if call is None:
+            begun, last = None, None
+        elif call.served.function == "velocity":
+            last = call
+        else:
+            if begun is not None and last is not None:
+                yield _step(begun, last, call, node)
+            begun, last = call.known, None
 
 
-def _answer(events: Sequence[Event], called: int) -> tuple[int, int] | None:
-    """Where the answer to a local call is unpacked, and where that is done."""
-    for i in range(called + 1, len(events) - 1):
-        if events[i]["what"] == "unpacking":
-            return (i, i + 1) if events[i + 1]["what"] == "decided" else None
-    return None
-
-
-def _last_answered(
-    events: Sequence[Event], served: dict[str, Served]
-) -> tuple[Event, Event, Event, Event] | None:
-    """The call a step waited for: packing, asked, unpacking and known."""
-    known = [i for i, event in enumerate(events) if event["what"] == "known"]
-    if not known:
-        return None
-    last = known[-1]
-    ref = events[last]["ref"]
-    asked = [i for i, e in enumerate(events) if e["what"] == "asked" and e["ref"] == ref]
-    if ref not in served or not asked or events[asked[0] - 1]["what"] != "packing":
-        return None
-    return events[asked[0] - 1], events[asked[0]], events[last - 1], events[last]
-
-
-def _step(
-    begun: int,
-    expert: tuple[Sequence[Event], Served],
-    advance: tuple[Sequence[Event], Served],
-    node: str,
-) -> Step:
-    (asking, asked), (calling, called) = expert, advance
-    deciding = asking[0]["at_ns"] - begun + calling[0]["at_ns"] - asking[-1]["at_ns"]
+def _step(begun: int, expert: Asked, advance: Asked, node: str) -> Step:
+    deciding = expert.packing - begun + advance.packing - expert.known
     return {
         (DECIDING, ERLANG): deciding,
-        **{(EXPERT, kind): ns for kind, ns in _call(asking, asked, node).items()},
-        **{(ADVANCE, kind): ns for kind, ns in _call(calling, called, node).items()},
+        **{(EXPERT, kind): ns for kind, ns in expert.kinds(node).items()},
+        **{(ADVANCE, kind): ns for kind, ns in advance.kinds(node).items()},
     }
-
-
-def _call(seen: Sequence[Event], served: Served, node: str) -> dict[str, float]:
-    """One call as its asker saw it; within one node a message is Erlang's."""
-    packing, sent, unpacking, known = (event["at_ns"] for event in seen)
-    kinds = dict(served.kinds)
-    kinds[FRAMES] += sent - packing + known - unpacking
-    kinds[ERLANG if served.node == node else BETWEEN] += unpacking - sent - served.whole
-    return kinds
 
 
 # --- what is printed

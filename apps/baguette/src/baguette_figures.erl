@@ -1,6 +1,7 @@
 %% @doc What every node counts about itself, gathered by one of them: for programs that measure the
 %% cluster's own cost (scripts/bench_cluster.py) through baguette:figures/0. Facts only, each since
-%% the node's start: who measures asks twice and subtracts. Looking costs a call a node.
+%% the node's start: who measures asks twice and subtracts. Looking costs a call a node. A trace of
+%% where the time of calls goes is gathered the same way, and begins and ends when it is told to.
 -module(baguette_figures).
 
 -export([all/0, trace/1]).
