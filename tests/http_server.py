@@ -61,17 +61,18 @@ class Server:
         method: str = "GET",
         headers: dict[str, str | None] | None = None,
         body: bytes = b"",
+        index: int = 0,
     ) -> Reply:
         """One request with a token on a connection of its own; a header of None is left out."""
         usual: dict[str, str | None] = {
-            "Host": self.host(),
+            "Host": self.host(index),
             "Authorization": self.bearer(),
             "Content-Length": str(len(body)) if body else None,
             "Connection": "close",
         }
         lines = [f"{n}: {v}" for n, v in {**usual, **(headers or {})}.items() if v is not None]
         head = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""])
-        with self.connect() as sock:
+        with self.connect(index) as sock:
             sock.sendall(head.encode() + body)
             return read_reply(sock)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from baguette.remote.job import ENDS
 from http_server import Reply, Server, serving
 from launcher.nodes import Launch
 from launcher.simulated import Device
@@ -28,7 +29,6 @@ from live import free_web_port, running
 SLOW = Device(batch_us=40_000, row_us=10_000, load_ms=20, more={"encode_us": 500_000})
 JSON: dict[str, str | None] = {"Content-Type": "application/json"}
 PATIENCE = 60.0
-ENDS = ("completed", "failed", "cancelled")
 Job = dict[str, Any]
 
 

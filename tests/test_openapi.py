@@ -16,6 +16,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
+from baguette.remote.job import ENDS
 from http_server import Server, serving
 from launcher.simulated import Device
 from live import ROOT
@@ -32,7 +33,6 @@ FAST = Device(
 )
 # A picture that is asked for comes after all jobs of the examples before.
 SECONDS = 60.0
-ENDS = ("completed", "failed", "cancelled")
 EXAMPLES = 40
 CLIENTS = itertools.count()
 

@@ -143,7 +143,7 @@ def test_a_config_of_the_wrong_kind_is_refused(model_dir: Path, values: dict[str
 def test_no_count_or_size_is_fixed(tmp_path: Path) -> None:
     model_dir = build(tmp_path / "five", num_experts=5, channels=2, latent_size=4)
     assert ModelConfig.read(model_dir).latent_shape == (2, 4, 4)
-    assert load_router(model_dir).call(torch.zeros(1, 2, 4, 4), 1000.0)().shape == (1, 5)
+    assert load_router(model_dir).call(torch.zeros(1, 2, 4, 4), (1000.0,))().shape == (1, 5)
 
 
 @pytest.mark.parametrize(

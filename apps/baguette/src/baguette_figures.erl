@@ -80,8 +80,8 @@ runs(How) -> not lists:member(How, [done, failed, cancelled]).
 
 counted(Worker) ->
     Names = [
-        kind, simulated, state, in_flight, waiting, deaths, busy_us, batches, loads, unloads,
-        loaded_at_ms
+        kind, simulated, state, in_flight, waiting, waiting_bytes, deaths, busy_us, batches, loads,
+        unloads, loaded_at_ms
     ],
     maps:with(Names, Worker).
 

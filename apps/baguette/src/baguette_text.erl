@@ -153,6 +153,8 @@ missing({suspect, Node}) -> [short(Node), " has it and is silent"];
 missing(no_memory) -> "no node that has it on its disk has the memory for it; let another join";
 missing(not_settled) -> "the nodes have not agreed yet who holds it";
 missing({late, Node}) -> [short(Node), " has it and takes longer than usual"];
+missing({busy, Node}) ->
+    [short(Node), " has it and too much to do; it is asked again, more nodes would help"];
 missing(pipeline_restarting) -> "this node's own worker died; it is being started again";
 missing(pipeline_late) -> "this node's own worker takes longer than usual";
 missing(Other) -> io_lib:format("~0tP", [Other, 12]).

@@ -128,6 +128,7 @@ each_reason_to_wait_says_what_helps_test_() ->
             {no_memory, "let another join"},
             {not_settled, "agreed"},
             {{late, 'baguette@127.0.0.3'}, "longer than usual"},
+            {{busy, 'baguette@127.0.0.3'}, "127.0.0.3 has it and too much to do"},
             {something_new, "something_new"}
         ]
     ].

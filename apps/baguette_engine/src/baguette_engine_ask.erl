@@ -11,6 +11,8 @@
 %%   late     so slow that something is wrong (baguette_engine_patience), or its node is suspect:
 %%            another holder besides, budget or not
 %%   failed   died, left, does not hold it: another holder instead
+%%   busy     had no room for one more call (baguette_engine_room): another holder instead, or the
+%%            same one in a moment. That is no failure, and nobody who is busy is missing
 %%
 %% What a failure means for the part is told in baguette_engine_part.
 -module(baguette_engine_ask).
@@ -219,17 +221,10 @@ again(Part, View, S) ->
     case {baguette_engine_part:calls(Part), baguette_engine_part:waits(Part)} of
         {[], _} -> ask(Part, View, S);
         {[Call | _], {_, Before}} ->
-            case {silence(Call, View, Part, S), Before} of
+            case {baguette_engine_choice:silence(Call, holders(Part, View, S)), Before} of
                 {late, {suspect, _}} -> {with(baguette_engine_part:waits_no_more(Part), S), []};
                 {Why, _} -> besides(Why, Call, View, Part, S)
             end
-    end.
-
-%% Whoever may be asked now is slow; of who may not, nothing is known.
-silence(Call, View, Part, S) ->
-    case baguette_engine_choice:is_offered(Call, holders(Part, View, S)) of
-        true -> late;
-        false -> suspect
     end.
 
 %% Answers --------------------------------------------------------------------------------------
@@ -283,6 +278,14 @@ split(Parts, Call, View, Part, S) ->
     {S1, baguette_engine_part:forgets(baguette_engine_part:over(Call, Part)) ++ Effects}.
 
 %% This call is over: somebody else, unless somebody else has it already.
+instead(busy, #{node := Node} = Call, View, Part, S) ->
+    Left = baguette_engine_part:over(Call, Part),
+    Passed = passed_over(Part, Call, View, S),
+    case {baguette_engine_part:calls(Left), candidates(Left, View, Passed)} of
+        {[], [Best | _]} -> ask_holder(Best, View, Left, Passed);
+        {[], []} -> wait({busy, Node}, View, Left, Passed);
+        {[_ | _], _} -> {with(Left, Passed), []}
+    end;
 instead(Why, Call, View, Part, S) ->
     Left = baguette_engine_part:over(Call, Part),
     case baguette_engine_part:calls(Left) of
@@ -342,7 +345,7 @@ late(#{expected_us := Us} = Call, #{now_us := Now, typical := Typical} = View, P
     Patience = baguette_engine_patience:late(E, S#?MODULE.patience),
     Later = #{late_us => baguette_engine_patience:late_at(E, {Us, Typical}, Now, Patience)},
     Changed = baguette_engine_part:change(Call, Later#{hedge_us => never}, Part),
-    Why = silence(Call, View, Changed, S),
+    Why = baguette_engine_choice:silence(Call, holders(Changed, View, S)),
     besides(Why, Call, View, Changed, S#?MODULE{patience = Patience}).
 
 %% Two are enough until one of them is late. Without a budget it is looked at ever less often.

@@ -10,18 +10,22 @@
 %% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'.
 -module(baguette_engine_calls).
 
--export([new/0, take/2, sent/2, next/2]). % on their way
+-export([new/1, take/2, sent/2, next/2]). % on their way
 -export([answered/3, cancel/2, asker_gone/2, forsake/4, refuse/2]). % to their end
--export([in_flight/1, waiting/1, is_busy/1, is_in_doubt/1]). % looked at
+-export([in_flight/1, is_busy/1, is_in_doubt/1, overview/1]). % looked at
 
 -export_type([calls/0, call/0, company/0, asked/0, own/0]).
 
 %% One computing, one read ahead: the OS process never waits for its next call. Only what more
 %% calls could join is not sent ahead.
 -define(WINDOW, 2).
+%% With those that were cancelled there, which a process that stands still has not read: what the
+%% port's driver holds is no more than so many frames.
+-define(UNANSWERED, 8).
 
 -type call() :: {Function :: atom(), Payload :: binary()}.
 -type company() :: baguette_engine_turns:company().
+-type most() :: fun((Function :: atom()) -> {Rows :: pos_integer(), Bytes :: pos_integer()}).
 -type asked() ::
     {request, reference(), To :: pid(), call(), company()}
     | {when_idle, reference(), To :: pid(), call()}.
@@ -41,6 +45,7 @@
 -type frame() :: [#asked{} | gone, ...].
 
 -record(?MODULE, {
+    kind :: pipeline | expert,
     window = baguette_engine_window:new() :: baguette_engine_window:window(frame() | own()),
     waiting = baguette_engine_turns:new() :: baguette_engine_turns:turns(#asked{}),
     %% Not urgent: taken one at a time, when all of the above is empty.
@@ -49,16 +54,25 @@
 -opaque calls() :: #?MODULE{}.
 
 %% @doc None yet.
--spec new() -> calls().
-new() -> #?MODULE{}.
+-spec new(pipeline | expert) -> calls().
+new(Kind) -> #?MODULE{kind = Kind}.
 
-%% @doc One more is asked for.
+%% @doc One more is asked for; it is refused where too much waits (baguette_engine_room).
 -spec take(asked(), calls()) -> calls().
-take({request, Ref, To, Call, Company}, #?MODULE{waiting = Waiting} = C) ->
-    Asked = asked(Ref, To, Call),
-    C#?MODULE{waiting = baguette_engine_turns:in(Asked, To, Company, Waiting)};
+take({request, Ref, To, {_, Payload} = Call, Company}, #?MODULE{waiting = Waiting} = C) ->
+    %% `last' is what the node asks of itself.
+    case Company =:= last orelse baguette_engine_room:is_there(C#?MODULE.kind, Payload, Waiting) of
+        true ->
+            C#?MODULE{waiting = in(asked(Ref, To, Call), Company, Waiting)};
+        false ->
+            ok = baguette_engine_room:refuse(To, Ref),
+            C
+    end;
 take({when_idle, Ref, To, Call}, #?MODULE{idle = Idle} = C) ->
     C#?MODULE{idle = queue:in(asked(Ref, To, Call), Idle)}.
+
+in(#asked{to = To, call = {_, Payload}} = Asked, Company, Waiting) ->
+    baguette_engine_turns:in(Asked, To, Company, baguette_engine_room:weight(Payload), Waiting).
 
 asked(Ref, To, Call) ->
     #asked{ref = Ref, to = To, monitor = erlang:monitor(process, To), call = Call}.
@@ -72,19 +86,31 @@ add(What, #?MODULE{window = Window0} = C) ->
     {Id, Window} = baguette_engine_window:add(What, Window0),
     {Id, C#?MODULE{window = Window}}.
 
-%% @doc What is to be sent now, and under which id: calls of one function, of no more rows than
-%% `Most' where they are several. None while the window is full, or nobody waits.
--spec next(Most :: pos_integer(), calls()) ->
+%% @doc What is to be sent now, and under which id: calls of one function, of no more than `Most'
+%% says of it where they are several. None while the window is full, or nobody waits; `in_doubt'
+%% where all that it is full of was cancelled, so that nobody knows what the process has still to
+%% read.
+-spec next(most(), calls()) ->
     {send, id(), {Function :: atom(), [Payload :: binary(), ...]}, Rows :: pos_integer(), calls()}
+    | in_doubt
     | none.
-next(Most, #?MODULE{waiting = Waiting, idle = Idle} = C) ->
-    case {in_flight(C), baguette_engine_turns:out(Most, Waiting), queue:out(Idle)} of
-        {InFlight, {Asked, Rows, Room, Left}, _} when
-            InFlight =:= 0; InFlight < ?WINDOW, Room =:= 0
-        ->
+next(Most, #?MODULE{window = Window} = C) ->
+    case baguette_engine_window:unanswered(Window) < ?UNANSWERED of
+        true -> next_of(Most, C);
+        false -> case is_in_doubt(C) of true -> in_doubt; false -> none end
+    end.
+
+next_of(Most, #?MODULE{waiting = Waiting, idle = Idle} = C) ->
+    InFlight = in_flight(C),
+    Of = fun(#asked{call = {Function, _}}) -> Most(Function) end,
+    case InFlight < ?WINDOW andalso baguette_engine_turns:out(Of, Waiting) of
+        {Asked, Rows, Room, Left} when InFlight =:= 0; Room =:= 0 ->
             send(Asked, Rows, C#?MODULE{waiting = Left});
-        {0, empty, {{value, Asked}, Left}} ->
-            send([Asked], 1, C#?MODULE{idle = Left});
+        empty when InFlight =:= 0 ->
+            case queue:out(Idle) of
+                {{value, Asked}, Left} -> send([Asked], 1, C#?MODULE{idle = Left});
+                {empty, _} -> none
+            end;
         _ ->
             none
     end.
@@ -179,7 +205,7 @@ asked_for(Frames) -> [A || Asked <- Frames, is_list(Asked), #asked{} = A <- Aske
 
 %% What was ahead is not known any more to fit anywhere: it goes by itself, after those who wait.
 again(Ahead, Waiting) ->
-    lists:foldl(fun(A, W) -> baguette_engine_turns:in(A, A#asked.to, last, W) end, Waiting, Ahead).
+    lists:foldl(fun(Asked, W) -> in(Asked, last, W) end, Waiting, Ahead).
 
 %% @doc Answer all that waits with this error.
 -spec refuse({atom(), map()}, calls()) -> calls().
@@ -206,9 +232,18 @@ forget(#asked{monitor = Monitor}) ->
 -spec in_flight(calls()) -> non_neg_integer().
 in_flight(#?MODULE{window = Window}) -> baguette_engine_window:size(Window).
 
-%% @doc How many wait here, those that are not urgent aside.
--spec waiting(calls()) -> non_neg_integer().
-waiting(#?MODULE{waiting = Waiting}) -> baguette_engine_turns:size(Waiting).
+%% @doc How many calls are with the process and wait here, what is not urgent aside, and what those
+%% that wait weigh. A frame of several counts as several: others choose by it whom to ask.
+-spec overview(calls()) -> #{in_flight | waiting | waiting_bytes := non_neg_integer()}.
+overview(#?MODULE{waiting = Waiting, window = Window}) ->
+    #{
+        in_flight => lists:sum([calls(F) || F <- baguette_engine_window:to_list(Window)]),
+        waiting => baguette_engine_turns:size(Waiting),
+        waiting_bytes => baguette_engine_turns:weight(Waiting)
+    }.
+
+calls(Asked) when is_list(Asked) -> length([A || #asked{} = A <- Asked]);
+calls(_Own) -> 1.
 
 %% @doc Whether the process may be computing.
 -spec is_busy(calls()) -> boolean().

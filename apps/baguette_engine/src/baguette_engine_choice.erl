@@ -3,7 +3,7 @@
 %% (baguette_engine_pace); here it is only who of them.
 -module(baguette_engine_choice).
 
--export([wanted/4, holders/2, candidates/3, is_offered/2, why/2]).
+-export([wanted/4, holders/2, candidates/3, silence/2, why/2]).
 
 -export_type([wanted/0, view/0]).
 
@@ -49,11 +49,15 @@ holders(#{component := Component, key := Key, own := Own}, #{holders := Holders}
 candidates(Holders, Part, IsPassedOver) ->
     [H || H <- Holders, not baguette_engine_part:is_with(H, Part), not IsPassedOver(H)].
 
-%% @doc Whether the holder of a call may be asked now, the same way.
--spec is_offered(baguette_engine_part:call(), [holder()]) -> boolean().
-is_offered(Call, Holders) ->
+%% @doc What a call is that is not answered in time. Whoever may be asked now, the same way, is
+%% slow; of who may not, nothing is known.
+-spec silence(baguette_engine_part:call(), [holder()]) -> late | suspect.
+silence(Call, Holders) ->
     Way = baguette_engine_part:way(Call),
-    lists:any(fun(H) -> baguette_engine_part:way(H) =:= Way end, Holders).
+    case lists:any(fun(H) -> baguette_engine_part:way(H) =:= Way end, Holders) of
+        true -> late;
+        false -> suspect
+    end.
 
 %% @doc Why nobody can be asked.
 -spec why(wanted(), view()) -> term().

@@ -1,81 +1,95 @@
 %% @doc How many times what was counted pictures really take, learnt from those that ended. Pure;
-%% baguette_engine_foretold keeps what is learnt here and knows the clock.
+%% baguette_engine_foretold keeps what is learnt here.
 %%
-%% The logarithm of the ratio is a sum of terms: one for how many pictures are drawn at once, two
-%% for the kind and the shape of the request, one for how it goes of late whatever is asked (the
-%% machine's other work). A term is a mean with the weight of its evidence. Weights fade with age,
-%% and a term counts by its weight: where there is no evidence the ratio is 1. Each term learns what
-%% the others leave (backfitting: Breiman and Friedman, J. Am. Statist. Assoc. 80, 1985).
+%% The logarithm of the ratio is linear in a few features of the request and of what others ask
+%% meanwhile. The weights are those of ridge regression (Hoerl and Kennard, Technometrics 12, 1970)
+%% over all pictures, of which the latest count most. Without evidence they are 0, and the ratio 1.
 -module(baguette_engine_correction).
 
--export([keys/2, unknown/0, faded/3, factor/1, learnt/2]).
--export_type([key/0, term_of/0]).
+-export([features/3, unknown/0, factor/2, learnt/3]).
+-export_type([features/0, learnt/0]).
 
--type key() ::
-    {load, AtOnce :: pos_integer()}
-    | {company, company()}
-    | {shape, company(), Images :: pos_integer(), TopK :: pos_integer() | full}
-    | lately.
-%% Calls of the one share batches with others' pictures, those of the other do not.
--type company() :: alone | together.
--type term_of() :: {Log :: float(), Weight :: float()}.
+-type features() :: [float(), ...].
+-record(?MODULE, {
+    weights :: [float(), ...],
+    %% The normal equations: sums over pictures of x x' and of x times the logarithm.
+    squares :: matrix(),
+    products :: [float(), ...]
+}).
+-type matrix() :: [[float(), ...], ...].
+-opaque learnt() :: #?MODULE{}.
 
+-define(FEATURES, 7).
 %% No single picture counts for more: one that had to wait for an expert says nothing of the next.
 -define(MOST_TIMES, 4.0).
-%% A mean over so many at most follows what changes.
--define(MOST_WEIGHT, 30.0).
--define(MOST_LATELY, 3.0).
-%% A term with this much evidence counts half.
--define(HALF_WEIGHT, 0.5).
-%% Of their own each; more are taken together by powers of two, so that there are few terms.
--define(SINGLE, 4).
--define(HALF_LIFE_S, 600).
--define(HALF_LIFE_LATELY_S, 60).
+%% Of what is foretold, either way: what lies far from all that was drawn is not extrapolated.
+-define(MOST_FACTOR, 20.0).
+%% After 34 pictures one counts half; what was there before all of them is not forgotten.
+-define(KEPT, 0.98).
+%% As if so many pictures of every feature had taken what was counted: little, not nothing, so that
+%% what was never drawn is not foretold by chance.
+-define(RIDGE, 0.3).
 
-%% @doc The terms that concern a request while so many pictures are drawn, itself included. The
-%% later ones learn what the earlier leave.
--spec keys(baguette_engine_foretold:shape(), AtOnce :: pos_integer()) -> [key()].
-keys(#{n := Images, top_k := TopK, deterministic := Alone}, AtOnce) ->
-    Company = case Alone of true -> alone; false -> together end,
+%% @doc Of a request to a model of so many experts, while others ask so many experts a step.
+-spec features(baguette_engine_foretold:shape(), Experts, AsksBeside) -> features() when
+    Experts :: pos_integer(), AsksBeside :: non_neg_integer().
+features(#{n := Images, deterministic := Alone} = Shape, Experts, AsksBeside) ->
+    Each = baguette_engine_prediction:each(Shape, Experts),
+    Asks = baguette_engine_prediction:asks(Shape, Experts),
+    Rows = Images * Each,
     [
-        {load, about(AtOnce)},
-        {company, Company},
-        {shape, Company, about(Images), case TopK of full -> full; _ -> about(TopK) end},
-        lately
+        1.0,
+        math:log(Asks),
+        math:log(Rows),
+        %% Calls of its own share no batch with others'.
+        number(Alone),
+        number(Alone) * math:log(Rows / Asks),
+        number(is_reusing(Shape)),
+        math:log(1 + AsksBeside)
     ].
 
-about(N) when N =< ?SINGLE -> N;
-about(N) -> 1 bsl ceil(math:log2(N)).
+is_reusing(#{cache := Threshold}) -> Threshold > 0.
 
--spec unknown() -> term_of().
-unknown() -> {0.0, 0.0}.
+number(true) -> 1.0;
+number(false) -> 0.0.
 
-%% @doc What a term's evidence weighs after so long.
--spec faded(key(), term_of(), Us :: non_neg_integer()) -> term_of().
-faded(Key, {Log, Weight}, Us) ->
-    Seconds = case Key of lately -> ?HALF_LIFE_LATELY_S; _ -> ?HALF_LIFE_S end,
-    {Log, Weight * math:pow(0.5, Us / (Seconds * 1.0e6))}.
+-spec unknown() -> learnt().
+unknown() ->
+    Zeros = lists:duplicate(?FEATURES, 0.0),
+    #?MODULE{weights = Zeros, squares = ridge(?RIDGE), products = Zeros}.
 
-%% @doc How many times what is counted a picture with these terms takes.
--spec factor([term_of()]) -> float().
-factor(Terms) -> math:exp(lists:sum([counts(Term) || Term <- Terms])).
+ridge(Pictures) ->
+    Numbers = lists:seq(1, ?FEATURES),
+    [[Pictures * number(I =:= J) || J <- Numbers] || I <- Numbers].
 
-counts({Log, Weight}) -> Log * Weight / (Weight + ?HALF_WEIGHT).
+%% @doc How many times what is counted a picture with these features takes.
+-spec factor(features(), learnt()) -> float().
+factor(Features, #?MODULE{weights = Weights}) ->
+    Most = math:log(?MOST_FACTOR),
+    math:exp(max(-Most, min(Most, dot(Features, Weights)))).
 
-%% @doc The terms after a picture that took so many times what was counted.
--spec learnt(Ratio :: float(), [{key(), term_of()}]) -> [{key(), term_of()}].
-learnt(Ratio, Terms) ->
-    Foretold = lists:sum([counts(Term) || {_, Term} <- Terms]),
+%% @doc After a picture that took so many times what was counted.
+-spec learnt(Ratio :: float(), features(), learnt()) -> learnt().
+learnt(Ratio, Features, #?MODULE{weights = Weights, squares = Squares, products = Products}) ->
+    Foretold = dot(Features, Weights),
     Most = math:log(?MOST_TIMES),
-    Unexplained = max(-Most, min(Most, math:log(Ratio) - Foretold)),
-    {Learnt, _} = lists:mapfoldl(fun one/2, Unexplained, Terms),
-    Learnt.
+    Log = Foretold + max(-Most, min(Most, math:log(Ratio) - Foretold)),
+    Now = [
+        [?KEPT * S + R + X * Y || {S, R, Y} <- lists:zip3(Row, Ridge, Features)]
+     || {Row, Ridge, X} <- lists:zip3(Squares, ridge((1 - ?KEPT) * ?RIDGE), Features)
+    ],
+    Sums = [?KEPT * P + X * Log || {P, X} <- lists:zip(Products, Features)],
+    #?MODULE{weights = solved(Now, Sums), squares = Now, products = Sums}.
 
-one({Key, {Log, Weight} = Before}, Unexplained) ->
-    Heavier = min(Weight, most(Key) - 1) + 1,
-    Target = Unexplained + counts(Before),
-    After = {Log + (Target - Log) / Heavier, Heavier},
-    {{Key, After}, Target - counts(After)}.
+%% Elimination; the matrix is symmetric and positive, so there is nothing to exchange.
+solved([], []) ->
+    [];
+solved([[Pivot | Above] | Rows], [First | Rest]) ->
+    {Matrix, Sums} = lists:unzip([
+        {[A - Head / Pivot * B || {A, B} <- lists:zip(Row, Above)], Sum - Head / Pivot * First}
+     || {[Head | Row], Sum} <- lists:zip(Rows, Rest)
+    ]),
+    Later = solved(Matrix, Sums),
+    [(First - dot(Above, Later)) / Pivot | Later].
 
-most(lately) -> ?MOST_LATELY;
-most(_) -> ?MOST_WEIGHT.
+dot(Xs, Ys) -> lists:sum([X * Y || {X, Y} <- lists:zip(Xs, Ys)]).

@@ -3,9 +3,9 @@
 %% what holders say (baguette_engine_prediction), and from what pictures took against it
 %% (baguette_engine_correction).
 %%
-%% A table that baguette_engine_sup owns: a row per term of the correction, one per generation that
-%% has not ended, and one for what an image-step takes. A write that is lost to another's is a
-%% picture less learnt from. What dies with a generation, baguette_engine_admission forgets.
+%% A table that baguette_engine_sup owns: a row for the correction, one for what an image-step
+%% takes, and one per generation that has not ended. A write that is lost to another's is a picture
+%% less learnt from. What dies with a generation, baguette_engine_admission forgets.
 -module(baguette_engine_foretold).
 
 -export([table/0, predict/2, work_seconds/1, look/0]).
@@ -17,25 +17,29 @@
 
 -type shape() :: #{
     n := pos_integer(), steps := pos_integer(), top_k := pos_integer() | full,
-    deterministic := boolean(), atom() => term()
+    deterministic := boolean(), cache := float(), atom() => term()
 }.
 %% What its end is to be held against.
 -opaque story() ::
     {waiting, shape(), Experts :: [binary()]}
-    | {running, shape(), CountedUs :: pos_integer(), BegunUs :: integer()}
+    | {running, shape(), Experts :: pos_integer(), CountedUs :: pos_integer(),
+        BegunUs :: integer()}
     | untold.
 
 %% Until a picture was begun here.
 -define(IMAGE_STEP_S, 0.1).
 -define(NEWEST_COUNTS, 0.3).
--define(SHAPE, [n, steps, top_k, deterministic]).
+-define(SHAPE, [n, steps, top_k, deterministic, cache]).
 %% What another node says is believed up to so much.
 -define(MOST_ELSEWHERE, 1000).
 
 -spec table() -> ok.
 table() ->
     ?MODULE = ets:new(?MODULE, [named_table, public, {write_concurrency, true}]),
-    true = ets:insert(?MODULE, [{image_step, counted, ?IMAGE_STEP_S}, {elsewhere, 0}]),
+    true = ets:insert(?MODULE, [
+        {image_step, counted, ?IMAGE_STEP_S}, {elsewhere, 0},
+        {correction, baguette_engine_correction:unknown()}
+    ]),
     ok.
 
 %% @doc How long such a request would take, from its begin, and how long until that.
@@ -46,40 +50,46 @@ predict(Shape, Experts) ->
     case counted(Shape, Experts) of
         {ok, Us} ->
             Most = baguette_engine_settings:get(max_running),
-            Here = length(unended()),
-            [{elsewhere, Elsewhere}] = ets:lookup(?MODULE, elsewhere),
-            AtOnce = min(Most, Here + 1) + Elsewhere,
-            Keys = baguette_engine_correction:keys(Shape, AtOnce),
-            Now = erlang:monotonic_time(microsecond),
-            Factor = baguette_engine_correction:factor([known(Key, Now) || Key <- Keys]),
-            Queue = case Here < Most of true -> 0.0; false -> work_seconds(0) end,
+            Unended = unended(),
+            Beside = beside(Most - 1, Unended),
+            Features = baguette_engine_correction:features(Shape, length(Experts), Beside),
+            Factor = baguette_engine_correction:factor(Features, correction()),
+            Queue = case length(Unended) < Most of true -> 0.0; false -> work_seconds(0) end,
             {ok, #{seconds => Us / 1.0e6 * Factor, queue_seconds => Queue}};
         {error, _} = Error ->
             Error
     end.
 
+%% What others ask a step while a picture to come is drawn: those that run, then those that wait.
+beside(MostHere, Unended) ->
+    Running = [Asks || {_, _, _, running, _, Asks} <- Unended],
+    Waiting = [Asks || {_, _, _, waiting, _, Asks} <- Unended],
+    [{elsewhere, Elsewhere}] = ets:lookup(?MODULE, elsewhere),
+    Elsewhere + lists:sum(lists:sublist(Running ++ Waiting, MostHere)).
+
 %% @doc In how many seconds all that is drawn and waits here is likely to be done, and so many
 %% image-steps that wait elsewhere.
 -spec work_seconds(More :: non_neg_integer()) -> float().
 work_seconds(More) ->
-    Work = lists:sum([More | [Images * Steps || {_, Steps, Images, _, _} <- unended()]]),
+    Work = lists:sum([More | [Images * Steps || {_, Steps, Images, _, _, _} <- unended()]]),
     [{image_step, _, Each}] = ets:lookup(?MODULE, image_step),
     AtOnce = baguette_engine_settings:get(max_running),
     baguette_engine_prediction:queue_seconds(Work, Each, AtOnce).
 
-%% @doc How many generations run here: a fact of this node's report, so that others know with how
-%% many theirs share experts. And remember what the others say; their reports are many.
+%% @doc How many experts what runs here asks a step: a fact of this node's report, so that others
+%% know with how much theirs share experts. And remember what the others say: they report often.
 -spec look() -> non_neg_integer().
 look() ->
     true = ets:insert(?MODULE, {elsewhere, elsewhere()}),
     drawing().
 
-drawing() -> length([running || {_, _, _, running, _} <- unended()]).
+drawing() -> lists:sum([Asks || {_, _, _, running, _, Asks} <- unended()]).
 
 %% @doc The calling generation will draw this.
 -spec waits(shape(), Experts :: [binary()]) -> story().
 waits(#{n := Images, steps := Steps} = Shape, Experts) ->
-    true = ets:insert(?MODULE, {{left, self()}, Steps, Images, waiting, 0}),
+    Asks = baguette_engine_prediction:asks(Shape, length(Experts)),
+    true = ets:insert(?MODULE, {{left, self()}, Steps, Images, waiting, 0, Asks}),
     {waiting, maps:with(?SHAPE, Shape), Experts}.
 
 %% @doc It begins, after so many steps that were made before; what goes on from there is no measure.
@@ -89,7 +99,7 @@ begun(0, {waiting, #{n := Images, steps := Steps} = Shape, Experts}) ->
     case counted(Shape, Experts) of
         {ok, Us} ->
             ok = image_step(counted, Us / 1.0e6 / (Images * Steps)),
-            {running, Shape, Us, erlang:monotonic_time(microsecond)};
+            {running, Shape, length(Experts), Us, erlang:monotonic_time(microsecond)};
         {error, _} ->
             untold
     end;
@@ -101,22 +111,22 @@ begun(Made, {waiting, #{steps := Steps}, _Experts}) ->
 -spec stepped() -> ok.
 stepped() ->
     [{elsewhere, Elsewhere}] = ets:lookup(?MODULE, elsewhere),
+    %% With its own, which `ended' takes off.
     More = [{2, -1, 0, 0}, {5, drawing() + Elsewhere}],
     _ = ets:update_counter(?MODULE, {left, self()}, More),
     ok.
 
 %% @doc It ended; only what was drawn to its end is a measure.
 -spec ended(done | failed | cancelled, story()) -> ok.
-ended(done, {running, #{n := Images, steps := Steps} = Shape, CountedUs, BegunUs}) ->
-    [{_, _, _, _, AtOnce}] = ets:take(?MODULE, {left, self()}),
-    %% As many as there were on the way, not at its begin: pictures that begin together see few.
-    Keys = baguette_engine_correction:keys(Shape, max(1, round(AtOnce / Steps))),
-    Now = erlang:monotonic_time(microsecond),
-    Us = max(1, Now - BegunUs),
+ended(done, {running, #{n := Images, steps := Steps} = Shape, Experts, CountedUs, BegunUs}) ->
+    [{_, _, _, _, Sum, Asks}] = ets:take(?MODULE, {left, self()}),
+    %% What there was on the way, not at its begin: pictures that begin together see few.
+    Beside = max(0, round(Sum / Steps) - Asks),
+    Features = baguette_engine_correction:features(Shape, Experts, Beside),
+    Us = max(1, erlang:monotonic_time(microsecond) - BegunUs),
     ok = image_step(measured, Us / 1.0e6 / (Images * Steps)),
-    Before = [{Key, known(Key, Now)} || Key <- Keys],
-    Learnt = baguette_engine_correction:learnt(Us / CountedUs, Before),
-    true = ets:insert(?MODULE, [{{term, Key}, Term, Now} || {Key, Term} <- Learnt]),
+    Learnt = baguette_engine_correction:learnt(Us / CountedUs, Features, correction()),
+    true = ets:insert(?MODULE, {correction, Learnt}),
     ok;
 ended(_How, _Story) ->
     forget(self()).
@@ -132,22 +142,20 @@ counted(Shape, Experts) ->
         usual => fun baguette_engine_metrics:usual_us/1
     }).
 
-unended() -> ets:match_object(?MODULE, {{left, '_'}, '_', '_', '_', '_'}).
+unended() -> ets:match_object(?MODULE, {{left, '_'}, '_', '_', '_', '_', '_'}).
 
 %% As far as it is known here: said at most twice a second.
 elsewhere() ->
     lists:sum([
-        min(Pictures, ?MOST_ELSEWHERE)
-     || #{self := false, link := up, report := #{extra := #{drawing := Pictures}}} <-
+        min(Asks, ?MOST_ELSEWHERE)
+     || #{self := false, link := up, report := #{extra := #{drawing := Asks}}} <-
             baguette_cluster:nodes(),
-        is_integer(Pictures), Pictures > 0
+        is_integer(Asks), Asks > 0
     ]).
 
-known(Key, Now) ->
-    case ets:lookup(?MODULE, {term, Key}) of
-        [{_, Term, At}] -> baguette_engine_correction:faded(Key, Term, Now - At);
-        [] -> baguette_engine_correction:unknown()
-    end.
+correction() ->
+    [{correction, Learnt}] = ets:lookup(?MODULE, correction),
+    Learnt.
 
 image_step(How, Seconds) ->
     [{image_step, Known, Before}] = ets:lookup(?MODULE, image_step),

@@ -67,6 +67,8 @@ definitions() ->
         {answer_bytes_total, counter, none, <<"Bytes of the answers to them">>},
         {hedges_total, counter, none, <<"Expert calls sent to another holder besides a slow one">>},
         {failovers_total, counter, none, <<"Expert calls that went to another holder instead">>},
+        {asks_refused_total, counter, none,
+            <<"Expert calls that this node had no room for: asked again, or of another holder">>},
         {worker_deaths_total, counter, kind, <<"Deaths of this node's OS processes">>},
         {batch_rows, histogram, none, <<"Images that this node's device computed as one batch">>},
         {generations_running, gauge, none, <<"Generations that work">>},

@@ -62,7 +62,8 @@
     failures = #{} :: #{Why :: atom() => pos_integer()},
     %% Nobody (else) can be asked: since when, why, and when to look again.
     waiting = none :: waiting(),
-    %% It waited so before a way by others was tried, and does again if that led nowhere.
+    %% It waited so before a way by others was tried, or one who was busy was asked again, and does
+    %% again if that led nowhere.
     resume = none :: waiting()
 }).
 -opaque part() :: #?MODULE{}.
@@ -82,12 +83,13 @@ only(Images, P) -> P#?MODULE{images = Images}.
 
 %% @doc One more call is out.
 -spec asked(call(), part()) -> part().
-asked(#{via := _} = Call, #?MODULE{calls = Calls, waiting = Waiting} = P) when Waiting =/= none ->
-    P#?MODULE{calls = [Call | Calls], waiting = none, resume = Waiting};
-asked(#{via := _} = Call, #?MODULE{calls = Calls} = P) ->
-    P#?MODULE{calls = [Call | Calls]};
-asked(Call, #?MODULE{calls = Calls} = P) ->
-    P#?MODULE{calls = [Call | Calls], waiting = none, resume = none}.
+asked(Call, #?MODULE{calls = Calls, waiting = Waiting, resume = Resume} = P) ->
+    Before = case Waiting of none -> Resume; _ -> Waiting end,
+    P#?MODULE{calls = [Call | Calls], waiting = none, resume = resume(Call, Before)}.
+
+resume(#{via := _}, Before) -> Before;
+resume(_Call, {_, {busy, _}, _} = Before) -> Before;
+resume(_Call, _Before) -> none.
 
 %% @doc What its holder is to be sent: with these contexts, and whether others' calls may go along.
 -spec ask(call(), Hashes :: [binary()], part()) -> ask().
@@ -176,6 +178,8 @@ paced(#{node := Node, expected_us := Us} = Call, Now, How) ->
 %% @doc What follows from the failure of one of its calls, where so many hold the expert.
 -spec failed({atom(), map()}, Holders :: non_neg_integer(), part()) ->
     {instead, Why :: atom(), part()} | {split, [part()]} | {fatal, {atom(), map()}}.
+failed({unreachable, #{why := busy}}, _Holders, P) ->
+    {instead, busy, P};
 failed({Class, _}, _Holders, P) when Class =:= not_held; Class =:= unreachable ->
     %% Our view was older than the holder's; no worker died of this call.
     {instead, Class, P};
@@ -229,9 +233,11 @@ wait(Why, _Since, Now, #?MODULE{waiting = {Since0, Before, _}} = P) ->
     end,
     {Why =/= Before, P#?MODULE{waiting = {Since, Why, Now + ?LOOK_US}}}.
 
-%% @doc Whether nobody can be asked for this reason; somebody who has it and is slow is not missing.
+%% @doc Whether nobody can be asked for this reason; somebody who has it and is slow, or has too
+%% much to do, is not missing.
 -spec is_missing(Why :: term()) -> boolean().
 is_missing({late, _}) -> false;
+is_missing({busy, _}) -> false;
 is_missing(_) -> true.
 
 %% @doc Whoever it waited for is there again.

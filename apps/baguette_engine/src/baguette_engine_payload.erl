@@ -7,9 +7,6 @@
 -export([encode/1, start/1, ask/5, advance/3, decode/4]).
 -export([answer/1, counted/1]).
 
-%% Images in one call: the pipeline worker has a step of somebody else's to take meanwhile.
--define(DECODED, 4).
-
 -type request() :: baguette_engine_request:request().
 
 -spec encode(request()) -> map().
@@ -59,16 +56,17 @@ decode(Moved, Images, Request, Record) ->
     Latents = [Latent || #{<<"latent">> := Latent} <- Moved],
     Saved = [baguette_engine_image:saved(Image) || Image <- Images],
     Texts = baguette_engine_result:texts(Request, Saved, Record),
+    Parts = few(lists:zip(Latents, Texts), baguette_engine_batch:decoded()),
     [
         (canonical(Request))#{latents => Some, text => Their}
-     || {Some, Their} <- lists:map(fun lists:unzip/1, few(lists:zip(Latents, Texts)))
+     || {Some, Their} <- lists:map(fun lists:unzip/1, Parts)
     ].
 
-few(Images) when length(Images) =< ?DECODED ->
+few(Images, Most) when length(Images) =< Most ->
     [Images];
-few(Images) ->
-    {First, Rest} = lists:split(?DECODED, Images),
-    [First | few(Rest)].
+few(Images, Most) ->
+    {First, Rest} = lists:split(Most, Images),
+    [First | few(Rest, Most)].
 
 steps(#{top_k := full} = Request) -> steps(Request#{top_k := nil});
 steps(#{steps := Steps, top_k := TopK} = Request) ->

@@ -85,6 +85,8 @@ handle_info({baguette_engine_worker, Worker, up}, #?MODULE{worker = Worker} = S)
     {noreply, prepare(S#?MODULE{state = ready})};
 handle_info({baguette_engine_worker, Ref, Answer}, #?MODULE{preparing = Ref} = S) ->
     {noreply, prepared(Answer, S#?MODULE{preparing = none})};
+handle_info({baguette_engine_worker, Ref, _NoLongerWanted}, S) when is_reference(Ref) ->
+    {noreply, S};
 handle_info({baguette_engine_worker, _, down}, #?MODULE{state = State} = S) ->
     ok = baguette_engine_metrics:count(worker_deaths_total, pipeline),
     {noreply, S#?MODULE{state = case State of {failed, _} -> State; _ -> starting end}};

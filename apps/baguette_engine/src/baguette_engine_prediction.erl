@@ -4,7 +4,8 @@
 %% pictures took by baguette_engine_correction, and baguette_engine_foretold has the figures.
 -module(baguette_engine_prediction).
 
--export([counted_us/3, queue_seconds/3]).
+-export([counted_us/3, each/2, asks/2, queue_seconds/3]).
+-export_type([shape/0]).
 
 %% Steps whose calls are counted: the mean of so many is within some percent of any more.
 -define(ROUTINGS, 12).
@@ -22,19 +23,31 @@
 %% @doc For somebody who draws nothing else. An expert that nobody holds has no time.
 -spec counted_us(shape(), Experts :: [binary()], known()) ->
     {ok, pos_integer()} | {error, {no_holder, #{expert := non_neg_integer()}}}.
-counted_us(#{n := Images, steps := Steps, top_k := TopK}, Experts, Known) ->
+counted_us(#{n := Images, steps := Steps} = Shape, Experts, Known) ->
     #{holders := Holders, usual := Usual} = Known,
     Numbered = lists:zip(lists:seq(0, length(Experts) - 1), Experts),
     case [Number || {Number, C} <- Numbered, Holders(C, #{}) =:= []] of
         [Missing | _] ->
             {error, {no_holder, #{expert => Missing}}};
         [] ->
-            Each = case TopK of full -> length(Experts); _ -> TopK end,
+            Each = each(Shape, length(Experts)),
             Calls = [step_us(Rows, Holders) || Rows <- routings(Images, Each, Experts)],
             Mean = round(lists:sum(Calls) / length(Calls)),
-            {ok, us(encode, Usual) + Images * us(decode, Usual) +
-                Steps * (us(advance, Usual) + Mean)}
+            Us = us(encode, Usual) + Images * us(decode, Usual) +
+                Steps * (us(advance, Usual) + Mean),
+            {ok, max(1, Us)}
     end.
+
+%% @doc How many of so many experts every image asks a step.
+-spec each(shape(), Experts :: pos_integer()) -> pos_integer().
+each(#{top_k := full}, Experts) -> Experts;
+each(#{top_k := TopK}, _Experts) -> TopK.
+
+%% @doc How many experts of so many a step asks, in the mean, if every image chooses by itself.
+-spec asks(shape(), Experts :: pos_integer()) -> pos_integer().
+asks(#{n := Images} = Shape, Experts) ->
+    Missed = math:pow(1 - each(Shape, Experts) / Experts, Images),
+    max(1, round(Experts * (1 - Missed))).
 
 %% @doc In how many seconds so many image-steps (a step of an image) will be done.
 -spec queue_seconds(Work :: non_neg_integer(), ImageStepSeconds :: float(), pos_integer()) ->
@@ -80,10 +93,15 @@ chosen(Each, Experts, Dice) ->
 step_us(Asked, Holders) ->
     {Times, _} = lists:mapfoldl(
         fun({Component, Images}, InFlight) ->
-            [#{node := Node} = Holder | _] = Holders(Component, InFlight),
-            Own = maps:get(Node, InFlight, 0),
-            Us = baguette_engine_pace:expected_us(Holder, Own, Images),
-            {Us, InFlight#{Node => Own + Images}}
+            case Holders(Component, InFlight) of
+                [#{node := Node} = Holder | _] ->
+                    Own = maps:get(Node, InFlight, 0),
+                    Us = baguette_engine_pace:expected_us(Holder, Own, Images),
+                    {Us, InFlight#{Node => Own + Images}};
+                %% Gone since it was looked for: a guess may be wrong, and must not end a picture.
+                [] ->
+                    {0, InFlight}
+            end
         end,
         #{},
         Asked

@@ -20,7 +20,8 @@
 -define(MEMORY_MS, 60000).
 -define(DEVICE_MS, 5000).
 -define(EMPTY, <<128>>).
--define(QUEUE_WEIGHT, 0.2). % of one look, every TICK_MS
+-define(MEAN_WEIGHT, 0.2). % of one look, every TICK_MS
+-define(CLEARLY, 0.2). % of what was told last
 
 -type job() :: explore | stats | pipeline.
 
@@ -40,11 +41,13 @@
     device = baguette_engine_facts:no_device() :: baguette_engine_facts:device(),
     device_ms :: integer(),
     pipeline = none :: none | map(),
-    %% Calls at the expert worker, as a moving average, and what is published of it.
-    queue = 0.0 :: float(),
-    queue_said = none :: none | non_neg_integer(),
-    drawing = 0 :: non_neg_integer() % as published
+    %% Calls at the expert worker.
+    queue = {0.0, none} :: told(),
+    %% Experts that the pictures of this node ask a step.
+    drawing = {0.0, none} :: told()
 }).
+%% A moving average, and what is published of it.
+-type told() :: {float(), none | non_neg_integer()}.
 
 %% @doc Start the one of this node.
 -spec start_link() -> {ok, pid()} | {error, term()}.
@@ -127,25 +130,23 @@ look(Asks, Now, #?MODULE{asks = Before, jobs = Jobs} = S) ->
     end.
 
 %% What others put before their own call when they choose whom to ask (baguette_cluster_holders).
-queue(Length, #?MODULE{queue = Before, queue_said = Said} = S) ->
-    Mean = Before + ?QUEUE_WEIGHT * (Length - Before),
-    case abs(Mean - number(Said)) > 0.75 orelse Said =:= none of
-        true ->
-            ok = publish(#{queue => round(Mean)}),
-            S#?MODULE{queue = Mean, queue_said = round(Mean)};
-        false ->
-            S#?MODULE{queue = Mean}
-    end.
-
-number(none) -> 0;
-number(Said) -> Said.
+queue(Length, #?MODULE{queue = Queue} = S) ->
+    S#?MODULE{queue = told(queue, Length, Queue)}.
 
 %% What others share experts with (baguette_engine_foretold).
-drawing(Pictures, #?MODULE{drawing = Pictures} = S) ->
-    S;
-drawing(Pictures, S) ->
-    ok = publish(#{drawing => Pictures}),
-    S#?MODULE{drawing = Pictures}.
+drawing(Asks, #?MODULE{drawing = Drawing} = S) ->
+    S#?MODULE{drawing = told(drawing, Asks, Drawing)}.
+
+%% Told when it is clearly another: every fact goes to everybody.
+told(Fact, Now, {Before, Said}) ->
+    Mean = Before + ?MEAN_WEIGHT * (Now - Before),
+    case Said =:= none orelse abs(Mean - Said) > max(0.75, ?CLEARLY * Said) of
+        true ->
+            ok = publish(#{Fact => round(Mean)}),
+            {Mean, round(Mean)};
+        false ->
+            {Mean, Said}
+    end.
 
 pipeline_job(Now, #?MODULE{memory_ms = Last} = S) when Now - Last >= ?MEMORY_MS ->
     case busy([pipeline], S) of

@@ -6,6 +6,9 @@
 %%       Payload is the msgpack map of `baguette.worker.expert_entry:velocity', of so many rows,
 %%       which may be computed together with others' or not. The holder's worker
 %%       answers To with {baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}.
+%%       More than may wait there is answered at once with
+%%       {error, {unreachable, #{node => Holder, why => busy}}}, as by a relay (below): whoever does
+%%       not know of `busy' takes it for a holder that it cannot reach now.
 %%   {forget, 1, Ref}                       the answer is no longer wanted.
 %%   {relay, 1, To, Ref, Target, {Component, {alone | together, Rows}, Payload}}
 %%       generation -> baguette_engine_relay of a node that has a link to Target where we have none.
@@ -18,7 +21,7 @@
 %% answer.
 -module(baguette_engine_remote_v1).
 
--export([ask/3, answer/3, forget/2, monitor/1]).
+-export([ask/3, answer/3, busy/2, forget/2, monitor/1]).
 -export([ask_via/4, forget_via/2, monitor_via/1]).
 
 -export_type([message/0, relay_message/0, ask/0, company/0]).
@@ -40,6 +43,11 @@ ask(Node, Ref, {Component, Company, Payload}) ->
 -spec answer(pid(), reference(), {ok, binary()} | {error, {atom(), map()}}) -> ok.
 answer(To, Ref, Answer) ->
     surely(To, {baguette_engine_worker, Ref, Answer}).
+
+%% @doc Answer an ask that there is no room for here.
+-spec busy(pid(), reference()) -> ok.
+busy(To, Ref) ->
+    answer(To, Ref, {error, {unreachable, #{node => node(), why => busy}}}).
 
 %% @doc Tell a holder that an answer is no longer wanted.
 -spec forget(node(), reference()) -> ok.

@@ -17,6 +17,7 @@
     | child_env
     | max_running
     | max_waiting
+    | max_asks_mib
     | generation_ms
     | ask_floor_ms
     | missing_ms
@@ -36,6 +37,7 @@
     child_env,
     max_running,
     max_waiting,
+    max_asks_mib,
     generation_ms,
     ask_floor_ms,
     missing_ms,
@@ -92,6 +94,7 @@ valid(threads, V) -> between(V, 1, 256);
 valid(child_env, V) -> is_list(V) orelse <<"a list of {Name, Value}">>;
 valid(max_running, V) -> between(V, 1, 1024);
 valid(max_waiting, V) -> between(V, 0, 100000);
+valid(max_asks_mib, V) -> between(V, 1, 1 bsl 20);
 valid(generation_ms, V) -> between(V, 1000, 86400000);
 valid(ask_floor_ms, V) -> between(V, 10, 3600000);
 valid(missing_ms, V) -> between(V, 0, 3600000);

@@ -79,8 +79,9 @@ handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} 
             simulated => true,
             os_pid => undefined,
             state => phase(S),
-            in_flight => case Computing of undefined -> 0; _ -> 1 end,
+            in_flight => case Computing of undefined -> 0; {_, Done} -> length(Done) end,
             waiting => baguette_engine_turns:size(Waiting),
+            waiting_bytes => baguette_engine_turns:weight(Waiting),
             deaths => S#?MODULE.deaths,
             busy_us => S#?MODULE.busy_us,
             batches => S#?MODULE.batches,
@@ -91,9 +92,16 @@ handle_call(overview, _From, #?MODULE{computing = Computing, waiting = Waiting} 
         S}.
 
 -spec handle_cast(baguette_engine_worker:order(), #?MODULE{}) -> {noreply, #?MODULE{}}.
-handle_cast({request, Ref, To, Call, Company}, #?MODULE{waiting = Waiting} = S) ->
-    In = baguette_engine_turns:in(arrived(Ref, To, Call), To, Company, Waiting),
-    {noreply, next(S#?MODULE{waiting = In})};
+handle_cast({request, Ref, To, {_, Payload} = Call, Company}, #?MODULE{waiting = Waiting} = S) ->
+    case Company =:= last orelse baguette_engine_room:is_there(S#?MODULE.kind, Payload, Waiting) of
+        true ->
+            Weight = baguette_engine_room:weight(Payload),
+            In = baguette_engine_turns:in(arrived(Ref, To, Call), To, Company, Weight, Waiting),
+            {noreply, next(S#?MODULE{waiting = In})};
+        false ->
+            ok = baguette_engine_room:refuse(To, Ref),
+            {noreply, S}
+    end;
 handle_cast({when_idle, Ref, To, Call}, #?MODULE{idle = Idle} = S) ->
     {noreply, next(S#?MODULE{idle = queue:in(arrived(Ref, To, Call), Idle)})};
 handle_cast({cancel, Ref}, S) ->
@@ -142,8 +150,9 @@ next(#?MODULE{computing = {_, _}} = S) ->
 next(#?MODULE{booting = [{Function, Payload} | _], free_us = Free} = S) ->
     Call = #call{to = boot, function = Function, payload = Payload, arrived_us = Free},
     compute([Call], S);
-next(#?MODULE{waiting = Waiting, kind = Kind} = S) ->
-    case baguette_engine_turns:out(baguette_engine_batch:most(Kind), Waiting) of
+next(#?MODULE{waiting = Waiting} = S) ->
+    Most = fun(#call{function = Function}) -> baguette_engine_batch:most(Function) end,
+    case baguette_engine_turns:out(Most, Waiting) of
         {[#call{function = Function} | _] = Calls, Rows, _, Rest} ->
             ok = baguette_engine_batch:sent(Function, Rows),
             compute(Calls, S#?MODULE{waiting = Rest});

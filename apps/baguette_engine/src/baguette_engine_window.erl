@@ -6,7 +6,8 @@
 %% meanwhile: such a call is remembered by its id until something after it is answered.
 -module(baguette_engine_window).
 
--export([new/0, size/1, is_busy/1, is_in_doubt/1, add/2, revise/2, answered/2, begun/1]).
+-export([new/0, add/2, revise/2, answered/2, begun/1]).
+-export([size/1, to_list/1, unanswered/1, is_busy/1, is_in_doubt/1]). % looked at
 
 -export_type([window/1]).
 
@@ -28,6 +29,14 @@ new() -> #?MODULE{}.
 %% @doc How many calls somebody waits for.
 -spec size(window(_)) -> non_neg_integer().
 size(#?MODULE{sent = Sent}) -> map_size(Sent).
+
+%% @doc Those calls.
+-spec to_list(window(Call)) -> [Call].
+to_list(#?MODULE{sent = Sent}) -> maps:values(Sent).
+
+%% @doc How many frames may be unread still, those that were cancelled among them.
+-spec unanswered(window(_)) -> non_neg_integer().
+unanswered(#?MODULE{sent = Sent, dropped = Dropped}) -> map_size(Sent) + length(Dropped).
 
 %% @doc Whether the process may be computing.
 -spec is_busy(window(_)) -> boolean().

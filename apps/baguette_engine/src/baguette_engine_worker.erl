@@ -52,7 +52,7 @@
 -type failure() ::
     {baguette_engine_frame:error_class(), map()}
     | {python_not_started | worker_not_started, map()}.
--type error_class() :: baguette_engine_frame:error_class() | died.
+-type error_class() :: baguette_engine_frame:error_class() | died | unreachable.
 %% What a worker is sent, whichever process it is.
 -type order() :: baguette_engine_calls:asked() | {cancel, reference()}.
 -type answer() :: {ok, binary()} | {error, {error_class(), map()}}.
@@ -67,7 +67,7 @@
     backoff_ms = ?BACKOFF_MS :: pos_integer(),
     %% Boot calls not yet answered; requests wait until there are none.
     boot = [] :: [{atom(), binary()}],
-    calls = baguette_engine_calls:new() :: baguette_engine_calls:calls(),
+    calls :: baguette_engine_calls:calls(),
     watch :: baguette_engine_watchdog:watch(),
     deaths = 0 :: non_neg_integer(),
     %% Deaths since it was last up, and the reason once it is told that it does not start.
@@ -116,7 +116,9 @@ init({Owner, #{kind := Kind, hung_ms := HungMs} = Options}) ->
     process_flag(trap_exit, true),
     ok = say_unwatched(Kind),
     Watch = baguette_engine_watchdog:new(HungMs),
-    {ok, #?MODULE{owner = Owner, options = Options, watch = Watch}, {continue, start}}.
+    Calls = baguette_engine_calls:new(Kind),
+    S = #?MODULE{owner = Owner, options = Options, watch = Watch, calls = Calls},
+    {ok, S, {continue, start}}.
 
 say_unwatched(Kind) ->
     _ = baguette_engine_watchdog:is_possible() orelse
@@ -129,16 +131,9 @@ handle_continue(start, S) ->
 
 -spec handle_call(overview, {pid(), term()}, #?MODULE{}) -> {reply, map(), #?MODULE{}}.
 handle_call(overview, _From, S) ->
-    {reply,
-        #{
-            kind => maps:get(kind, S#?MODULE.options),
-            os_pid => S#?MODULE.os_pid,
-            state => phase(S),
-            in_flight => baguette_engine_calls:in_flight(S#?MODULE.calls),
-            waiting => baguette_engine_calls:waiting(S#?MODULE.calls),
-            deaths => S#?MODULE.deaths
-        },
-        S}.
+    #?MODULE{os_pid = OsPid, deaths = Deaths, calls = Calls} = S,
+    About = #{kind => kind(S), os_pid => OsPid, state => phase(S), deaths => Deaths},
+    {reply, maps:merge(About, baguette_engine_calls:overview(Calls)), S}.
 
 -spec handle_cast(order(), #?MODULE{}) -> {noreply, #?MODULE{}}.
 handle_cast({cancel, Ref}, #?MODULE{calls = Calls} = S) ->
@@ -190,7 +185,7 @@ terminate(_Reason, S) ->
 -spec format_status(gen_server:format_status()) -> gen_server:format_status().
 format_status(Status) ->
     baguette_engine_private:status(Status, fun(S) ->
-        S#?MODULE{calls = baguette_engine_calls:new(), boot = []}
+        S#?MODULE{calls = baguette_engine_calls:new(kind(S)), boot = []}
     end).
 
 %% The OS process
@@ -205,7 +200,7 @@ start_process(#?MODULE{options = Options} = S) ->
             binary,
             nouse_stdio,
             exit_status,
-            %% The window bounds what the driver holds; a busy port would refuse a frame.
+            %% baguette_engine_calls bounds what the driver holds; a busy port would refuse a frame.
             {busy_limits_port, disabled},
             {busy_limits_msgq, disabled}
         ]),
@@ -306,10 +301,12 @@ send_more(#?MODULE{boot = [First | _], calls = Calls} = S) ->
         _ -> S
     end;
 send_more(#?MODULE{boot = [], calls = Calls0} = S) ->
-    case baguette_engine_calls:next(baguette_engine_batch:most(kind(S)), Calls0) of
+    case baguette_engine_calls:next(fun baguette_engine_batch:most/1, Calls0) of
         {send, Id, {Function, _} = Call, Rows, Calls} ->
             ok = baguette_engine_batch:sent(Function, Rows),
             send_more(send_call(Id, Call, S#?MODULE{calls = Calls}));
+        in_doubt ->
+            send_own(?ARE_YOU_THERE, are_you_there, S);
         none ->
             S
     end.
@@ -374,6 +371,8 @@ answered(Id, Answer, #?MODULE{calls = Calls0, watch = Watch} = S) ->
 boot_answered([{ok, Payload}], #?MODULE{boot = [{Function, _} | Boot]} = S) ->
     tell(S, {booted, Function, Payload}),
     up(S#?MODULE{boot = Boot});
+boot_answered([_, _ | _], S) ->
+    received(malformed, S);
 boot_answered({error, Reason}, #?MODULE{options = #{kind := Kind}} = S) ->
     %% Most likely the weights: say so, and try again at the pace of the backoff.
     ?LOG_ERROR(#{what => worker_boot_failed, kind => Kind, reason => Reason}, ?LOG),

@@ -3,7 +3,7 @@
 %% For the Common Test suites of this room and of those above it.
 -module(baguette_engine_fixture).
 
--export([start/1, start/2, start_simulated/1, stop/0]).
+-export([start/1, start/2, start_simulated/1, stop/0, an_ask/0]).
 -export([build/1, model/1, python/0, run_python/1, ready/0, serving/0, until/1]).
 
 -define(WAIT_MS, 60000).
@@ -54,6 +54,25 @@ start_simulated(Device) ->
         device => {simulated, Device}, python => "/nowhere/python", pipeline => eager,
         memory_mib => 1 bsl 20
     }).
+
+%% @doc What a generation asks, tensors included: a component and a payload.
+-spec an_ask() -> {binary(), binary()}.
+an_ask() ->
+    1 = erlang:trace(whereis(baguette_engine_expert), true, ['receive']),
+    {ok, Id} = baguette_engine:generate(#{prompt => <<"a">>, steps => 1, top_k => 1}),
+    {ok, _} = baguette_engine:await(Id, infinity),
+    1 = erlang:trace(whereis(baguette_engine_expert), false, ['receive']),
+    {_, Component, Payload} = lists:max(asks()),
+    {Component, Payload}.
+
+asks() ->
+    receive
+        {trace, _, 'receive', {ask, 1, _, _, Component, _, Payload}} ->
+            [{byte_size(Payload), Component, Payload} | asks()];
+        {trace, _, _, _} ->
+            asks()
+    after 0 -> []
+    end.
 
 start_with(Engine) ->
     %% Nothing is left of the settings, the model or the device of the suite before.

@@ -48,6 +48,14 @@ an_expert_that_nobody_holds_has_no_time_test() ->
     Without = fun(<<"e1">>, _) -> []; (C, InFlight) -> each_its_own(C, InFlight) end,
     ?assertEqual({error, {no_holder, #{expert => 1}}}, counted(#{}, Without, fun none/1)).
 
+a_holder_that_goes_meanwhile_is_no_crash_test() ->
+    Counter = counters:new(1, []),
+    Going = fun(C, InFlight) ->
+        ok = counters:add(Counter, 1, 1),
+        case counters:get(Counter, 1) > 10 of true -> []; false -> each_its_own(C, InFlight) end
+    end,
+    ?assertMatch({ok, Us} when Us > 0, counted(#{}, Going, fun none/1)).
+
 what_waits_takes_its_work_by_as_many_as_are_drawn_at_once_test() ->
     ?assertEqual(50.0, baguette_engine_prediction:queue_seconds(1000, 0.1, 2)),
     ?assertEqual(0.0, baguette_engine_prediction:queue_seconds(0, 0.1, 2)).

@@ -42,26 +42,8 @@ init_per_suite(Config) ->
         model => #{experts => 3, steps => 4}, batch_us => 1000, row_us => 1000, encode_us => 0,
         advance_us => 0, decode_us => 0, load_ms => 1, restart_ms => 10
     }),
-    persistent_term:put(?MODULE, an_ask()),
+    persistent_term:put(?MODULE, baguette_engine_fixture:an_ask()),
     Config.
-
-%% What a generation asks, tensors included.
-an_ask() ->
-    1 = erlang:trace(whereis(baguette_engine_expert), true, ['receive']),
-    {ok, Id} = baguette_engine:generate(#{prompt => <<"a">>, steps => 1, top_k => 1}),
-    {ok, _} = baguette_engine:await(Id, infinity),
-    1 = erlang:trace(whereis(baguette_engine_expert), false, ['receive']),
-    {_, Component, Payload} = lists:max(asks()),
-    {Component, Payload}.
-
-asks() ->
-    receive
-        {trace, _, 'receive', {ask, 1, _, _, Component, _, Payload}} ->
-            [{byte_size(Payload), Component, Payload} | asks()];
-        {trace, _, _, _} ->
-            asks()
-    after 0 -> []
-    end.
 
 end_per_suite(_Config) ->
     baguette_engine_fixture:stop().

@@ -243,6 +243,51 @@ how_long_it_is_missing_does_not_begin_while_it_was_slow_test() ->
     ?assertEqual([], [F || {failed, _} = F <- effects(W2)]),
     ?assertMatch({failed, {no_holder, _}}, last(on(tick, after_us(1, W2)))).
 
+who_is_busy_is_not_asked_now_and_has_not_failed_test() ->
+    W0 = asking([[0]], #{0 => [a, b]}),
+    W1 = fail_next(busy(a), W0),
+    ?assertMatch([{_, b, _, _}], asks(W1)),
+    ?assertEqual([], published(failover, W1) ++ published(waiting, W1)),
+    ?assertEqual([], [P || {paced, _, _, _} = P <- maps:get(effects, W1)]),
+    %% Both are: the best of them again, in a moment.
+    W2 = fail_next(busy(b), W1),
+    ?assertMatch({[], [#{expert := 0, reason := {busy, b}}]}, {asks(W2), published(waiting, W2)}),
+    ?assertEqual([], effects(on(tick, after_us(?PASSED_OVER_US - 10, W2)))),
+    W3 = on(tick, after_us(?PASSED_OVER_US, W2)),
+    ?assertMatch([{_, a, _, _}], asks(W3)),
+    [{No, _, _, _}] = asks(W3),
+    W4 = on({answered, No, {ok, velocities(0, [0])}}, W3),
+    ?assertMatch({call, advance, _, _}, last(W4)).
+
+%% However often, and whatever is to be done about an expert that nobody holds.
+who_is_busy_is_waited_for_and_not_missing_test_() ->
+    [
+        ?_test(begin
+            W0 = missing(Policy, [[0]], #{0 => [a]}),
+            W1 = fail_next(busy(a), W0),
+            ?assertMatch([#{reason := {busy, a}}], published(waiting, W1)),
+            Again = fun(_, W) ->
+                Asked = on(tick, after_us(?PASSED_OVER_US, W)),
+                [{_, a, _, _}] = asks(Asked),
+                Refused = fail_next(busy(a), Asked),
+                %% It is known.
+                ?assertEqual([], effects(Refused)),
+                Refused
+            end,
+            W2 = on(tick, after_us(?PASSED_OVER_US, lists:foldl(Again, W1, lists:seq(1, 20)))),
+            [{No, _, _, _}] = asks(W2),
+            W3 = on({answered, No, {ok, velocities(0, [0])}}, W2),
+            ?assertMatch({call, advance, _, _}, last(W3))
+        end)
+     || Policy <- [wait, degrade, fail]
+    ].
+
+one_of_two_that_have_a_call_is_busy_test() ->
+    W0 = on({suspect, a}, asking([[0]], #{0 => [a, b, c]})),
+    [{_, b, _, _}] = asks(W0),
+    W1 = fail_next(busy(b), W0),
+    ?assertEqual([], effects(W1)).
+
 an_answer_of_another_form_is_a_failure_of_its_holder_test_() ->
     [
         ?_test(begin
@@ -632,6 +677,8 @@ drawn(Slow, Tries, AnsweredAt, {No, _, _, #{rows := Rows}} = Ask, W0) ->
     end.
 
 %% The first of the asks just made ends in an error.
+busy(Node) -> {unreachable, #{node => Node, why => busy}}.
+
 fail_next(Error, W) ->
     [{No, _, _, _} | _] = asks(W),
     on({answered, No, {error, Error}}, W).

@@ -36,6 +36,15 @@ a_cancelled_call_leaves_a_doubt_until_the_next_answer_test() ->
     {answered, b, W3} = baguette_engine_window:answered(Id, W2),
     ?assertEqual({0, false, false}, looked(W3)).
 
+%% It may not have read it.
+what_is_cancelled_is_unanswered_until_a_later_answer_test() ->
+    {[_, _, Third], W0} = sent([a, b, c]),
+    {_, W1} = dropped(a, W0),
+    {_, W2} = dropped(b, W1),
+    ?assertEqual({1, 3}, {baguette_engine_window:size(W2), baguette_engine_window:unanswered(W2)}),
+    {answered, c, W3} = baguette_engine_window:answered(Third, W2),
+    ?assertEqual(0, baguette_engine_window:unanswered(W3)).
+
 looked(W) ->
     {
         baguette_engine_window:size(W), baguette_engine_window:is_busy(W),

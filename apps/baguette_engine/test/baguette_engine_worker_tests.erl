@@ -22,6 +22,8 @@ worker_test_() ->
         fun what_is_not_urgent_is_refused_when_its_process_dies/0,
         fun a_stopped_process_is_killed_and_its_call_has_died/0,
         fun a_stopped_process_is_found_out_though_its_calls_were_cancelled/0,
+        fun a_process_that_does_not_read_is_sent_no_more_than_a_few_frames/0,
+        fun what_there_is_no_room_for_is_refused_at_once_by_an_expert_worker/0,
         fun a_process_that_goes_on_in_time_is_left_alone/0,
         fun a_process_that_hangs_in_a_boot_call_is_killed/0,
         fun calls_of_a_dead_caller_are_dropped/0,
@@ -40,9 +42,10 @@ quiet() ->
     ok = logger:set_primary_config(level, none),
     ok = baguette_engine_metrics:table(),
     _ = application:load(baguette_engine),
-    Level.
+    {Level, baguette_engine_settings:get(max_asks_mib)}.
 
-loud(Level) ->
+loud({Level, MaxAsks}) ->
+    ok = application:set_env(baguette_engine, max_asks_mib, MaxAsks),
     true = ets:delete(baguette_engine_metrics),
     logger:set_primary_config(level, Level).
 
@@ -174,6 +177,41 @@ a_process_that_goes_on_in_time_is_left_alone() ->
     ?assertEqual(none, answered(Late)),
     ?assertMatch(#{deaths := 0, os_pid := Os, in_flight := 0}, overview(Worker)),
     ok = baguette_engine_worker:stop(Worker).
+
+%% However many calls come and are cancelled, each of which gives its place in the window back.
+a_process_that_does_not_read_is_sent_no_more_than_a_few_frames() ->
+    {Worker, Os} = stopped(60000),
+    {links, Links} = process_info(Worker, links),
+    [Port] = [Link || Link <- Links, is_port(Link)],
+    Payload = binary:copy(<<0>>, 1 bsl 18),
+    [
+        ok = baguette_engine_worker:cancel(Worker, call(Worker, self(), {stats, Payload}))
+     || _ <- lists:seq(1, 100)
+    ],
+    Last = call(Worker, self(), ?STATS),
+    ?assertMatch(#{waiting := 1}, overview(Worker)),
+    {queue_size, Held} = erlang:port_info(Port, queue_size),
+    ?assert(Held > byte_size(Payload) andalso Held < 9 * byte_size(Payload), Held),
+    signal(Os, "CONT"),
+    {ok, _} = answer(Last),
+    ok = baguette_engine_worker:stop(Worker).
+
+%% Two are with the process, one waits.
+what_there_is_no_room_for_is_refused_at_once_by_an_expert_worker() ->
+    ok = application:set_env(baguette_engine, max_asks_mib, 1),
+    Payload = binary:copy(<<0>>, 1 bsl 19),
+    {Worker, _} = stopped(60000),
+    [_, _, _, Fourth] = [call(Worker, self(), {stats, Payload}) || _ <- lists:seq(1, 4)],
+    ?assertMatch({error, {unreachable, #{why := busy}}}, answer(Fourth)),
+    ?assertMatch(
+        #{in_flight := 2, waiting := 1, waiting_bytes := B} when B < 1 bsl 20, overview(Worker)
+    ),
+    ok = baguette_engine_worker:stop(Worker),
+    %% Whoever asks a pipeline worker was let in at the door.
+    Pipeline = start(pipeline, python(), []),
+    Asked = [call(Pipeline, self(), {stats, Payload}) || _ <- lists:seq(1, 6)],
+    [?assertMatch({ok, _}, answer(Ref)) || Ref <- Asked],
+    ok = baguette_engine_worker:stop(Pipeline).
 
 a_process_that_hangs_in_a_boot_call_is_killed() ->
     Worker = start(expert, python(), [warm()], ?HUNG_MS),

@@ -29,12 +29,12 @@ started({error, _} = Error) -> Error.
 %% @doc Called by the application's master before anything of the room is stopped.
 -spec prep_stop(State) -> State.
 prep_stop(State) ->
-    ok = baguette_web_health_h:stopping(),
+    ok = baguette_web_stopping:begun(),
     %% An error is: this node takes no jobs, so there is nothing to write.
     _ = baguette_web_jobs:drain(?DRAIN_MS),
     State.
 
 -spec stop(term()) -> ok.
 stop(_State) ->
-    ok = baguette_web_health_h:stopped(),
+    ok = baguette_web_stopping:over(),
     baguette_web_jobs_sup:forget().

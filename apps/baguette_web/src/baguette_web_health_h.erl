@@ -2,9 +2,7 @@
 %% why, in sentences. Handlers of baguette_web_routes.
 -module(baguette_web_health_h).
 
--export([alive/1, ready/1, reasons/0, stopping/0, stopped/0, is_stopping/0]).
-
--define(STOPPING, {?MODULE, stopping}).
+-export([alive/1, ready/1, reasons/0]).
 
 %% @doc Alive is who answers.
 -spec alive(baguette_web_exchange:exchange()) -> baguette_web_exchange:answer().
@@ -22,29 +20,9 @@ ready(_Exchange) ->
 %% @doc Why no picture could be asked of this node now; [] when one could.
 -spec reasons() -> [baguette_web_reason:reason()].
 reasons() ->
-    case is_stopping() of
+    case baguette_web_stopping:is() of
         true -> [#{name => stopping, detail => <<"this node is being stopped: ask another">>}];
         false ->
             Why = fun baguette_web_reason:why_missing/1,
             baguette_web_reason:engine(baguette_engine:health(), Why)
     end.
-
-%% @doc The room has stopped; when it is started again it is ready.
--spec stopped() -> ok.
-stopped() ->
-    _ = persistent_term:erase(?STOPPING),
-    ok.
-
-%% @doc Whether it is being stopped, or leaves the cluster, which ends in a stop.
--spec is_stopping() -> boolean().
-is_stopping() ->
-    persistent_term:get(?STOPPING, false) orelse
-        lists:any(
-            fun(#{self := IsSelf, leaving := Leaves}) -> IsSelf andalso Leaves end,
-            baguette_cluster:nodes()
-        ).
-
-%% @doc From now on this node is not ready.
--spec stopping() -> ok.
-stopping() ->
-    persistent_term:put(?STOPPING, true).

@@ -66,7 +66,7 @@ follow(Id, Wanted, Take) ->
 
 %% Its process ended, and it did not.
 interrupted() ->
-    case baguette_web_health_h:is_stopping() of
+    case baguette_web_stopping:is() of
         true -> leaving;
         false -> interrupted
     end.

@@ -5,7 +5,7 @@
 
 -compile({no_auto_import, [get/1]}).
 
--export([submit/1, get/1, list/1, cancel/1, image/2, events/3, subscribe_all/1, load/0]).
+-export([submit/1, get/1, is_live/1, list/1, cancel/1, image/2, events/3, subscribe_all/1, load/0]).
 -export([limits/0, drain/1, tell/1]).
 -export_type([ask/0, problem/0]).
 
@@ -69,7 +69,7 @@ predicted(Options) ->
 
 %% Why nothing could be drawn now. Asked before a place is taken, told only to who would get one.
 trouble() ->
-    case baguette_web_health_h:is_stopping() of
+    case baguette_web_stopping:is() of
         true -> {leaving, #{}};
         false -> lacking()
     end.
@@ -96,6 +96,11 @@ get(Id) ->
             _ -> {ok, element(1, baguette_web_job_files:last(Dir, Id))}
         end
     end).
+
+%% @doc Whether a process draws it or will; otherwise it has ended, or waits for the node's start.
+-spec is_live(binary()) -> {ok, boolean()} | problem().
+is_live(Id) ->
+    with_job(Id, fun(#{pid := Pid}, _) -> {ok, Pid =/= none andalso is_process_alive(Pid)} end).
 
 %% @doc Summaries, newest first: at most so many of those that came before `after'.
 -spec list(#{limit := pos_integer(), 'after' => binary()}) ->

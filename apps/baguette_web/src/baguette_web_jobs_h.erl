@@ -152,22 +152,22 @@ image_of(_Id, _Extension, _Text) ->
 %% @doc GET /v1/jobs/ID/events
 -spec events(exchange()) -> answer().
 events(#{segments := [_, _, Id, _], header := Header}) ->
-    case baguette_web_jobs:get(Id) of
-        {ok, Job} -> events_of(Job, Id, last(Header("last-event-id")));
+    Last = last(Header("last-event-id")),
+    case baguette_web_jobs:is_live(Id) of
+        %% Nobody follows before the stream begins: to a HEAD none does.
+        {ok, true} -> stream(fun(Send) -> follow(Id, Last, Send) end);
+        {ok, false} -> last_events(Id, Last);
         {error, Reason} -> baguette_web_job_problem:new(Reason)
     end.
 
-%% From a file: it has ended, or waits to be begun again.
-events_of(#{<<"status">> := _}, Id, Last) ->
+last_events(Id, Last) ->
     case baguette_web_jobs:events(Id, Last, #{previews => true}) of
         %% To a browser it says: do not connect again.
         {ended, []} when Last =/= none -> {reply, 204, [], <<>>};
         {ended, Events} -> stream(fun(Send) -> send(Events, Send) end);
         {live, Monitor, Events} -> stream(fun(Send) -> live(Id, Monitor, Events, Send) end);
         {error, Reason} -> baguette_web_job_problem:new(Reason)
-    end;
-events_of(_, Id, Last) ->
-    stream(fun(Send) -> follow(Id, Last, Send) end).
+    end.
 
 stream(Fun) -> {stream, baguette_web_sse:headers(), Fun}.
 

@@ -106,7 +106,7 @@ stop() ->
     ok = application:stop(baguette_web),
     %% Nothing of the room is left to be asked.
     {error, {no_jobs_dir, _}} = baguette_web_jobs:load(),
-    undefined = persistent_term:get({baguette_web_health_h, stopping}, undefined),
+    undefined = persistent_term:get(baguette_web_stopping, undefined),
     ok.
 
 %% Cases ----------------------------------------------------------------------------------------

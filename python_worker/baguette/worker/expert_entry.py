@@ -163,10 +163,10 @@ def unload(payload: bytes) -> bytes:
 def velocity(payload: bytes) -> bytes:
     """{component, canonical, rows, contexts} -> {velocities, micros} or {unknown: [hash]}.
 
-    A row is {latent, t, network_t, context, null, scale}: latent a (C, S, S) f32 blob, t in
+    A row is {latent, t, network_t, context, null, scale}: latent a (C, S, S) f32 or f16 blob, t in
     [0, 1], the two contexts by hash. `contexts` are [{hash, tensor}] the caller was asked for.
-    Velocities come back guided, (C, S, S) f32 blobs in row order. `canonical` computes one row at
-    a time, so that its bytes do not depend on company.
+    Velocities come back guided, (C, S, S) blobs of the same dtype, in row order. `canonical`
+    computes one row at a time, so that its bytes do not depend on company.
     """
     return only(velocities([payload]))
 

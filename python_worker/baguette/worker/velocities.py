@@ -127,8 +127,10 @@ def _timed(served: Served, expert: PreparedExpert, rows: list[Row]) -> Tensor:
 def _write(begun: float, ask: Ask, velocities: Velocities) -> bytes:
     if isinstance(velocities, list):
         return pack({"unknown": velocities})
-    if not bool(torch.isfinite(velocities).all()):
+    # What is too large for half precision is as useless as what was no number before.
+    told = velocities.to(ask.dtype)
+    if not bool(torch.isfinite(told).all()):
         raise NotFinite("the expert's velocity is not finite")
     spent.mark("compute")
-    blobs = [pack_tensor(velocity) for velocity in velocities.to(ask.dtype)]
+    blobs = [pack_tensor(velocity) for velocity in told]
     return pack({"velocities": blobs, "micros": micros_since(begun)})
