@@ -27,8 +27,8 @@ $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 # The parts share build directories and addresses.
 .NOTPARALLEL:
 .PHONY: help setup build demo up status top events token down shell doctor join leave invite \
-	bench bench-cluster bench-reliability bench-http bench-throughput bench-prediction weights \
-	test test-erlang test-python test-cluster test-chaos screenshots check check-erlang \
+	bench bench-cluster bench-reliability bench-http bench-throughput bench-prediction plots \
+	weights test test-erlang test-python test-cluster test-chaos screenshots check check-erlang \
 	check-style check-python check-shell dialyzer fmt train-mini clean
 
 help: ## list these targets
@@ -110,6 +110,9 @@ bench-http: build ## what HTTP costs a node: requests, watchers, memory, rude cl
 
 bench-throughput: build ## many pictures at once: scaling, links, peers, failover (30 minutes)
 	@$(PY) scripts/bench_throughput.py
+
+plots: setup ## draw the plots of docs/PERFORMANCE.md anew, from out/ as measured last
+	@$(PY) scripts/plots.py
 
 bench-prediction: build ## how well is foretold how long a picture takes (10 minutes)
 	@$(PY) scripts/bench_prediction.py

@@ -4,7 +4,8 @@ One image, every side in turn in the same run: the pipeline in this process with
 threads (guidance batched), and a cluster of one node per expert. Called by `make bench`. Prints a
 table and writes out/bench.json. A step's time is a generation's, without encoding and decoding,
 divided by its steps. Sides with the same thread count must draw the same picture, or there is
-nothing to compare.
+nothing to compare. The cluster then draws some pictures more, so that it can be told where a step's
+time goes and how many bytes it sends.
 
 Values come as environment variables, as for scripts/cluster.py: PROMPT STEPS SEED NODES PORT MODEL.
 """
@@ -22,7 +23,7 @@ from statistics import median
 from typing import Any
 
 from baguette.files import check_writable
-from launcher import command_line
+from launcher import breakdown, command_line, wire_bytes
 from launcher.addresses import DEFAULT_PORT
 from launcher.control import Control
 from launcher.nodes import Cluster, Launch
@@ -126,10 +127,12 @@ def bench(options: Options, rounds: int, output: Path) -> int:
         with cluster_of(cluster, Launch(nodes, options.model_dir), progress) as running:
             sides = [*singles, Side("cluster", lambda given: on_cluster(running.control, given))]
             run(sides, request, rounds, progress)
+            more = looked_into(running.control, request, options.model_dir)
     finally:
         progress.close()
     record = {
         **summary(sides),
+        **more,
         "model": model.name,
         "nodes": nodes,
         "rounds": rounds,
@@ -172,6 +175,18 @@ def on_cluster(control: Control, request: Record) -> Record:
     control.ask("generate", request=request, watch=False)
     result: Record = control.answer("done")["result"]
     return result
+
+
+def looked_into(control: Control, request: Record, model_dir: Path) -> Record:
+    """Where a step's time goes, and what it sends: of pictures that are not among the measured."""
+
+    def draw(**more: Any) -> Record:
+        return on_cluster(control, {**request, **more})
+
+    return {
+        "breakdown": breakdown.measure(control, draw),
+        "bytes_per_step": wire_bytes.measure(control, draw, model_dir),
+    }
 
 
 def run(sides: Sequence[Side], request: Record, rounds: int, progress: Progress) -> None:
@@ -252,6 +267,8 @@ def tell(record: Record, output: Path) -> None:
         f"cluster / fastest single process: {ratio:.2f} ({verdict} the bound of {BOUND}), "
         f"{record['steps']} steps, median of {record['rounds']}; {os.path.relpath(output)}"
     )
+    lines = breakdown.told(record["breakdown"], record["cluster_ms_per_step"])
+    print("\n".join(["", *lines, "", *wire_bytes.told(record["bytes_per_step"])]))
     load, cores = record["machine"]["load_before"], record["machine"]["cores"]
     if load > cores / 4:
         print(f"the machine was busy when this began (load {load} on {cores} cores): run it again")

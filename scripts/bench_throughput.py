@@ -11,8 +11,9 @@ Sections, each on clusters of its own on this machine:
 
 Simulated devices compute nothing: they answer after a declared time, and a figure of theirs is of
 the cluster, never of a GPU. Called by `make bench-throughput` (about 30 minutes; --small takes one
-and its figures mean nothing). Prints Markdown tables and writes out/bench_throughput.json. PORT and
-MODEL come from the environment, as for scripts/cluster.py; ports up to PORT + 3 are used.
+and its figures mean nothing). Prints Markdown tables, writes out/bench_throughput.json and, but
+for --small, plots of it. PORT and MODEL come from the environment, as for scripts/cluster.py; ports
+up to PORT + 3 are used.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from baguette.files import check_writable
 from launcher import (
     command_line,
+    plots,
     throughput_concurrent,
     throughput_failover,
     throughput_links,
@@ -41,6 +43,7 @@ from launcher.throughput import Bench, Record
 from launcher.waiting import interruptible
 
 OUTPUT = ROOT / "out" / "bench_throughput.json"
+PLOTS = ROOT / "out" / "plots"
 Section = tuple[Callable[[Bench], Record], Callable[[Record], list[str]]]
 SECTIONS: dict[str, Section] = {
     "concurrent": (throughput_concurrent.measure, throughput_concurrent.markdown),
@@ -65,6 +68,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas between")
     parser.add_argument("--small", action="store_true", help="a little of everything, no figures")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the record goes")
+    parser.add_argument("--plots", type=Path, default=PLOTS, help="where its plots go, as SVG")
     args = parser.parse_args()
     return command_line.run(lambda: _checked(args))
 
@@ -80,7 +84,8 @@ def _checked(args: argparse.Namespace) -> int:
     interruptible()
     record = bench(Options.read(os.environ), wanted, args.small)
     write_record(record, args.output)
-    print(os.path.relpath(args.output))
+    drawn = [] if args.small else plots.write(plots.of(record), args.plots)
+    print("\n".join(os.path.relpath(path) for path in (args.output, *drawn)))
     return 0
 
 

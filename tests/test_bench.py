@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import uuid
@@ -16,7 +17,8 @@ import bench_reliability
 import bench_throughput
 import pytest
 
-from launcher import loads, nodes, throughput_links
+from launcher import breakdown, loads, nodes, plots, throughput_links
+from launcher.breakdown import FRAMES, PORT, PYTHON, TORCH
 from launcher.loads import Order
 from launcher.options import Options
 from launcher.processes import Refused
@@ -56,8 +58,24 @@ def test_the_record_holds_every_sample_and_the_picture(
     assert (record["steps"], record["nodes"], len(record["routing"][0])) == (4, 3, 4)
     assert len(record["pixels_sha256"]) == 64
     assert {"cpu", "cores", "load_before", "torch"} <= record["machine"].keys()
-    assert f"{record['cluster_step_ratio']:.2f}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{record['cluster_step_ratio']:.2f}" in printed
     assert leftovers(tag) == []
+
+    broken = record["breakdown"]
+    assert broken["steps_drawn"] == 4 * breakdown.PICTURES
+    parts = [us for kinds in broken["parts_us"].values() for us in kinds.values()]
+    assert min(parts) >= 0
+    assert sum(parts) == pytest.approx(broken["us_per_step"], abs=0.1 * len(parts))
+    for where, kind in itertools.product(("expert call", "advance"), (TORCH, PYTHON, FRAMES, PORT)):
+        assert broken["parts_us"][where][kind] > 0
+    assert "us of a step" in printed
+
+    assert list(plots.of(record)) == ["step"]
+
+    promised, half = record["bytes_per_step"].values()
+    assert promised["least_bytes"] == 2 * half["least_bytes"] > 0
+    assert 1 < promised["of_the_least"] < half["of_the_least"]
 
 
 def test_a_row_counts_what_was_lost_and_what_changed() -> None:
@@ -169,6 +187,7 @@ def test_many_pictures_are_measured_section_by_section(
     assert (killed["lost"], killed["seeds_with_different_pictures"]) == (0, 0)
     assert killed["images"] >= killed["concurrent"]
     assert killed["image_seconds"]["hit"]["images"] > 0
+    assert len(plots.of(record)) == 4
 
 
 def test_a_section_that_does_not_exist_is_named(

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,23 @@ def test_a_worker_ignores_interrupts(expert_worker: Worker) -> None:
 def test_only_entry_points_can_be_called(expert_worker: Worker) -> None:
     expert_worker.call(1, "os", "system", command="true")
     assert expert_worker.answer()[2][1] == Atom("failure")
+
+
+def test_a_worker_tells_where_the_time_of_its_last_frames_went(expert_worker: Worker) -> None:
+    began = time.perf_counter_ns()
+    for number in range(3):
+        expert_worker.call(number, EXPERT, "stats")
+        expert_worker.answer()
+    expert_worker.call(3, "os", "system", command="true")  # has no account: it failed
+    expert_worker.answer()
+    expert_worker.call(4, EXPERT, "frames")
+    _, _, result = expert_worker.answer()
+    frames = unpack(result)["frames"]
+    assert [(f.pop("frame"), f.pop("function")) for f in frames] == [(n, "stats") for n in range(3)]
+    assert all(frame.keys() == {"decode", "wait", "core", "encode"} for frame in frames)
+    parts = [ns for frame in frames for ns in frame.values()]
+    assert min(parts) >= 0
+    assert 0 < sum(parts) < time.perf_counter_ns() - began
 
 
 def test_the_whole_life_of_an_expert(expert_worker: Worker, tiny_dir: Path) -> None:

@@ -8,7 +8,7 @@
 %% Looking
 -export([status/0, events/0, events/1, report/0, nodes/0, experts/0, help/0]).
 %% For the control node (baguette_control)
--export([readiness/0, joining/0, figures/0, own_figures/0, simulate/1]).
+-export([readiness/0, joining/0, figures/0, own_figures/0, trace/1, simulate/1]).
 -export([status_text/0, report_text/0, events_text/0, events_text/1]).
 
 -export_type([options/0, result/0]).
@@ -168,6 +168,11 @@ figures() ->
 -spec own_figures() -> [map()].
 own_figures() ->
     [baguette_figures:this()].
+
+%% @doc Watch on every node where the time of calls goes, from now on or until now.
+-spec trace(on | off) -> [map()].
+trace(What) ->
+    baguette_figures:trace(What).
 
 %% @doc Changes the simulated device of this node, e.g. #{speed => 0.1}; refused by a real one.
 -spec simulate(map()) -> ok | {error, term()}.

@@ -13,6 +13,8 @@
 %%   report                           text
 %%   figures                          figures; what every node counts, for benchmarks
 %%   own_figures                      figures; of that node alone, whomever it can reach
+%%   trace    on                      traced | failed; where the time of calls goes, on every node:
+%%                                    begun (true), or ended and told (false)
 %%   simulate changes                 simulated | failed; of that node's simulated device
 %%   leave    deadline_ms             leaving ... left | failed; the node ends
 %%   generate request, watch          accepted, state, step, ... done | failed
@@ -140,6 +142,8 @@ command(<<"figures">>, _, #?MODULE{node = Node} = State) ->
     figures(remote(Node, figures, [], ?FIGURES_MS), State);
 command(<<"own_figures">>, _, #?MODULE{node = Node} = State) ->
     figures(remote(Node, own_figures, []), State);
+command(<<"trace">>, #{<<"on">> := On}, #?MODULE{node = Node} = State) when is_boolean(On) ->
+    traced(remote(Node, trace, [case On of true -> on; false -> off end], ?FIGURES_MS), State);
 command(<<"simulate">>, #{<<"changes">> := Given}, #?MODULE{node = Node} = State) ->
     case baguette_control_json:changes(Given) of
         {ok, Changes} -> simulated(remote(Node, simulate, [Changes]), State);
@@ -183,6 +187,9 @@ load({error, Reason}, State) ->
 
 figures({ok, Figures}, State) -> tell(figures, #{nodes => Figures}, State);
 figures({error, Reason}, State) -> failed(Reason, State).
+
+traced({ok, Traces}, State) -> tell(traced, #{nodes => Traces}, State);
+traced({error, Reason}, State) -> failed(Reason, State).
 
 simulated({ok, ok}, State) -> tell(simulated, #{}, State);
 simulated({ok, {error, {bad_setting, device, Got, Why}}}, State) ->

@@ -1,11 +1,12 @@
 %% @doc What every node counts about itself, gathered by one of them: for programs that measure the
 %% cluster's own cost (scripts/bench_cluster.py) through baguette:figures/0. Facts only, each since
-%% the node's start: who measures asks twice and subtracts. Looking costs a call a node.
+%% the node's start: who measures asks twice and subtracts. Looking costs a call a node. A trace of
+%% where the time of calls goes is gathered the same way, and begins and ends when it is told to.
 -module(baguette_figures).
 
--export([all/0]).
+-export([all/0, trace/1]).
 %% Called on each node
--export([this/0]).
+-export([this/0, trace_this/1]).
 
 %% Many nodes on few cores answer late when they start.
 -define(ANSWER_MS, 20000).
@@ -21,6 +22,21 @@ all() ->
 
 answered(_Node, {ok, Figures}) -> Figures;
 answered(Node, {_Class, _Why}) -> #{node => Node, silent => true}.
+
+%% @doc Watch where the time of calls goes on all of these nodes from now on, or what was seen until
+%% now (baguette_engine:trace/1). Fails where a node does not answer: a part of it says nothing.
+-spec trace(on | off) -> [map()].
+trace(What) ->
+    Answers = erpc:multicall([node() | nodes()], ?MODULE, trace_this, [What], ?ANSWER_MS),
+    lists:map(fun({ok, Trace}) -> Trace end, Answers).
+
+%% @doc The same on this node.
+-spec trace_this(on | off) -> map().
+trace_this(on) ->
+    ok = baguette_engine:trace(on),
+    #{node => node()};
+trace_this(off) ->
+    baguette_engine:trace(off).
 
 %% @doc The figures of this node. `experts' says whom it would ask; `wire' are the distribution's
 %% own counters, of the links that are up; `gossip' what the cluster room counts, null where it does
@@ -40,6 +56,7 @@ this() ->
         expected_step_us => baguette_cluster:expected_step_us(),
         experts => baguette_engine:experts(),
         workers => [counted(Worker) || Worker <- baguette_engine:workers()],
+        calls => calls(),
         wire => wire(),
         gossip => maps:get(gossip, Cluster, undefined),
         memory_kib => erlang:memory(total) div 1024,
@@ -67,6 +84,18 @@ counted(Worker) ->
         unloads, loaded_at_ms
     ],
     maps:with(Names, Worker).
+
+%% What this node's own generations asked of experts, and the payloads' bytes.
+calls() ->
+    Named = #{
+        <<"calls_total">> => sent, <<"ask_bytes_total">> => ask_bytes,
+        <<"answer_bytes_total">> => answer_bytes
+    },
+    maps:from_list([
+        {maps:get(Name, Named), Value}
+     || #{name := Name, samples := [{[], Value}]} <- baguette_engine:metrics(),
+        is_map_key(Name, Named)
+    ]).
 
 %% A control node's link is none of the cluster's, so only visible nodes count; a link over TLS is a
 %% process, and its counters are not to be had.

@@ -12,6 +12,8 @@
 %% The node
 -export([model/0, experts/0, workers/0, capabilities/0, overview/0, health/0]).
 -export([metrics/0, calls/0, device/0]).
+%% For whoever measures
+-export([trace/1]).
 %% A node with a simulated device
 -export([simulate/1]).
 
@@ -198,6 +200,11 @@ device() ->
 -spec calls() -> [map()].
 calls() ->
     baguette_engine_metrics:calls().
+
+%% @doc Watch where the time of calls goes on this node from now on; and what was seen until now.
+-spec trace(on | off) -> ok | baguette_engine_trace:trace().
+trace(on) -> baguette_engine_trace:on();
+trace(off) -> baguette_engine_trace:off().
 
 %% @doc The engine in one map.
 -spec overview() -> map().

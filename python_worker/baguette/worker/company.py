@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Protocol, TypeVar
 
 from baguette.errors import DeviceLost, OutOfMemory, port_class
+from baguette.worker.spent import spent
 
 Answer = bytes | Exception
 """What one call of several gets: its payload, or why there is none."""
@@ -43,6 +44,7 @@ def answers(
 ) -> list[Answer]:
     """Each call's answer, in order: read alone, computed in groups, written alone."""
     calls = [_attempt(read, payload) for payload in payloads]
+    spent.mark("unpack")
     groups: dict[Hashable, list[int]] = {}
     for i, call in enumerate(calls):
         if not isinstance(call, Exception):
@@ -51,8 +53,10 @@ def answers(
     for group in groups.values():
         asked = [call for i in group if not isinstance(call := calls[i], Exception)]
         results = _computed(compute, asked)
+        spent.mark("compute")
         for i, call, result in zip(group, asked, results, strict=True):
             done[i] = _attempt(partial(write, call), result)
+        spent.mark("pack")
     return [call if isinstance(call, Exception) else done[i] for i, call in enumerate(calls)]
 
 

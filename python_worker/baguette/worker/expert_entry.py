@@ -16,6 +16,7 @@ from baguette.errors import BadInput, NotHeld, WeightsError
 from baguette.kept import Kept
 from baguette.worker.company import Answer, only
 from baguette.worker.payload import pack, take, unpack
+from baguette.worker.spent import frames
 from baguette.worker.state import micros_since, process_figures
 
 if TYPE_CHECKING:
@@ -247,6 +248,17 @@ def _holding(name: str) -> Held:
 
 ENTRIES = {
     (__name__, function.__name__): function
-    for function in (machine, inventory, warm, load, unload, velocity, probe, explore, stats)
+    for function in (
+        machine,
+        inventory,
+        warm,
+        load,
+        unload,
+        velocity,
+        probe,
+        explore,
+        stats,
+        frames,
+    )
 }
 TOGETHER = {(__name__, velocity.__name__): velocities}

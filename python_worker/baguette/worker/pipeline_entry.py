@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from baguette.errors import BadInput
 from baguette.worker.company import Answer, only
 from baguette.worker.payload import pack, take, unpack
+from baguette.worker.spent import frames
 from baguette.worker.state import micros_since, process_figures
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _requester() -> Requester:
 
 ENTRIES = {
     (__name__, function.__name__): function
-    for function in (load, encode, start, advance, prepare, preview, decode, stats)
+    for function in (load, encode, start, advance, prepare, preview, decode, stats, frames)
 }
 TOGETHER = {
     (__name__, start.__name__): starts,

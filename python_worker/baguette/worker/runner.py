@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from baguette.errors import BaguetteError, DeviceLost, port_class
 from baguette.worker.company import Answer
 from baguette.worker.cores import computing
 from baguette.worker.frame import FrameError, FrameReader, FrameWriter
+from baguette.worker.spent import spent
 from baguette.worker.term import Atom, TermError, decode, encode
 
 EntryPoint = Callable[[bytes], bytes]
@@ -45,11 +47,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Call:
-    """One call as it came: its id, what it names, and its arguments, unchecked."""
+    """One call as it came: its id, what it names, and its arguments, unchecked.
+
+    When its frame was read, and decoded (time.perf_counter_ns()).
+    """
 
     id: int
     target: tuple[str, str]
     args: list[Any]
+    read_at: int
+    decoded_at: int
 
 
 class Calls:
@@ -105,9 +112,11 @@ class Runner:
 
     def receive(self, frame: memoryview) -> None:
         """Take one frame: queue a call, obey a cancel, refuse the rest."""
+        read_at = time.perf_counter_ns()
         match decode(frame):
             case (Atom("C"), int(call_id), Atom(module), Atom(function), list(args)):
-                self._calls.add(Call(call_id, (str(module), str(function)), args))
+                target, decoded_at = (str(module), str(function)), time.perf_counter_ns()
+                self._calls.add(Call(call_id, target, args, read_at, decoded_at))
             case (Atom("M"), (Atom("cancel"), int(call_id))):
                 self._calls.cancel(call_id)
             case (Atom("M"), _):
@@ -118,10 +127,14 @@ class Runner:
     def run(self, call: Call) -> None:
         """Run one frame's calls and answer them, whatever happens inside."""
         failed: list[Exception] = []
+        spent.begin(call.read_at, call.decoded_at)
         try:
             with computing():
+                spent.mark("core")
                 result = self._result(call, failed)
-            self._writer.write(encode((Atom("r"), call.id, result)))
+            pieces = encode((Atom("r"), call.id, result))
+            spent.end(call.id, call.target[1])
+            self._writer.write(pieces)
         except Exception as error:  # the boundary: every failure becomes an answer with a class
             failed.append(error)
             self._writer.write(encode((Atom("e"), call.id, _describe(error))))

@@ -22,6 +22,7 @@ from baguette.mixture import Choice
 from baguette.reuse import Drift, drifts
 from baguette.worker import company
 from baguette.worker.payload import pack, take, unpack
+from baguette.worker.spent import spent
 from baguette.worker.state import micros_since
 from baguette.worker.tensor import pack_tensor, unpack_tensor
 
@@ -80,7 +81,9 @@ def advanced(requester: Requester, values: dict[str, Any]) -> Moved:
     begun = time.perf_counter()
     grid, step = at_step(requester, values)
     images = [answered(image) for image in take(values, "images", list)]
+    spent.mark("unpack")
     latents = [requester.advance(*image, grid[step], grid[step + 1]) for image in images]
+    spent.mark("compute")
     t = grid[step + 1] if step < len(grid) - 2 else None
     told = {"advance_micros": micros_since(begun)}
     canonical = take(values, "canonical", bool)

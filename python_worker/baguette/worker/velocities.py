@@ -21,6 +21,7 @@ from baguette.families.paris.expert import PreparedExpert, Row, context_names
 from baguette.worker import company
 from baguette.worker.held import Held, Served
 from baguette.worker.payload import pack, take, unpack
+from baguette.worker.spent import spent
 from baguette.worker.state import micros_since
 from baguette.worker.tensor import pack_tensor, unpack_tensor
 
@@ -130,5 +131,6 @@ def _write(begun: float, ask: Ask, velocities: Velocities) -> bytes:
     told = velocities.to(ask.dtype)
     if not bool(torch.isfinite(told).all()):
         raise NotFinite("the expert's velocity is not finite")
+    spent.mark("compute")
     blobs = [pack_tensor(velocity) for velocity in told]
     return pack({"velocities": blobs, "micros": micros_since(begun)})
