@@ -22,6 +22,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from baguette.files import check_writable
@@ -82,15 +83,21 @@ def _checked(args: argparse.Namespace) -> int:
         )
     check_writable(args.output)
     interruptible()
-    record = bench(Options.read(os.environ), wanted, args.small)
-    write_record(record, args.output)
+    # After every section: half an hour is not lost with the last of them.
+    write = partial(write_record, path=args.output)
+    record = bench(Options.read(os.environ), wanted, args.small, write)
     drawn = [] if args.small else plots.write(plots.of(record), args.plots)
     print("\n".join(os.path.relpath(path) for path in (args.output, *drawn)))
     return 0
 
 
-def bench(options: Options, wanted: list[str], small: bool) -> Record:
-    """Section by section; each prints its tables when it is done."""
+def bench(
+    options: Options,
+    wanted: list[str],
+    small: bool,
+    write: Callable[[Record], None] = lambda _: None,
+) -> Record:
+    """Section by section; each prints its tables when it is done, and all so far is written."""
     model = Model.read(options.model_dir)
     progress = Progress()
     place = Bench(options.port or DEFAULT_PORT, options.model_dir, model, small, progress)
@@ -100,6 +107,7 @@ def bench(options: Options, wanted: list[str], small: bool) -> Record:
             measure, markdown = SECTIONS[name]
             progress.line(f"--- {name}")
             record[name] = measure(place)
+            write(record)
             progress.close()
             print("\n" + "\n".join(markdown(record[name])) + "\n", flush=True)
     finally:

@@ -1,4 +1,4 @@
-"""`make bench` measures all sides and agrees on the picture; how reliability is counted."""
+"""`make bench-step` measures all sides and agrees on the picture; how reliability is counted."""
 
 from __future__ import annotations
 
