@@ -8,10 +8,12 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from launcher import nodes
 from launcher.erlang import Atom, term
 from launcher.options import BadOption, Model, Options, check_out
 from launcher.processes import Process, end, wait_gone
@@ -90,6 +92,22 @@ def test_checking_a_picture_path_leaves_no_file(tmp_path: Path) -> None:
 
 def test_terms_are_erlang_whatever_the_text() -> None:
     assert term([(Atom("a"), 'x"}')]) == "[{a,[120,34,125]}]"
+
+
+def test_nodes_started_at_once_are_all_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "RUN", tmp_path)
+    cluster = nodes.Cluster(2024)
+    cluster.run.mkdir()
+
+    def started(pid: int) -> None:
+        cluster.nodes.append(Process(pid, 1, "a boot"))
+        cluster.save()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(started, range(200)))
+    assert sorted(node.pid for node in nodes.Cluster.load(2024).nodes) == list(range(200))
 
 
 def test_only_the_process_that_was_meant_is_ended() -> None:

@@ -12,6 +12,7 @@ import json
 import secrets
 import shutil
 import subprocess
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,8 @@ class Cluster:
     mode: str = "up"
     nodes: list[Process] = field(default_factory=list)
     apart: bool = False
+    # Nodes may be started again from several threads, and the last to write knows of all.
+    _saving: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def port_of(self, index: int) -> int:
         """Where a node listens, and looks for the others."""
@@ -109,7 +112,13 @@ class Cluster:
 
     def save(self) -> None:
         """Written whole after every start, so that no node is ever unknown to `down`."""
-        value = {
+        with self._saving:
+            new = self.record.with_suffix(".new")
+            new.write_text(json.dumps(self._known(), indent=1) + "\n", encoding="utf-8")
+            new.replace(self.record)
+
+    def _known(self) -> dict[str, Any]:
+        return {
             "port": self.port,
             "mode": self.mode,
             # Read by the client too (baguette.remote.place): only these nodes answer HTTP.
@@ -119,9 +128,6 @@ class Cluster:
                 for i, p in enumerate(self.nodes)
             ],
         }
-        new = self.record.with_suffix(".new")
-        new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        new.replace(self.record)
 
     @classmethod
     def load(cls, port: int) -> Cluster:
