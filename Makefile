@@ -27,7 +27,8 @@ $(foreach name,$(OPTIONS),$(eval $(call as_typed,$(name))))
 # The parts share build directories and addresses.
 .NOTPARALLEL:
 .PHONY: help setup build demo up status top events token down shell doctor join leave invite \
-	bench bench-step bench-cluster bench-reliability bench-http bench-throughput bench-prediction plots \
+	bench bench-step bench-throughput bench-prediction plots \
+	bench-cluster bench-reliability bench-http \
 	weights test test-erlang test-python test-cluster test-chaos screenshots check check-erlang \
 	check-style check-python check-shell dialyzer fmt train-mini clean
 
@@ -98,7 +99,7 @@ invite: build ## print the line that brings the next machine into this cluster
 
 bench: bench-step bench-throughput bench-prediction ## these three, one after the other (50 minutes)
 
-bench-step: build ## a step of a cluster against one process; where its time and bytes go (2 minutes)
+bench-step: build ## a step of a cluster against one process, and where its time goes (2 minutes)
 	@$(PY) scripts/bench.py
 
 bench-cluster: build ## what clusters of 8 and 64 nodes cost at rest, comings, goings (15 minutes)

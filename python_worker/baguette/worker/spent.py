@@ -1,4 +1,4 @@
-"""Where the nanoseconds of this process's last frames went, for whoever measures (`make bench-step`).
+"""Where the nanoseconds of this process's last frames went, for `make bench-step`.
 
 The runner begins and ends a frame's account, and whoever works on it in between marks what the time
 since the last mark was spent on: a clock reading each. Nothing of it is in an answer; the entry
