@@ -3,9 +3,9 @@
 One image, every side in turn in the same run: the pipeline in this process with 1 and with 2
 threads (guidance batched), and a cluster of one node per expert. Called by `make bench-step`.
 Prints a table and writes out/bench.json. A step's time is a generation's, without encoding and
-decoding, divided by its steps. Sides with the same thread count must draw the same picture, or there is
-nothing to compare. The cluster then draws some pictures more, so that it can be told where a step's
-time goes and how many bytes it sends.
+decoding, divided by its steps. Sides with the same thread count must draw the same picture, or
+there is nothing to compare. The cluster then draws some pictures more, so that it can be told where
+a step's time goes and how many bytes it sends.
 
 Values come as environment variables, as for scripts/cluster.py: PROMPT STEPS SEED NODES PORT MODEL.
 """
