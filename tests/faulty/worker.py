@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import baguette.worker.__main__ as worker
 from baguette.worker.company import Answer
@@ -36,6 +36,7 @@ FILE = Path(os.environ["BAGUETTE_FAULT"])
 DONE = FILE.with_name(f"{FILE.name}.done")
 HASH = FILE.with_name(f"{FILE.name}.hash")
 Fault = dict[str, Any]
+T = TypeVar("T")
 EntryPoint = Callable[[bytes], bytes]
 
 
@@ -96,11 +97,11 @@ def going_wrong(function: str, entry: EntryPoint) -> EntryPoint:
     """An entry point with the fault around it."""
 
     def call(payload: bytes) -> bytes:
-        told = strikes(function, payload)
-        before(told.get("do", ""))
+        do = strikes(function, payload).get("do", "")
+        before(do)
         answer = entry(payload)
         remember(function, payload, answer)
-        return bytes(MAX_FRAME + 1) if told.get("do") == "huge" else answer
+        return after(do, answer)
 
     return call
 
@@ -111,16 +112,22 @@ def going_wrong_together(
     """The same of calls that came as one frame: what goes wrong with one goes wrong with it."""
 
     def calls(payloads: Sequence[bytes]) -> list[Answer]:
-        for payload in payloads:
-            before(strikes(function, payload).get("do", ""))
-        return several(payloads)
+        told = [strikes(function, payload).get("do", "") for payload in payloads]
+        for do in told:
+            before(do)
+        return [after(do, answer) for do, answer in zip(told, several(payloads), strict=True)]
 
     return calls
 
 
+def after(do: str, answer: T) -> T | bytes:
+    """The answer, or one that fits no frame."""
+    return bytes(MAX_FRAME + 1) if do == "huge" else answer
+
+
 def before(do: str) -> None:
-    """What happens before the call is computed, or is noted for its answer."""
-    FaultyWriter.do = do
+    """What happens before the call is computed, or is noted for the answer of its frame."""
+    FaultyWriter.do = do or FaultyWriter.do
     if do == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     elif do == "stop":
