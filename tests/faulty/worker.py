@@ -9,8 +9,10 @@ BAGUETTE_FAULT names is read at every call and says what goes wrong, as a JSON m
     prompt  only at expert calls for this prompt (a poisoned request)
     rows    only at calls of more rows than so many
     times   only so often, in all processes together
+    id      which fault this is, where several follow each other
 
-Every time it happens a byte is added to FILE.done. An empty file is no fault.
+Every time it happens a byte is added to FILE.ID.done: a call that is still being computed when the
+next fault is told counts for its own. An empty file is no fault.
 """
 
 from __future__ import annotations
@@ -33,7 +35,6 @@ from baguette.worker.payload import unpack
 from baguette.worker.term import Atom, encode
 
 FILE = Path(os.environ["BAGUETTE_FAULT"])
-DONE = FILE.with_name(f"{FILE.name}.done")
 HASH = FILE.with_name(f"{FILE.name}.hash")
 Fault = dict[str, Any]
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def strikes(function: str, payload: bytes) -> Fault:
     told = fault()
     if told.get("on") != function or not _concerns(told, payload):
         return {}
-    with DONE.open("ab") as done:
+    with FILE.with_name(f"{FILE.name}.{told.get('id', 0)}.done").open("ab") as done:
         if done.tell() >= told.get("times", 1 << 30):
             return {}
         done.write(b".")
