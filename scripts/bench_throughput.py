@@ -22,6 +22,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def _checked(args: argparse.Namespace) -> int:
         )
     check_writable(args.output)
     interruptible()
-    # After every section: half an hour is not lost with the last of them.
+    # Again and again: half an hour is not lost with the last minutes of it.
     write = partial(write_record, path=args.output)
     record = bench(Options.read(os.environ), wanted, args.small, write)
     drawn = [] if args.small else plots.write(plots.of(record), args.plots)
@@ -97,7 +98,7 @@ def bench(
     small: bool,
     write: Callable[[Record], None] = lambda _: None,
 ) -> Record:
-    """Section by section; each prints its tables when it is done, and all so far is written."""
+    """Section by section; each prints its tables when it is done, and all there is is written."""
     model = Model.read(options.model_dir)
     progress = Progress()
     place = Bench(options.port or DEFAULT_PORT, options.model_dir, model, small, progress)
@@ -106,13 +107,18 @@ def bench(
         for name in wanted:
             measure, markdown = SECTIONS[name]
             progress.line(f"--- {name}")
-            record[name] = measure(place)
-            write(record)
+            keep = partial(_keep, record, name, write)
+            keep(measure(replace(place, keep=keep)))
             progress.close()
             print("\n" + "\n".join(markdown(record[name])) + "\n", flush=True)
     finally:
         progress.close()
     return record
+
+
+def _keep(record: Record, name: str, write: Callable[[Record], None], part: Record) -> None:
+    record[name] = part
+    write(record)
 
 
 if __name__ == "__main__":

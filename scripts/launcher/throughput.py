@@ -8,6 +8,7 @@ for it (bf16, dense, sums in fp32), 7 ms; a batch's fixed part, reading 1.2 GB o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,14 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a section measures."""
+    """Where a section measures, and who keeps what it has so far."""
 
     port: int
     model_dir: Path
     model: Model
     small: bool
     progress: Progress
+    keep: Callable[[Record], None] = lambda _: None
 
     def settled(self, running: Fleet) -> list[Figures]:
         """Every node's figures, once nothing moves any more."""

@@ -53,12 +53,20 @@ MANY = 1_000_000
 
 @dataclass(frozen=True)
 class Row:
-    """One cluster of simulated nodes. At rest 64 beams take most of two cores: times are longer."""
+    """One cluster of simulated nodes, and how many pictures of how many steps it draws.
+
+    At rest 64 beams take most of two cores: times are longer. And more nodes have to ask, or it is
+    decoding on a few of them that is measured.
+    """
 
     nodes: int
     skew: float = 0.0
     dilation: int = 16
+    requesters: int = 8
+    concurrent: int = 12  # a node
+    steps: int = 5
     alone: int = 12
+    alone_steps: int = 30
     warm_seconds: float = 20.0
     seconds: float = 60.0
 
@@ -72,26 +80,27 @@ class Sizes:
     real_rounds: int = 3
     simulated: tuple[Row, ...] = (
         *(Row(2), Row(4), Row(8), Row(8, skew=0.5), Row(16)),
-        Row(64, dilation=128, alone=3, warm_seconds=45.0, seconds=120.0),
+        Row(64, 0.0, 256, 16, 4, steps=10, alone=2, warm_seconds=60.0, seconds=120.0),
     )
-    concurrent: int = 12  # a node
-    requesters: int = 8
-    steps: int = 5
-    alone_steps: int = 30
 
 
-SMALL = Sizes((), 0, 0, (Row(2, 0.0, 2, 2, 1.0, 3.0),), 4, 2, 3, 5)
+SMALL = Sizes(simulated=(Row(2, 0.0, 2, 2, 4, 3, 2, 5, 1.0, 3.0),), real=())
 CONCURRENT = 16
+# Of pictures that ask every expert: their prompt is then known wherever it may be asked.
+WARM_STEPS = 2
 
 
 def measure(bench: Bench) -> Record:
-    """Real nodes first, then simulated ones."""
+    """Real nodes first, then simulated ones; each row is kept when it is there."""
     sizes = SMALL if bench.small else Sizes()
-    return {
-        "device": described(device()),
-        "real": [_real(bench, nodes, sizes) for nodes in sizes.real],
-        "simulated": [_simulated(bench, row, sizes) for row in sizes.simulated],
-    }
+    record: Record = {"device": described(device()), "real": [], "simulated": []}
+    for nodes in sizes.real:
+        record["real"].append(_real(bench, nodes, sizes))
+        bench.keep(record)
+    for row in sizes.simulated:
+        record["simulated"].append(_simulated(bench, row))
+        bench.keep(record)
+    return record
 
 
 def _real(bench: Bench, nodes: int, sizes: Sizes) -> Record:
@@ -117,26 +126,26 @@ def _real(bench: Bench, nodes: int, sizes: Sizes) -> Record:
     }
 
 
-def _simulated(bench: Bench, row: Row, sizes: Sizes) -> Record:
+def _simulated(bench: Bench, row: Row) -> Record:
     nodes = row.nodes
     bench.progress.line(f"{nodes} simulated nodes, skew {row.skew}:")
-    most = sizes.concurrent * nodes
+    most = row.concurrent * nodes
     used = device(row.dilation, skew=row.skew)
     with (
         fleet(bench.port, nodes, used, bench.progress, max_running=most) as running,
-        requesters(running, min(nodes, sizes.requesters)) as controls,
+        requesters(running, min(nodes, row.requesters)) as controls,
     ):
         bench.settled(running)
-        request = {"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}
-        # Those who are asked first have seen the prompt then.
-        draw(controls, Order({**request, "top_k": "full"}, 2 * nodes, 2 * nodes))
+        request = {"prompt": PROMPT, "steps": WARM_STEPS, "deterministic": False, "top_k": "full"}
+        draw(controls, Order(request, nodes, 2 * nodes))
         return {
             "nodes": nodes,
             "skew": row.skew,
             "dilation": row.dilation,
             "concurrent": most,
-            **_watched(lambda: _alone(controls, row, sizes), "alone"),
-            **_watched(lambda: _loaded(running, controls, row, sizes), "loaded"),
+            "steps": row.steps,
+            **_watched(lambda: _alone(controls, row), "alone"),
+            **_watched(lambda: _loaded(running, controls, row), "loaded"),
         }
 
 
@@ -144,9 +153,9 @@ def _watched(measured: Callable[[], Record], name: str) -> Record:
     return {name: watched(measured)}
 
 
-def _alone(controls: Sequence[Control], row: Row, sizes: Sizes) -> Record:
+def _alone(controls: Sequence[Control], row: Row) -> Record:
     """One picture at a time: how long its steps take beyond what is computed for them."""
-    request = {"prompt": PROMPT, "steps": sizes.alone_steps, "deterministic": False}
+    request = {"prompt": PROMPT, "steps": row.alone_steps, "deterministic": False}
     with Hiccups() as hiccups:
         pictures = draw(controls[:1], Order(request, 1, row.alone))
     advance = row.dilation * ADVANCE_US / 1000
@@ -162,11 +171,11 @@ def _alone(controls: Sequence[Control], row: Row, sizes: Sizes) -> Record:
     }
 
 
-def _loaded(running: Fleet, controls: Sequence[Control], row: Row, sizes: Sizes) -> Record:
+def _loaded(running: Fleet, controls: Sequence[Control], row: Row) -> Record:
     """As many pictures at a time as keep every device busy; looked at between two moments."""
-    request = {"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}
+    request = {"prompt": PROMPT, "steps": row.steps, "deterministic": False}
     span = row.warm_seconds + row.seconds
-    concurrent = sizes.concurrent * row.nodes
+    concurrent = row.concurrent * row.nodes
     # No picture twice: few would not ask for all experts alike.
     load = Load(controls, Order(request, concurrent, MANY, span, MANY))
     time.sleep(row.warm_seconds)  # until all are at different steps
@@ -176,7 +185,7 @@ def _loaded(running: Fleet, controls: Sequence[Control], row: Row, sizes: Sizes)
     pictures = load.ended()
     check(pictures)
     steps = steps_between(pictures, since, until)
-    images = steps / sizes.steps
+    images = steps / row.steps
     first = {figures["node"]: figures for figures in before}
     looks = [(first[now["node"]], now) for now in after]
     busy = [
@@ -231,6 +240,7 @@ def markdown(record: Record) -> list[str]:
         "simulated nodes",
         "skew",
         "times dilated by",
+        "pictures at a time (steps)",
         "images/s",
         "of the ideal",
         "busiest, idlest device",
@@ -270,5 +280,6 @@ def _row(row: Record) -> list[str]:
         str(row["nodes"]),
         f"{row['skew']:g}",
         str(row["dilation"]),
+        f"{row['concurrent']} ({row['steps']})",
         *(f"void ({cell})" if bad else cell for cell, bad in zip(cells, void, strict=True)),
     ]

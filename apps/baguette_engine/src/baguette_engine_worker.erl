@@ -102,7 +102,8 @@ cancel(Worker, Ref) ->
 %% @doc What this worker is doing.
 -spec overview(pid()) -> map().
 overview(Worker) ->
-    gen_server:call(Worker, overview).
+    %% Its owner asks: one that gave up would end, and with it what the process holds.
+    gen_server:call(Worker, overview, infinity).
 
 %% @doc Kill the OS process and end.
 -spec stop(pid()) -> ok.
