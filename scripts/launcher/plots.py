@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from launcher.breakdown import KINDS, WHERE
 from launcher.machine_use import TOO_BUSY
-from launcher.throughput_concurrent import ALONE, JOINED, PROCESS
+from launcher.throughput_concurrent import ALONE, JOINED, PROCESS, TOGETHER
 from launcher.throughput_links import WANTED
 
 SIZE = (6.8, 3.6)  # inches
@@ -108,11 +108,11 @@ def step(axes: Axes, record: Record) -> None:
 def concurrent(axes: Axes, record: Record) -> None:
     """Images a second against pictures at once."""
     found = {int(number): sides for number, sides in record["images_per_second"].items()}
-    single = {n: _best(sides) for n, sides in found.items()}
     lines = {
         "joined": {n: sides[JOINED] for n, sides in found.items()},
         "one by one": {n: sides[ALONE] for n, sides in found.items()},
-        "one process,\none after another": single,
+        "one process,\none after another": {n: _best(PROCESS, s) for n, s in found.items()},
+        "one process,\none request": {n: _best(TOGETHER, s) for n, s in found.items()},
     }
     _spreads(axes, list(found), lines.values())
     _at_ends(axes, {name: list(values.values())[-1]["median"] for name, values in lines.items()})
@@ -121,9 +121,9 @@ def concurrent(axes: Axes, record: Record) -> None:
     axes.set_title(f"Images a second: {record['model']} on {record['nodes']} nodes of one machine")
 
 
-def _best(sides: Mapping[str, dict[str, float]]) -> dict[str, float]:
-    """The single process with as many threads as draw most."""
-    single = [values for name, values in sides.items() if name.startswith(PROCESS)]
+def _best(side: str, sides: Mapping[str, dict[str, float]]) -> dict[str, float]:
+    """This side of the single process with as many threads as draw most."""
+    single = [values for name, values in sides.items() if name.startswith(side)]
     return max(single, key=lambda values: values["median"])
 
 

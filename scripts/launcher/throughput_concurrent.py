@@ -3,7 +3,9 @@
 A section of scripts/bench_throughput.py. Two clusters of eight nodes with Python and the model
 stand side by side and take turns: one as it is (`batch_rows` auto), one that sends every call alone
 (1). They share this machine's cores with the third side, the same model in this process, which
-draws the same pictures one after another. No request is `deterministic`: those share no batch.
+draws the same pictures one after another, and as one request whose images go through every expert
+together. No cluster can join more than that, so what it gains there is the ceiling of joining on
+this machine. No request is `deterministic`: those share no batch.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from launcher.simulated import cluster_of
 from launcher.spreads import shown, spread, table
 from launcher.throughput import Bench, Record
 
-JOINED, ALONE, PROCESS = "joined", "one by one", "one process, one after another"
+JOINED, ALONE = "joined", "one by one"
+PROCESS, TOGETHER = "one process, one after another", "one process, all as one request"
 Measure = Callable[[int, int], float]
 
 
@@ -57,9 +60,10 @@ def measure(bench: Bench) -> Record:
             JOINED: joined,
             ALONE: alone,
             **{
-                f"{PROCESS}, {threads} thread{'s' * (threads > 1)}": in_process(
-                    bench, request, threads
+                f"{name}, {threads} thread{'s' * (threads > 1)}": in_process(
+                    bench, request, threads, name == TOGETHER
                 )
+                for name in (PROCESS, TOGETHER)
                 for threads in sizes.threads
             },
         }
@@ -85,8 +89,8 @@ def _cluster(
     return lambda concurrent, images: rate(draw(controls, Order(request, concurrent, images)))
 
 
-def in_process(bench: Bench, request: Request, threads: int) -> Measure:
-    """The model in this process; how many are asked for at once makes no difference to it."""
+def in_process(bench: Bench, request: Request, threads: int, together: bool = False) -> Measure:
+    """The model in this process; as many at once as are asked for if `together`, or each alone."""
     import torch
 
     import baguette
@@ -98,11 +102,12 @@ def in_process(bench: Bench, request: Request, threads: int) -> Measure:
         raise Refused(f"{error}; MODEL=... names another directory") from None
     options = {name: value for name, value in request.items() if name != "prompt"}
 
-    def draw_all(_concurrent: int, images: int) -> float:
+    def draw_all(concurrent: int, images: int) -> float:
         torch.set_num_threads(threads)
+        n = concurrent if together else 1
         began = time.monotonic()
-        for seed in range(1, images + 1):
-            pipeline(pipeline.request(request["prompt"], seed=seed, **options))
+        for seed in range(1, images + 1, n):
+            pipeline(pipeline.request(request["prompt"], n=n, seed=seed, **options))
         return images / (time.monotonic() - began)
 
     return draw_all
@@ -127,16 +132,23 @@ def markdown(record: Record) -> list[str]:
     """Images a second, and what joining is worth."""
     found = record["images_per_second"]
     names = list(next(iter(found.values())))
-    heads = ("pictures at once", *names, "joined / one by one", "joined / best single process")
+    heads = (
+        *("pictures at once", *names),
+        *("joined / one by one", "its ceiling: one process' gain", "joined / best single process"),
+    )
     rows = []
     for concurrent, sides in found.items():
         medians = {name: sides[name]["median"] for name in names}
-        single = max(value for name, value in medians.items() if name.startswith(PROCESS))
+        single, together = (
+            max(value for name, value in medians.items() if name.startswith(side))
+            for side in (PROCESS, TOGETHER)
+        )
         rows.append(
             (
                 concurrent,
                 *(shown(sides[name]) for name in names),
                 f"{medians[JOINED] / medians[ALONE]:.2f}",
+                f"{together / single:.2f}",
                 f"{medians[JOINED] / single:.2f}",
             )
         )
