@@ -39,7 +39,10 @@ def record() -> Record:
         "breakdown": {"parts_us": {where: dict.fromkeys(KINDS, 100.0) for where in WHERE}},
         "concurrent": {"images_per_second": {"1": both, "4": both}, "model": "m", "nodes": 8},
         "scaling": {"simulated": [row(8, 0, 0.9), row(2, 0, 0.97), row(8, 0.5, 0.7, void=True)]},
-        "links": {"rows": [{"rtt_ms": ms, "ratio": spread(1.02)} for ms in (0, 45)]},
+        "links": {
+            "direct": {"ratio": spread(1.01)},
+            "rows": [{"rtt_ms": ms, "ratio": spread(1.02)} for ms in (0, 45)],
+        },
         "failover": {
             "steps_per_second_before": [10.0, 12.0],
             "steps_per_second_after": [2.0, 6.0],

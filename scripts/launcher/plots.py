@@ -162,7 +162,8 @@ def scaling(axes: Axes, record: Record) -> None:
 
 def links(axes: Axes, record: Record) -> None:
     """A picture's time against its floor, by the round trip between nodes."""
-    found = {f"{row['rtt_ms']:g}": row["ratio"] for row in record["rows"]}
+    found = {"no proxy": record["direct"]["ratio"]}
+    found |= {f"{row['rtt_ms']:g}": row["ratio"] for row in record["rows"]}
     _spreads(axes, list(found), [found])
     axes.axhline(WANTED, color=GREY, linestyle="dashed", lw=1)
     last = len(found) - 1

@@ -2,14 +2,15 @@
 
 A section of scripts/bench_throughput.py: simulated devices, one picture at a time. The floor of a
 picture is encoding, decoding and, for each step, its advance and the longest of its calls: what was
-computed and, where another node answered, one round trip. The first row is the proxy without any
-delay: what it costs itself, and the cluster's own milliseconds.
+computed and, where another node answered, one round trip. What the proxy costs itself is measured
+too: a picture through it without any delay, less one of a cluster without a proxy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from statistics import median
 
 from launcher.control import Control
@@ -47,21 +48,30 @@ SMALL = Sizes((0, 10), 1, 2, 5)
 
 
 def measure(bench: Bench) -> Record:
-    """One cluster; the round trips take turns in every round."""
+    """A cluster without a proxy; then one with it, where the round trips take turns."""
     sizes = SMALL if bench.small else Sizes()
+    order = Order({"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}, 1, sizes.images)
+    bench.progress.line(f"{NODES} simulated nodes:")
+    with _ready(bench, Cluster(bench.port, mode="bench"), order) as controls:
+        pictures = draw(controls, replace(order, images=sizes.rounds * sizes.images))
     bench.progress.line(f"{NODES} simulated nodes with a proxy between any two:")
     cluster = Cluster(bench.port, mode="bench", apart=True)
+    with delays(cluster, NODES) as between, _ready(bench, cluster, order) as controls:
+        rows = watched(lambda: _rounds(controls, between, order, sizes))
+    return {"device": described(device()), "nodes": NODES, "direct": _row(0, pictures), **rows}
+
+
+@contextmanager
+def _ready(bench: Bench, cluster: Cluster, order: Order) -> Iterator[Sequence[Control]]:
+    """One requesting node of a cluster that is at rest and knows the prompt."""
     launch = Launch(NODES, None, engine=device().settings(NODES))
     with (
-        delays(cluster, NODES) as between,
         cluster_of(cluster, launch, bench.progress) as running,
         requesters(running, 1) as controls,
     ):
         bench.settled(running)
-        request = {"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}
-        draw(controls, Order({**request, "top_k": "full"}, 1, 1))
-        rows = watched(lambda: _rounds(controls, between, Order(request, 1, sizes.images), sizes))
-    return {"device": described(device()), "nodes": NODES, **rows}
+        draw(controls, Order({**order.request, "top_k": "full"}, 1, 1))
+        yield controls
 
 
 def _rounds(controls: Sequence[Control], between: Delays, order: Order, sizes: Sizes) -> Record:
@@ -110,17 +120,14 @@ def _floor(picture: Picture, rtt_ms: float) -> float:
 
 def markdown(record: Record) -> list[str]:
     """The table."""
-    heads = ("round trip", "s an image", "floor", "of the floor", "beyond it, ms a step")
-    rows = [
-        (
-            f"{row['rtt_ms']:g} ms",
-            shown(row["image_seconds"]),
-            f"{row['floor_seconds']:.3g}",
-            shown(row["ratio"]),
-            shown(row["beyond_ms_per_step"]),
-        )
-        for row in record["rows"]
-    ]
+    heads = (
+        *("round trip", "s an image", "floor", "of the floor", "beyond it, ms a step"),
+        "of the floor and the proxy's own",
+    )
+    direct, proxied = record["direct"], record["rows"]
+    proxy = max(0.0, _own_seconds(proxied[0]) - _own_seconds(direct))
+    rows = [_cells("no proxy", direct, 0.0)]
+    rows += [_cells(f"{row['rtt_ms']:g} ms", row, proxy) for row in proxied]
     busy, void = record["machine_busy_percent"], record["void"]
     return [
         *table(heads, rows),
@@ -128,3 +135,21 @@ def markdown(record: Record) -> list[str]:
         f"Device: {record['device']}, {record['nodes']} nodes, one picture at a time; at most "
         f"{WANTED} is wanted. Machine {busy:.0f} % busy{': void' if void else ''}.",
     ]
+
+
+def _own_seconds(row: Record) -> float:
+    """What a picture took beyond its floor."""
+    taken: float = row["image_seconds"]["median"] - row["floor_seconds"]
+    return taken
+
+
+def _cells(name: str, row: Record, proxy: float) -> tuple[str, ...]:
+    taken, floor = row["image_seconds"], row["floor_seconds"]
+    return (
+        name,
+        shown(taken),
+        f"{floor:.3g}",
+        shown(row["ratio"]),
+        shown(row["beyond_ms_per_step"]),
+        f"{taken['median'] / (floor + proxy):.3f}",
+    )
