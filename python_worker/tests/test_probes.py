@@ -219,7 +219,7 @@ def test_nothing_of_the_probes_stays_in_the_expert(worker: Any) -> None:
     name = worker()
     explored()
     expert = expert_entry._held[name].expert
-    assert expert.contexts.bytes == 0
+    assert (expert.contexts.bytes, expert.contexts.texts.bytes) == (0, 0)
 
 
 def test_rows_that_differ_in_a_batch_are_told() -> None:

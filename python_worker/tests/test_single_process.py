@@ -16,7 +16,7 @@ import baguette
 from baguette import room, together
 from baguette.device import Numbers, named, numbers
 from baguette.errors import BadInput, OutOfMemory
-from baguette.families.paris.contexts import ContextCache, KeysValues
+from baguette.families.paris.contexts import ContextCache, KeysValues, Texts
 from baguette.families.paris.expert import BUCKETS, Context, Row, bucket
 from baguette.families.paris.loading import load_expert
 from baguette.image import tensor_sha256
@@ -191,7 +191,7 @@ class TestContexts:
         assert keys[:, 0, 0, 0].tolist() == [2, 1, 0, 1]
 
     def test_least_recently_used_goes_first_and_never_what_the_call_needs(self) -> None:
-        cache = ContextCache(3 * self.ONE)
+        cache = ContextCache(4 * self.ONE)  # a quarter of it for texts
         for name in ("a", "b", "c"):
             cache.put(1, (name,), self.keys_values(1.0), ())
         cache.pair(1, ("a", "a"))  # used, and a pair of two
@@ -228,6 +228,31 @@ class TestContexts:
             rows = [row(torch.randn(3, 6, 6), name)]
             expert.learn_missing(rows, contexts)
             assert expert.velocity(rows).isfinite().all()
+
+    def test_what_was_pushed_out_is_made_again_from_its_text(self, tiny_dir: Path) -> None:
+        torch.manual_seed(3)
+        contexts = [Context(name, torch.randn(12, 16)) for name in ("null", "a", "b")]
+        rows = [row(torch.randn(3, 6, 6), name) for name in ("a", "b", "a")]
+        large, small = ContextCache(), ContextCache(8 << 10)
+        answers = []
+        for cache in (large, small):
+            first, second = (load_expert(tiny_dir, number, contexts=cache) for number in (1, 2))
+            first.learn_missing(rows, contexts)
+            assert second.missing(rows) == []  # a text is the same for every expert
+            answers.append(torch.cat([e.velocity([r]) for r in rows for e in (first, second)]))
+        assert torch.equal(*answers)
+        assert small.bytes < large.bytes
+        assert small.texts.bytes == large.texts.bytes == 3 * 12 * 16 * 4
+
+    def test_texts_least_recently_used_go_first(self) -> None:
+        texts = Texts(3 * 4)
+        for name in ("a", "b", "c"):
+            texts.put(name, torch.zeros(1), ())
+        texts.get("a")
+        texts.put("d", torch.zeros(1), keep=("b",))
+        assert [name for name in "abcd" if texts.holds(name)] == ["a", "b", "d"]
+        texts.put("d", torch.zeros(2), ())
+        assert (texts.bytes, texts.holds("b")) == (3 * 4, False)
 
 
 class TestResidency:

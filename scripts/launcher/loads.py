@@ -31,7 +31,8 @@ class Order:
     """So many pictures, so many of them at a time, by all requesting nodes together.
 
     With `seconds` none is asked for after those. Each node has seeds of its own, which repeat after
-    `seeds` pictures, so that the same picture is drawn again and can be compared.
+    `seeds` pictures, so that the same picture is drawn again and can be compared. Each seed has one
+    of `prompts` prompts (`numbered`).
     """
 
     request: Request
@@ -39,6 +40,7 @@ class Order:
     images: int
     seconds: float = MOST_SECONDS
     seeds: int = 16
+    prompts: int = 1
 
     def of(self, index: int, nodes: int) -> dict[str, Any] | None:
         """One requesting node's part; None where nothing is left for it."""
@@ -52,7 +54,14 @@ class Order:
             "images": images,
             "ms": int(1000 * self.seconds),
             "seeds": self.seeds,
+            "prompts": self.prompts,
         }
+
+
+def numbered(prompt: str, seed: int, prompts: int) -> str:
+    """The prompt that this seed has, as apps/baguette/src/baguette_load.erl gives it."""
+    number = seed % prompts
+    return f"{prompt} {number}" if number else prompt
 
 
 def _part(count: int, index: int, nodes: int) -> int:

@@ -5,7 +5,8 @@ stand side by side and take turns: one as it is (`batch_rows` auto), one that se
 (1). They share this machine's cores with the third side, the same model in this process, which
 draws the same pictures one after another, and as one request whose images go through every expert
 together. No cluster can join more than that, so what it gains there is the ceiling of joining on
-this machine. No request is `deterministic`: those share no batch.
+this machine. No request is `deterministic`: those share no batch. No two pictures in the drawing
+have the same prompt, but for those of that one request.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from launcher.control import Control
 from launcher.erlang import Atom
-from launcher.loads import Order, Request, draw, rate, requesters
+from launcher.loads import Order, Request, draw, numbered, rate, requesters
 from launcher.machine_use import watched
 from launcher.nodes import Cluster, Launch
 from launcher.processes import Refused
@@ -26,6 +27,7 @@ from launcher.spreads import shown, spread, table
 from launcher.throughput import Bench, Record
 
 JOINED, ALONE = "joined", "one by one"
+PROMPTS = 64
 PROCESS, TOGETHER = "one process, one after another", "one process, all as one request"
 Measure = Callable[[int, int], float]
 
@@ -86,7 +88,9 @@ def _cluster(
     controls: Sequence[Control] = stack.enter_context(requesters(running, asking))
     bench.settled(running)
     draw(controls, Order(request, asking, 2 * asking))
-    return lambda concurrent, images: rate(draw(controls, Order(request, concurrent, images)))
+    return lambda concurrent, images: rate(
+        draw(controls, Order(request, concurrent, images, prompts=PROMPTS))
+    )
 
 
 def in_process(bench: Bench, request: Request, threads: int, together: bool = False) -> Measure:
@@ -107,7 +111,8 @@ def in_process(bench: Bench, request: Request, threads: int, together: bool = Fa
         n = concurrent if together else 1
         began = time.monotonic()
         for seed in range(1, images + 1, n):
-            pipeline(pipeline.request(request["prompt"], n=n, seed=seed, **options))
+            prompt = numbered(request["prompt"], seed, PROMPTS)
+            pipeline(pipeline.request(prompt, n=n, seed=seed, **options))
         return images / (time.monotonic() - began)
 
     return draw_all

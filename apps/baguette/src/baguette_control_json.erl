@@ -54,11 +54,16 @@ option(Key, Value) -> {maps:get(Key, ?OPTIONS), Value}.
 %% @doc Many pictures at once: a request with its first seed, and how many.
 -spec order(term()) -> {ok, baguette_load:order()} | {error, {unknown_option | bad_command, map()}}.
 order(#{<<"request">> := Request, <<"concurrent">> := Most, <<"images">> := All,
-        <<"ms">> := Ms, <<"seeds">> := Seeds}) ->
-    Counts = [Most, All, Ms, Seeds],
+        <<"ms">> := Ms, <<"seeds">> := Seeds, <<"prompts">> := Prompts}) ->
+    Counts = [Most, All, Ms, Seeds, Prompts],
     case {request(Request), lists:all(fun(N) -> is_integer(N) andalso N > 0 end, Counts)} of
-        {{ok, #{seed := First} = Asked}, true} when is_integer(First) ->
-            {ok, #{request => Asked, concurrent => Most, images => All, ms => Ms, seeds => Seeds}};
+        {{ok, #{seed := First, prompt := Prompt} = Asked}, true} when
+            is_integer(First), is_binary(Prompt)
+        ->
+            {ok, #{
+                request => Asked, concurrent => Most, images => All, ms => Ms,
+                seeds => Seeds, prompts => Prompts
+            }};
         {{error, _} = Error, _} ->
             Error;
         _ ->

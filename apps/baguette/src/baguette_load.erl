@@ -15,7 +15,8 @@
     concurrent := pos_integer(),
     images := pos_integer(), % at most
     ms := pos_integer(), % no picture is asked for later
-    seeds := pos_integer() % picture I has the request's seed + I rem seeds
+    seeds := pos_integer(), % picture I has the request's seed + I rem seeds
+    prompts := pos_integer() % its prompt is one of so many: with seed rem prompts behind, if not 0
 }.
 %% Times since 1970, in microseconds. A step is `[Asked, Answered, Local, Remote]': its first ask
 %% and last answer, since the begin; and how long was computed for it, here and where it was longest
@@ -54,13 +55,17 @@ begin_more(#?MODULE{order = #{concurrent := Most, images := All}} = S) ->
     end.
 
 begin_one(#?MODULE{order = Order, begun = Begun, drawing = Drawing} = S) ->
-    #{request := #{seed := First} = Request, seeds := Seeds} = Order,
+    #{request := #{seed := First, prompt := Prompt} = Request, seeds := Seeds} = Order,
     Seed = First + Begun rem Seeds,
+    Numbered = numbered(Prompt, Seed rem maps:get(prompts, Order)),
     Ref = make_ref(),
-    Args = [self(), Ref, Request#{seed := Seed}, false],
+    Args = [self(), Ref, Request#{seed := Seed, prompt := Numbered}, false],
     {_, Monitor} = spawn_monitor(baguette_draw, relay, Args),
     About = #{seed => Seed, asked_us => erlang:system_time(microsecond)},
     S#?MODULE{begun = Begun + 1, drawing = Drawing#{Ref => {Monitor, About}}}.
+
+numbered(Prompt, 0) -> Prompt;
+numbered(Prompt, Number) -> <<Prompt/binary, " ", (integer_to_binary(Number))/binary>>.
 
 follow(#?MODULE{drawing = Drawing, drawn = Drawn}) when map_size(Drawing) =:= 0 ->
     lists:reverse(Drawn);

@@ -24,18 +24,19 @@ what_is_no_request_is_refused_test() ->
 many_pictures_are_a_request_and_counts_test() ->
     Given = #{
         <<"request">> => #{<<"prompt">> => <<"a">>, <<"seed">> => 5}, <<"concurrent">> => 2,
-        <<"images">> => 9, <<"ms">> => 100, <<"seeds">> => 3
+        <<"images">> => 9, <<"ms">> => 100, <<"seeds">> => 3, <<"prompts">> => 2
     },
     ?assertEqual(
         {ok, #{
             request => #{prompt => <<"a">>, seed => 5}, concurrent => 2, images => 9, ms => 100,
-            seeds => 3
+            seeds => 3, prompts => 2
         }},
         baguette_control_json:order(Given)
     ),
     Refused = [
         Given#{<<"images">> := 0}, Given#{<<"ms">> := <<"1">>}, maps:remove(<<"seeds">>, Given),
-        Given#{<<"request">> := #{<<"prompt">> => <<"a">>}}, []
+        Given#{<<"request">> := #{<<"prompt">> => <<"a">>}},
+        Given#{<<"request">> := #{<<"seed">> => 5}}, []
     ],
     [?assertMatch({error, {bad_command, _}}, baguette_control_json:order(Bad)) || Bad <- Refused],
     ?assertMatch(

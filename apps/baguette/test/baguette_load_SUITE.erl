@@ -6,6 +6,7 @@
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
 -export([
     all_are_drawn_and_no_more_at_once_than_asked_for/1,
+    a_seed_has_its_own_prompt/1,
     none_is_begun_when_the_time_is_over/1,
     a_step_is_told_with_what_was_computed_for_it/1,
     what_is_refused_is_told_and_holds_nobody_up/1,
@@ -20,6 +21,7 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() ->
     [
         all_are_drawn_and_no_more_at_once_than_asked_for,
+        a_seed_has_its_own_prompt,
         none_is_begun_when_the_time_is_over,
         a_step_is_told_with_what_was_computed_for_it,
         what_is_refused_is_told_and_holds_nobody_up,
@@ -46,6 +48,17 @@ all_are_drawn_and_no_more_at_once_than_asked_for(_Config) ->
     Times = [{Asked, Ended} || #{asked_us := Asked, ended_us := Ended} <- Drawn],
     AtOnce = [length([x || {A, E} <- Times, A =< At, At < E]) || {At, _} <- Times],
     ?assertEqual(3, lists:max(AtOnce)).
+
+a_seed_has_its_own_prompt(_Config) ->
+    Pictures = fun(Prompts) ->
+        Drawn = loaded(order(#{images => 4, seeds => 2, prompts => Prompts})),
+        maps:from_list([{Seed, Pixels} || #{seed := Seed, pixels_sha256 := Pixels} <- Drawn])
+    end,
+    One = Pictures(1),
+    %% Seeds 5 and 6: the request's prompt, and it with a 1 behind.
+    #{5 := Other, 6 := Same} = Pictures(2),
+    ?assertMatch(#{6 := Same}, One),
+    ?assertNotMatch(#{5 := Other}, One).
 
 none_is_begun_when_the_time_is_over(_Config) ->
     Drawn = loaded(order(#{images => 1000000, ms => 1})),
@@ -85,7 +98,11 @@ a_control_node_that_goes_away_cancels_them(_Config) ->
 order(More) ->
     Request = #{prompt => <<"a">>, seed => 5, steps => ?STEPS},
     maps:merge(
-        #{request => Request, concurrent => 1, images => 1, ms => 60000, seeds => 1}, More
+        #{
+            request => Request, concurrent => 1, images => 1, ms => 60000, seeds => 1,
+            prompts => 1
+        },
+        More
     ).
 
 loaded(Order) ->

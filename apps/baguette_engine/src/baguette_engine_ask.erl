@@ -123,7 +123,8 @@ overdue(SinceUs, #?MODULE{parts = Parts}) ->
 -spec drop(expert(), [non_neg_integer()], asking()) -> {asking(), [effect()]}.
 drop(Expert, Images, #?MODULE{without = Without} = S0) ->
     Is = fun(Part) -> baguette_engine_part:expert(Part) =:= Expert end,
-    [{Since, _} | _] = [baguette_engine_part:waits(P) || P <- S0#?MODULE.parts, Is(P)],
+    Waits = [baguette_engine_part:waits(P) || P <- S0#?MODULE.parts, Is(P)],
+    [Since | _] = [At || {At, _} <- Waits], % not all of its parts have to wait
     S = S0#?MODULE{without = Without#{Expert => Since}},
     Dropped = fun(Part, _View, S1) ->
         case baguette_engine_part:images(Part) -- Images of
@@ -201,7 +202,7 @@ ask_holder(#{node := Node, key := Key} = Holder, #{now_us := Now} = View, Part, 
         late_us => baguette_engine_patience:late_at(E, {Expected, Typical}, Now, Patience)
     },
     Sent = S#?MODULE{next_no = No + 1, record = baguette_engine_record:asked(Record)},
-    Ask = baguette_engine_part:ask(Call, [], Part),
+    Ask = baguette_engine_part:ask(Call, Part),
     {with(baguette_engine_part:asked(Call, Part), Sent), [Ask]}.
 
 %% The budget may be there again by then.
@@ -231,15 +232,15 @@ again(Part, View, S) ->
 
 answered(Answer, Call, View, Part, S) ->
     case baguette_engine_part:read(Answer, Call) of
-        {unknown, Hashes} -> tell(Hashes, Call, Part, S);
+        unknown -> tell(Call, Part, S);
         {velocities, Pairs, Micros} -> given(Pairs, Micros, Call, View, Part, S);
         {error, Error} -> failed(Error, Call, View, Part, S)
     end.
 
 %% Not counted as a call more: the holder computed nothing.
-tell(Hashes, Call, Part, #?MODULE{next_no = No} = S) ->
+tell(Call, Part, #?MODULE{next_no = No} = S) ->
     Again = baguette_engine_part:change(Call, #{no => No, told => true}, Part),
-    Ask = baguette_engine_part:ask(Call#{no := No}, Hashes, Part),
+    Ask = baguette_engine_part:ask(Call#{no := No, told => true}, Part),
     {with(Again, S#?MODULE{next_no = No + 1}), [Ask]}.
 
 failed(Error, Call, View, Part, S) ->
@@ -280,7 +281,7 @@ split(Parts, Call, View, Part, S) ->
 %% This call is over: somebody else, unless somebody else has it already.
 instead(busy, #{node := Node} = Call, View, Part, S) ->
     Left = baguette_engine_part:over(Call, Part),
-    Passed = passed_over(Part, Call, View, S),
+    Passed = passed_over(busy, Part, Call, View, S),
     case {baguette_engine_part:calls(Left), candidates(Left, View, Passed)} of
         {[], [Best | _]} -> ask_holder(Best, View, Left, Passed);
         {[], []} -> wait({busy, Node}, View, Left, Passed);
@@ -291,7 +292,7 @@ instead(Why, Call, View, Part, S) ->
     case baguette_engine_part:calls(Left) of
         [] -> elsewhere(Why, Call, View, Left, S);
         [#{node := To} | _] ->
-            Over = with(Left, passed_over(Part, Call, View, S)),
+            Over = with(Left, passed_over(Why, Part, Call, View, S)),
             failover(Why, Call, To, View, Part, {Over, []})
     end.
 
@@ -300,7 +301,7 @@ besides(Why, #{node := From} = Call, #{now_us := Now} = View, Part, S) ->
     Full = length(baguette_engine_part:calls(Part)) >= ?MAX_CALLS,
     {S1, Effects} = case candidates(Part, View, S) of
         [#{node := To} = Best | _] when not Full ->
-            Asked = ask_holder(Best, View, Part, passed_over(Part, Call, View, S)),
+            Asked = ask_holder(Best, View, Part, passed_over(Why, Part, Call, View, S)),
             failover(Why, Call, To, View, Part, Asked);
         _ ->
             wait({Why, From}, View, Part, S)
@@ -308,7 +309,7 @@ besides(Why, #{node := From} = Call, #{now_us := Now} = View, Part, S) ->
     {S1, baguette_engine_part:paced(Call, Now, at_least) ++ Effects}.
 
 elsewhere(Why, Call, View, Part, S) ->
-    {_, Effects} = Asked = ask(Part, View, passed_over(Part, Call, View, S)),
+    {_, Effects} = Asked = ask(Part, View, passed_over(Why, Part, Call, View, S)),
     To = case [Way || {ask, _, Way, _, _, _, _} <- Effects] of
         [{Holder, _Via}] -> Holder;
         [Holder] -> Holder;
@@ -325,10 +326,9 @@ failover(Why, #{node := From}, To, #{now_us := Now}, Part, {S, Effects}) ->
     {Failover, Noted} = note(Write, S),
     {Noted, [{publish, {failover, Failover}} | Effects]}.
 
-passed_over(Part, Call, #{now_us := Now}, #?MODULE{patience = Patience} = S) ->
-    E = baguette_engine_part:expert(Part),
-    Way = baguette_engine_part:way(Call),
-    S#?MODULE{patience = baguette_engine_patience:pass_over(E, Way, Now, Patience)}.
+passed_over(Why, Part, Call, #{now_us := Now}, #?MODULE{patience = Patience} = S) ->
+    For = {baguette_engine_part:expert(Part), baguette_engine_part:way(Call)},
+    S#?MODULE{patience = baguette_engine_patience:pass_over(For, Why, Now, Patience)}.
 
 %% The clock ------------------------------------------------------------------------------------
 

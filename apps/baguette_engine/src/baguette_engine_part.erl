@@ -10,7 +10,7 @@
 
 -export([new/2, expert/1, images/1, only/2]).
 %% Its calls
--export([asked/2, ask/3, calls/1, call/2, is_with/2, over/2, change/3, forgets/1]).
+-export([asked/2, ask/2, calls/1, call/2, is_with/2, over/2, change/3, forgets/1]).
 -export([way/1, read/2, took_us/2, paced/3]).
 %% What went wrong
 -export([failed/3]).
@@ -53,7 +53,7 @@
 }.
 -type ask() ::
     {ask, No :: pos_integer(), way(), baguette_engine_image:expert(),
-        [Image :: non_neg_integer()], Hashes :: [binary()], alone | together}.
+        [Image :: non_neg_integer()], told | untold, alone | together}.
 -type waiting() :: none | {SinceUs :: integer(), Why :: term(), LookUs :: integer()}.
 -record(?MODULE, {
     expert :: baguette_engine_image:expert(),
@@ -91,11 +91,13 @@ resume(#{via := _}, Before) -> Before;
 resume(_Call, {_, {busy, _}, _} = Before) -> Before;
 resume(_Call, _Before) -> none.
 
-%% @doc What its holder is to be sent: with these contexts, and whether others' calls may go along.
--spec ask(call(), Hashes :: [binary()], part()) -> ask().
-ask(#{no := No, images := Images} = Call, Hashes, #?MODULE{expert = E, failures = Failures}) ->
+%% @doc What its holder is to be sent: with contexts or without, and whether others' calls may go
+%% along.
+-spec ask(call(), part()) -> ask().
+ask(#{no := No, images := Images} = Call, #?MODULE{expert = E, failures = Failures}) ->
+    Told = case Call of #{told := true} -> told; #{} -> untold end,
     Company = case Failures of #{died := _} -> alone; #{} -> together end,
-    {ask, No, way(Call), E, Images, Hashes, Company}.
+    {ask, No, way(Call), E, Images, Told, Company}.
 
 %% @doc The calls that are out, latest first.
 -spec calls(part()) -> [call()].
@@ -150,11 +152,11 @@ forgets(#?MODULE{calls = Calls}) -> [{forget, No, way(Call)} || #{no := No} = Ca
 %% @doc What came back for a call. An answer of another form than was asked for is a failure of
 %% whoever gave it, and so is a holder that forgets contexts at once.
 -spec read({ok, map()} | {error, {atom(), map()}}, call()) ->
-    {unknown, Hashes :: [binary()]}
+    unknown
     | {velocities, [{Image :: non_neg_integer(), binary()}], Micros :: non_neg_integer()}
     | {error, {atom(), map()}}.
 read({ok, #{<<"unknown">> := Hashes}}, Call) when is_list(Hashes), not is_map_key(told, Call) ->
-    {unknown, Hashes};
+    unknown;
 read({ok, #{<<"velocities">> := Velocities, <<"micros">> := Micros}}, #{images := Images}) when
     is_integer(Micros), length(Velocities) =:= length(Images)
 ->

@@ -55,11 +55,15 @@ late_at(Expert, {Expected, Typical}, NowUs, #?MODULE{floor_us = Floor, slowest_u
 late(Expert, #?MODULE{lates = Lates} = P) ->
     P#?MODULE{lates = maps:update_with(Expert, fun(N) -> N + 1 end, 1, Lates)}.
 
-%% @doc This way to a holder is not the one to take next.
--spec pass_over(expert(), baguette_engine_part:way(), integer(), patience()) -> patience().
-pass_over(Expert, Way, NowUs, #?MODULE{passed_over = PassedOver} = P) ->
-    Us = case Way of {_Holder, _Via} -> ?NO_WAY_US; _ -> ?PASS_OVER_US end,
-    P#?MODULE{passed_over = PassedOver#{{Expert, Way} => NowUs + Us}}.
+%% @doc This way to a holder is not the one to take next. By a way to who is busy somebody was met.
+-spec pass_over({expert(), baguette_engine_part:way()}, Why :: atom(), integer(), patience()) ->
+    patience().
+pass_over({_, Way} = For, Why, NowUs, #?MODULE{passed_over = PassedOver} = P) ->
+    Us = case Way of
+        {_Holder, _Via} when Why =/= busy -> ?NO_WAY_US;
+        _ -> ?PASS_OVER_US
+    end,
+    P#?MODULE{passed_over = PassedOver#{For => NowUs + Us}}.
 
 -spec is_passed_over(expert(), baguette_engine_part:way(), integer(), patience()) -> boolean().
 is_passed_over(Expert, Way, NowUs, #?MODULE{passed_over = PassedOver}) ->

@@ -18,12 +18,11 @@ start(Request) ->
     (steps(Request))#{seeds => baguette_engine_result:seeds(Request)}.
 
 %% @doc A row for each image that chose the expert. `T' and `Encoded' are the pipeline worker's own
-%% answers; of its contexts only those go along whose hashes the holder asked for.
--spec ask(binary(), [Image], T :: map(), {Encoded :: map(), Hashes :: [binary()]}, request()) ->
-    map()
-when
+%% answers. Its contexts go along if they are to be told, also the one that the holder did know: it
+%% may have forgotten that one until it gets to the call.
+-spec ask(binary(), [Image], T :: map(), {Encoded :: map(), told | untold}, request()) -> map() when
     Image :: baguette_engine_image:image().
-ask(Component, Images, T, {Encoded, Hashes}, Request) ->
+ask(Component, Images, T, {Encoded, Told}, Request) ->
     #{<<"context">> := Context, <<"null">> := Null} = Encoded,
     #{<<"hash">> := ContextHash} = Context,
     #{<<"hash">> := NullHash} = Null,
@@ -38,8 +37,8 @@ ask(Component, Images, T, {Encoded, Hashes}, Request) ->
         rows => [baguette_engine_image:row(Common, Image) || Image <- Images],
         contexts => [
             #{hash => {text, Hash}, tensor => Tensor}
-         || #{<<"hash">> := Hash, <<"tensor">> := Tensor} <- [Context, Null],
-            lists:member(Hash, Hashes)
+         || Told =:= told,
+            #{<<"hash">> := Hash, <<"tensor">> := Tensor} <- [Context, Null]
         ]
     }.
 

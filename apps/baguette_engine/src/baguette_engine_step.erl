@@ -321,11 +321,11 @@ given(_Other, S) ->
 
 effects({given, _, _, _}, _S) ->
     [];
-effects({ask, No, Way, Expert, Numbers, Hashes, Company}, S) ->
+effects({ask, No, Way, Expert, Numbers, Told, Company}, S) ->
     #?MODULE{images = Images, t = T, encoded = Encoded, request = Request} = S,
     Rows = [Image || {I, Image} <- numbered(Images), lists:member(I, Numbers)],
     Component = component(Expert, S),
-    Payload = baguette_engine_payload:ask(Component, Rows, T, {Encoded, Hashes}, Request),
+    Payload = baguette_engine_payload:ask(Component, Rows, T, {Encoded, Told}, Request),
     %% Bytes must not depend on company.
     Allowed = case Request of #{deterministic := true} -> alone; #{} -> Company end,
     [{ask, No, Way, Component, Allowed, Payload}];

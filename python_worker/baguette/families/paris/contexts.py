@@ -1,9 +1,13 @@
-"""Cross-attention keys and values of the prompts in use, kept for all of their pictures' steps.
+"""Text contexts of the prompts in use, and each expert's cross-attention keys and values of them.
 
-They depend on (expert, prompt) only. One cache serves every expert of a process, within a budget
-of bytes that placement counts as taken (`machine.CONTEXTS_MIB`); whoever was asked least recently
-goes first. A guided call needs two contexts as one batch, so a pair takes the place of its parts.
-Called by `PreparedExpert`. What dies with it: nothing that a caller cannot send again.
+Keys and values depend on (expert, prompt) only, so they are kept for all of a picture's steps. They
+are some sixty times their text: with many prompts at once they come and go, and are made from the
+text again, which is small beside a call. Only a text that is gone has to be sent again.
+
+One cache serves every expert of a process, within a budget of bytes that placement counts as taken
+(`machine.CONTEXTS_MIB`); whoever was asked least recently goes first. A guided call needs two
+contexts as one batch, so a pair takes the place of its parts. Called by `PreparedExpert`. What dies
+with it: nothing that a caller cannot send again.
 
 Symbols: L text tokens, H heads, D hidden size.
 """
@@ -23,13 +27,51 @@ KeysValues = list[tuple[Tensor, Tensor]]
 
 Key = tuple[int, tuple[str, ...]]
 _MIB = 1 << 20
+# Of the budget: 64 MiB are two hundred prompts of Paris.
+_TEXTS = 1 / 4
+
+
+class Texts:
+    """Contexts (L, text_embed_dim) fp32 by hash, on the CPU; least recently used first out."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.bytes = 0
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+
+    def holds(self, name: str) -> bool:
+        """Whether this context is here."""
+        return name in self._texts
+
+    def put(self, name: str, text: Tensor, keep: Collection[str]) -> None:
+        """Keep this context; others go, but none in `keep`."""
+        self.drop(name)
+        self._texts[name] = text
+        self.bytes += _size(text)
+        for other in list(self._texts):
+            if self.bytes <= self.budget_bytes:
+                break
+            if other != name and other not in keep:
+                self.drop(other)
+
+    def get(self, name: str) -> Tensor:
+        """The context; KeyError without it."""
+        self._texts.move_to_end(name)
+        return self._texts[name]
+
+    def drop(self, name: str) -> None:
+        """Give it back, if it is here."""
+        gone = self._texts.pop(name, None)
+        self.bytes -= 0 if gone is None else _size(gone)
 
 
 class ContextCache:
     """Least recently used first out, by bytes; what the call in hand needs is never put out."""
 
     def __init__(self, budget_bytes: int = CONTEXTS_MIB * _MIB) -> None:
-        self.budget_bytes = budget_bytes
+        texts_bytes = int(_TEXTS * budget_bytes)
+        self.texts = Texts(texts_bytes)
+        self.budget_bytes = budget_bytes - texts_bytes
         self.bytes = 0
         self._entries: OrderedDict[Key, KeysValues] = OrderedDict()
         self._where: dict[tuple[int, str], Key] = {}  # of each context, one entry that has it
@@ -99,4 +141,8 @@ class ContextCache:
 
 
 def _bytes(keys_values: KeysValues) -> int:
-    return sum(t.numel() * t.element_size() for pair in keys_values for t in pair)
+    return sum(_size(t) for pair in keys_values for t in pair)
+
+
+def _size(t: Tensor) -> int:
+    return t.numel() * t.element_size()

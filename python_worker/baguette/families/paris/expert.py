@@ -165,8 +165,8 @@ class PreparedExpert:
     """An expert with its caches: the pure function (latent, t, context, guidance) -> velocity.
 
     Contexts are learnt once by hash, in a cache that experts of one process share; `missing` says
-    which ones a call would need. Latents come and velocities go in fp32, wherever they lie. Not
-    thread safe: one compute thread owns it.
+    which ones a call would need besides. Latents come and velocities go in fp32, wherever they lie.
+    Not thread safe: one compute thread owns it.
     """
 
     MAX_TIMES = 64
@@ -192,12 +192,11 @@ class PreparedExpert:
         return self.module.pos_embed.dtype
 
     def missing(self, rows: Sequence[Row]) -> list[str]:
-        """Hashes of the contexts these rows name and this expert has not learnt."""
-        return sorted(h for h in context_names(rows) if not self.contexts.holds(self._owner, h))
+        """Hashes of the contexts these rows name and nobody here has learnt."""
+        return sorted(h for h in context_names(rows) if not self.contexts.texts.holds(h))
 
-    @torch.inference_mode()
     def learn(self, context_hash: str, context: Tensor, keep: Collection[str] = ()) -> None:
-        """Keep the keys and values of one context (L, text_embed_dim) fp32, computed alone.
+        """Keep one context (L, text_embed_dim) fp32.
 
         Others may be forgotten for it, but none in `keep`: what the call in hand needs besides.
         """
@@ -206,8 +205,7 @@ class PreparedExpert:
                 f"got a context of shape {tuple(context.shape)} but expected "
                 f"(L, {self.module.config.text_embed_dim})"
             )
-        keys_values = self.module.keys_values(context[None].to(self.device, self.dtype))
-        self.contexts.put(self._owner, (context_hash,), keys_values, keep)
+        self.contexts.texts.put(context_hash, context, keep)
 
     def learn_missing(self, rows: Sequence[Row], contexts: Iterable[Context]) -> None:
         """Learn those of these contexts that the rows name and that are not known."""
@@ -217,11 +215,13 @@ class PreparedExpert:
                 self.learn(context.hash, context.tensor, keep=context_names(rows))
 
     def forget(self, context_hashes: Sequence[str]) -> None:
-        """Give back what was kept for these contexts."""
+        """Give back these contexts and what was kept for them."""
         self.contexts.forget(self._owner, context_hashes)
+        for name in context_hashes:
+            self.contexts.texts.drop(name)
 
     def close(self) -> None:
-        """Give back all that was kept."""
+        """Give back all that was kept for this expert alone."""
         self.contexts.forget_owner(self._owner)
 
     def velocity(self, rows: Sequence[Row]) -> Tensor:
@@ -268,6 +268,13 @@ class PreparedExpert:
         return guided
 
     def _keys_values(self, rows: Sequence[Row]) -> Iterable[tuple[Tensor, Tensor]]:
+        needed = context_names(rows)
+        for name in sorted(needed):
+            text = self.contexts.texts.get(name)
+            if not self.contexts.holds(self._owner, name):
+                # Each alone: its bytes are the same whenever they are made again.
+                made = self.module.keys_values(text[None].to(self.device, self.dtype))
+                self.contexts.put(self._owner, (name,), made, keep=needed)
         pairs = {(row.null_context, row.context) for row in rows}
         if len(pairs) == 1:
             return self.contexts.pair(self._owner, pairs.pop())
