@@ -29,7 +29,7 @@
 
 -record(memory, {
     loaded = [] :: [binary()],
-    contexts = #{} :: #{{Component :: binary(), Hash :: binary()} => true},
+    contexts = #{} :: #{Hash :: binary() => true}, % of all components
     calls = 0 :: non_neg_integer()
 }).
 -opaque memory() :: #memory{}.
@@ -101,8 +101,7 @@ entry(load, Values, _, M) when not is_map_key(<<"component">>, Values) ->
     %% Of the pipeline worker: text encoder, router, VAE.
     {0, {ok, #{}}, M};
 entry(unload, #{<<"component">> := C}, _, M) ->
-    Contexts = maps:filter(fun({Of, _}, _) -> Of =/= C end, M#memory.contexts),
-    {0, {ok, #{}}, M#memory{loaded = lists:delete(C, M#memory.loaded), contexts = Contexts}};
+    {0, {ok, #{}}, M#memory{loaded = lists:delete(C, M#memory.loaded)}};
 entry(velocity, Values, Settings, M) ->
     velocity(Values, Settings, M);
 entry(probe, #{<<"component">> := C, <<"batches">> := Batches}, Settings, M) ->
@@ -194,9 +193,9 @@ velocity(#{<<"component">> := C, <<"rows">> := Rows} = Values, Settings, M0) ->
     ok = holding(C, M0),
     Count = length(Rows),
     Count >= 1 andalso Count =< ?MAX_ROWS orelse throw({bad_input, <<"1..256 rows">>}),
-    M = learn(C, maps:get(<<"contexts">>, Values), M0),
+    M = learn(maps:get(<<"contexts">>, Values), M0),
     Named = lists:usort(lists:append([named(Row) || Row <- Rows])),
-    case [H || H <- Named, not is_map_key({C, H}, M#memory.contexts)] of
+    case [H || H <- Named, not is_map_key(H, M#memory.contexts)] of
         [] ->
             Us = rows_us(Count, maps:get(<<"canonical">>, Values), Settings),
             {Us, computed(C, Rows, Us, Settings), M#memory{calls = M#memory.calls + 1}};
@@ -215,15 +214,15 @@ asks_for(Prompt, #{<<"context">> := Hash}) ->
 
 named(#{<<"context">> := Context, <<"null">> := Null}) -> [Context, Null].
 
-learn(_C, [], M) ->
+learn([], M) ->
     M;
-learn(C, Contexts, #memory{contexts = Before} = M) ->
+learn(Contexts, #memory{contexts = Before} = M) ->
     Known = case map_size(Before) + length(Contexts) > ?MAX_CONTEXTS of
         true -> #{};
         false -> Before
     end,
     %% Copied: a part of a payload would keep the whole of it.
-    New = [{{C, binary:copy(H)}, true} || #{<<"hash">> := H, <<"tensor">> := _} <- Contexts],
+    New = [{binary:copy(H), true} || #{<<"hash">> := H, <<"tensor">> := _} <- Contexts],
     M#memory{contexts = maps:merge(Known, maps:from_list(New))}.
 
 rows_us(Rows, true, Settings) -> Rows * call_us(1, Settings);
