@@ -92,6 +92,7 @@ def test_checking_a_picture_path_leaves_no_file(tmp_path: Path) -> None:
 
 def test_terms_are_erlang_whatever_the_text() -> None:
     assert term([(Atom("a"), 'x"}')]) == "[{a,[120,34,125]}]"
+    assert term({"a": True, "b": 1}) == "#{a=>true,b=>1}"
 
 
 def test_nodes_started_at_once_are_all_known(

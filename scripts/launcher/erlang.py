@@ -146,8 +146,10 @@ class Atom(str):
 def term(value: Any) -> str:
     """Erlang source of a value: numbers, atoms, strings (lists of characters), tuples and lists.
 
-    A dictionary is a map; its keys are atoms.
+    A dictionary is a map; its keys are atoms. True is the atom `true`.
     """
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, Atom | int):
         return str(value)
     if isinstance(value, float):

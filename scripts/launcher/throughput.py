@@ -42,15 +42,15 @@ class Bench:
         return running.at_rest(running.launch.nodes, self.progress.waiting, rest)
 
 
-def device(dilation: int = 1, experts: int = 8, skew: float = 0.0) -> Device:
-    """DEVICE with all its times multiplied."""
+def device(dilation: int = 1, experts: int = 8, skew: float = 0.0, exact: bool = False) -> Device:
+    """DEVICE with all its times multiplied; `exact` to the microsecond: a core spins for it."""
     others = {"advance_us": ADVANCE_US, "encode_us": ENCODE_US, "decode_us": DECODE_US}
     return Device(
         batch_us=dilation * BATCH_US,
         row_us=dilation * ROW_US,
         load_ms=100,
         experts=experts,
-        more={"skew": skew, **{name: dilation * us for name, us in others.items()}},
+        more={"skew": skew, "exact": exact, **{name: dilation * us for name, us in others.items()}},
     )
 
 

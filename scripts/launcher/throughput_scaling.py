@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -130,7 +130,7 @@ def _simulated(bench: Bench, row: Row) -> Record:
     nodes = row.nodes
     bench.progress.line(f"{nodes} simulated nodes, skew {row.skew}:")
     most = row.concurrent * nodes
-    used = device(row.dilation, skew=row.skew)
+    used = device(row.dilation, skew=row.skew, exact=True)
     with (
         fleet(bench.port, nodes, used, bench.progress, max_running=most) as running,
         requesters(running, min(nodes, row.requesters)) as controls,
@@ -138,19 +138,18 @@ def _simulated(bench: Bench, row: Row) -> Record:
         bench.settled(running)
         request = {"prompt": PROMPT, "steps": WARM_STEPS, "deterministic": False, "top_k": "full"}
         draw(controls, Order(request, nodes, 2 * nodes))
+        alone = watched(lambda: _alone(controls, row))
+        for index in range(nodes):
+            running.simulate(index, exact=False)  # its spinning is nobody's coordination
         return {
             "nodes": nodes,
             "skew": row.skew,
             "dilation": row.dilation,
             "concurrent": most,
             "steps": row.steps,
-            **_watched(lambda: _alone(controls, row), "alone"),
-            **_watched(lambda: _loaded(running, controls, row), "loaded"),
+            "alone": alone,
+            "loaded": watched(lambda: _loaded(running, controls, row)),
         }
-
-
-def _watched(measured: Callable[[], Record], name: str) -> Record:
-    return {name: watched(measured)}
 
 
 def _alone(controls: Sequence[Control], row: Row) -> Record:

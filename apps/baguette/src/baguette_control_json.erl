@@ -28,7 +28,8 @@
     <<"restart_ms">> => restart_ms,
     <<"skew">> => skew,
     <<"fail">> => fail,
-    <<"poison">> => poison
+    <<"poison">> => poison,
+    <<"exact">> => exact
 }).
 -define(FAILURES, #{
     <<"none">> => none,

@@ -120,6 +120,7 @@ arrived(Ref, To, {Function, Payload}) ->
 handle_info({'DOWN', Monitor, process, _, _}, S) ->
     {noreply, dropped(fun(#call{monitor = M}) -> M =:= Monitor end, S)};
 handle_info({timeout, Timer, computed}, #?MODULE{computing = {Timer, Done}} = S) ->
+    ok = spin(maps:get(exact, settings()), S#?MODULE.free_us),
     {noreply, next(all_computed(Done, S#?MODULE{computing = undefined}))};
 handle_info(restart, S) ->
     {noreply, start(S#?MODULE{alive = true})};
@@ -181,8 +182,7 @@ compute(Calls, #?MODULE{memory = Memory0, free_us = Free} = S) ->
     [#call{function = Function} | _] = Calls,
     Us = baguette_engine_simulated_model:together_us(Function, Times, Settings),
     End = lists:max([Free | [Arrived || #call{arrived_us = Arrived} <- Calls]]) + Us,
-    %% The nearest millisecond: a timer comes in the one after that which it is set for.
-    Timer = erlang:start_timer((End - 500) div 1000, self(), computed, [{abs, true}]),
+    Timer = erlang:start_timer(timer_ms(End, Settings), self(), computed, [{abs, true}]),
     S#?MODULE{
         memory = Memory,
         free_us = End,
@@ -190,6 +190,18 @@ compute(Calls, #?MODULE{memory = Memory0, free_us = Free} = S) ->
         batches = S#?MODULE.batches + length([Function || Function =:= velocity]),
         computing = {Timer, lists:zip(Calls, Outcomes)}
     }.
+
+%% The nearest millisecond: a timer comes in the one after that which it is set for.
+timer_ms(End, #{exact := false}) -> (End - 500) div 1000;
+timer_ms(End, #{exact := true}) -> End div 1000 - 1.
+
+spin(true, End) ->
+    case now_us() < End of
+        true -> spin(true, End);
+        false -> ok
+    end;
+spin(false, _End) ->
+    ok.
 
 told_to(#{fail := Class}, {ok, #{velocities := _}}) when Class =/= none ->
     {error, {Class, #{message => <<"a simulated device was told to fail">>}}};

@@ -37,7 +37,9 @@
     %% What becomes of every expert call: `died' is the death of the worker at the call's end.
     fail := none | baguette_engine_frame:error_class() | died,
     %% An expert call for this prompt is the death of the worker at its end.
-    poison := none | unicode:chardata()
+    poison := none | unicode:chardata(),
+    %% Answers come at their microsecond, not at the nearest millisecond: a core spins for it.
+    exact := boolean()
 }.
 
 -define(CLASSES, [
@@ -60,7 +62,8 @@ defaults() ->
         skew => 0.5,
         speed => 1.0,
         fail => none,
-        poison => none
+        poison => none,
+        exact => false
     }.
 
 -spec model() -> model().
@@ -129,6 +132,7 @@ one(speed, Value) ->
 one(fail, Value) -> lists:member(Value, ?CLASSES) orelse io_lib:format("one of ~0p", [?CLASSES]);
 one(poison, none) -> true;
 one(poison, Value) -> is_text(Value) orelse "none or a prompt";
+one(exact, Value) -> is_boolean(Value) orelse "true or false";
 one(Key, Value) ->
     case lists:member(Key, ?TIMES) of
         true -> within(Value, 0, 3600000000);

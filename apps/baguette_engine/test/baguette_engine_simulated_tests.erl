@@ -24,6 +24,7 @@ worker_test_() ->
         fun what_is_not_urgent_waits_for_all_others/0,
         fun a_call_takes_its_batch_and_its_rows/0,
         fun a_call_ends_no_sooner_than_its_time/0,
+        fun an_exact_device_is_never_early/0,
         fun a_slow_device_is_slow_from_the_next_call_on/0,
         fun a_cancelled_call_is_not_answered/0,
         fun a_device_told_to_fail_fails_with_that_class/0,
@@ -157,6 +158,18 @@ a_call_ends_no_sooner_than_its_time() ->
     [{ok, _} = answer(Ref) || Ref <- Refs],
     ?assert(erlang:monotonic_time(microsecond) - Before >= 10 * 2400 - 1000).
 
+%% The nearest millisecond to 3.4 ms is before it.
+an_exact_device_is_never_early() ->
+    ok = device(#{batch_us => 2400, row_us => 1000, exact => true}),
+    Worker = holding(),
+    {ok, _} = answer(call(Worker, velocity, ask(all, 1))),
+    Took = fun(_) ->
+        Before = erlang:monotonic_time(microsecond),
+        {ok, _} = answer(call(Worker, velocity, ask([], 1))),
+        erlang:monotonic_time(microsecond) - Before
+    end,
+    ?assert(lists:min(lists:map(Took, lists:seq(1, 30))) >= 3400).
+
 a_slow_device_is_slow_from_the_next_call_on() ->
     ok = device(#{batch_us => 1000}),
     Worker = holding(),
@@ -230,7 +243,7 @@ settings_that_cannot_be_are_refused_by_name() ->
     end,
     Named = [
         {"row_us", #{row_us => -1}}, {"speed", #{speed => 0}}, {"fail", #{fail => oops}},
-        {"poison", #{poison => [none]}},
+        {"poison", #{poison => [none]}}, {"exact", #{exact => 1}},
         {"colour", #{colour => red}}, {"latent_bytes", #{model => #{latent_bytes => 33}}},
         {"name", #{model => #{name => "A/B"}}}, {"top_k", #{model => #{experts => 1, top_k => 2}}},
         {"map", #{model => 7}}, {"Map", none}
