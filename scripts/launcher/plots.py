@@ -166,8 +166,7 @@ def links(axes: Axes, record: Record) -> None:
     found |= {f"{row['rtt_ms']:g}": row["ratio"] for row in record["rows"]}
     _spreads(axes, list(found), [found])
     axes.axhline(WANTED, color=GREY, linestyle="dashed", lw=1)
-    last = len(found) - 1
-    _note(axes, f"at most {WANTED} is wanted", (last, WANTED), (0, 4), "right")
+    _note(axes, f"at most {WANTED} is wanted", (0, WANTED), (0, -11), "left")
     least = min(values["least"] for values in found.values())
     most = max(values["most"] for values in found.values())
     axes.set_ylim(min(least, 1) - 0.02, max(most, WANTED) + 0.02)

@@ -2,9 +2,8 @@
 
 A section of scripts/bench_throughput.py: simulated devices, one picture at a time. The floor of a
 picture is encoding, decoding and, for each step, its advance and the longest of its calls: what was
-computed and, where another node answered, one round trip: what the proxy puts in, or what the
-nodes themselves measure of their links, which has in it what two beams and a proxy take to answer.
-What the proxy costs is seen by the first row, of a cluster without one.
+computed and, where another node answered, one round trip. What the proxy costs itself is seen by
+the first row, of a cluster without one.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from launcher.control import Control
 from launcher.delays import Delays, delays
 from launcher.loads import PROMPT, Order, Picture, draw, requesters
 from launcher.machine_use import watched
-from launcher.nodes import Cluster, Launch, node_name
-from launcher.simulated import Fleet, cluster_of
+from launcher.nodes import Cluster, Launch
+from launcher.simulated import cluster_of
 from launcher.spreads import percentile, shown, spread, table
 from launcher.throughput import (
     ADVANCE_US,
@@ -53,18 +52,17 @@ def measure(bench: Bench) -> Record:
     sizes = SMALL if bench.small else Sizes()
     order = Order({"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}, 1, sizes.images)
     bench.progress.line(f"{NODES} simulated nodes:")
-    with _ready(bench, Cluster(bench.port, mode="bench"), order) as (running, controls):
-        pictures = draw(controls, replace(order, images=sizes.rounds * sizes.images))
-        direct = _row(0, pictures, [_measured_ms(running)])
+    with _ready(bench, Cluster(bench.port, mode="bench"), order) as controls:
+        direct = _row(0, draw(controls, replace(order, images=sizes.rounds * sizes.images)))
     bench.progress.line(f"{NODES} simulated nodes with a proxy between any two:")
     cluster = Cluster(bench.port, mode="bench", apart=True)
-    with delays(cluster, NODES) as between, _ready(bench, cluster, order) as ready:
-        rows = watched(lambda: _rounds(*ready, between, order, sizes))
+    with delays(cluster, NODES) as between, _ready(bench, cluster, order) as controls:
+        rows = watched(lambda: _rounds(controls, between, order, sizes))
     return {"device": described(device()), "nodes": NODES, "direct": direct, **rows}
 
 
 @contextmanager
-def _ready(bench: Bench, cluster: Cluster, order: Order) -> Iterator[tuple[Fleet, list[Control]]]:
+def _ready(bench: Bench, cluster: Cluster, order: Order) -> Iterator[list[Control]]:
     """A cluster that is at rest and knows the prompt, with one requesting node."""
     launch = Launch(NODES, None, engine=device(exact=True).settings(NODES))
     with (
@@ -73,34 +71,21 @@ def _ready(bench: Bench, cluster: Cluster, order: Order) -> Iterator[tuple[Fleet
     ):
         bench.settled(running)
         draw(controls, Order({**order.request, "top_k": "full"}, 1, 1))
-        yield running, controls
+        yield controls
 
 
-def _rounds(
-    running: Fleet, controls: list[Control], between: Delays, order: Order, sizes: Sizes
-) -> Record:
+def _rounds(controls: list[Control], between: Delays, order: Order, sizes: Sizes) -> Record:
     found: dict[float, list[Picture]] = {rtt: [] for rtt in sizes.rtt_ms}
-    measured: dict[float, list[float]] = {rtt: [] for rtt in sizes.rtt_ms}
     for _ in range(sizes.rounds):
         for rtt in sizes.rtt_ms:
             between.rtt_ms = rtt
             draw(controls, Order(order.request, 1, 1))  # links are measured anew
             found[rtt] += draw(controls, order)
-            measured[rtt].append(_measured_ms(running))
-    return {"rows": [_row(rtt, pictures, measured[rtt]) for rtt, pictures in found.items()]}
+    return {"rows": [_row(rtt, pictures) for rtt, pictures in found.items()]}
 
 
-def _measured_ms(running: Fleet) -> float:
-    """The round trip that the requesting node measures: the median of its links."""
-    asking = next(f for f in running.figures() if f["node"] == node_name(0))
-    trips = [m["rtt_us"] for m in asking["members"] if m["link"] == "up" and m["rtt_us"]]
-    return median(trips) / 1000
-
-
-def _row(rtt: float, pictures: list[Picture], measured: list[float]) -> Record:
+def _row(rtt: float, pictures: list[Picture]) -> Record:
     ratios = [_seconds(picture) / _floor(picture, rtt) for picture in pictures]
-    trip = median(measured)
-    of_measured = [_seconds(picture) / _floor(picture, trip) for picture in pictures]
     steps = [len(picture["steps"]) for picture in pictures]
     beyond = [
         1000 * (_seconds(picture) - _floor(picture, rtt)) / count
@@ -109,8 +94,6 @@ def _row(rtt: float, pictures: list[Picture], measured: list[float]) -> Record:
     remote = [step[3] > 0 for picture in pictures for step in picture["steps"]]
     return {
         "rtt_ms": rtt,
-        "measured_rtt_ms": round(trip, 2),
-        "ratio_of_measured": spread(of_measured),
         "image_seconds": spread([_seconds(picture) for picture in pictures]),
         "floor_seconds": round(median(_floor(picture, rtt) for picture in pictures), 4),
         "ratio": spread(ratios),
@@ -137,10 +120,7 @@ def _floor(picture: Picture, rtt_ms: float) -> float:
 
 def markdown(record: Record) -> list[str]:
     """The table."""
-    heads = (
-        *("round trip", "s an image", "floor", "of the floor", "beyond it, ms a step"),
-        *("round trip as measured", "of the floor with that"),
-    )
+    heads = ("round trip", "s an image", "floor", "of the floor", "beyond it, ms a step")
     rows = [_cells("no proxy", record["direct"])]
     rows += [_cells(f"{row['rtt_ms']:g} ms", row) for row in record["rows"]]
     busy, void = record["machine_busy_percent"], record["void"]
@@ -159,6 +139,4 @@ def _cells(name: str, row: Record) -> tuple[str, ...]:
         f"{row['floor_seconds']:.3g}",
         shown(row["ratio"]),
         shown(row["beyond_ms_per_step"]),
-        f"{row['measured_rtt_ms']:.2f} ms",
-        shown(row["ratio_of_measured"]),
     )

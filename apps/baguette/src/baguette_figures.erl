@@ -50,10 +50,7 @@ this() ->
         at_ms => erlang:system_time(millisecond),
         joined => joined(Cluster),
         linked => length(linked(Cluster)),
-        members => [
-            maps:with([node, link, incarnation, rtt_us], M)
-         || M <- baguette_cluster:nodes()
-        ],
+        members => [maps:with([node, link, incarnation], M) || M <- baguette_cluster:nodes()],
         plan => erlang:phash2(baguette_cluster:plan()),
         running => length([G || #{state := How} = G <- baguette_engine:generations(), runs(How)]),
         expected_step_us => baguette_cluster:expected_step_us(),
