@@ -29,10 +29,8 @@ def row(nodes: int, skew: float, share: float, void: bool = False) -> Record:
 @pytest.fixture
 def record() -> Record:
     """Figures that nobody measured."""
-    sides = {
-        **{JOINED: 9.0, ALONE: 7.0, f"{PROCESS}, 1 thread": 5.0, f"{PROCESS}, 2 threads": 6.0},
-        **{f"{TOGETHER}, 1 thread": 12.0, f"{TOGETHER}, 2 threads": 11.0},
-    }
+    sides = {JOINED: 9.0, ALONE: 7.0, f"{PROCESS}, 1 thread": 5.0, f"{PROCESS}, 2 threads": 6.0}
+    sides |= {f"{TOGETHER}, 1 thread": 12.0, f"{TOGETHER}, 2 threads": 11.0}
     both = {name: spread(median) for name, median in sides.items()}
     return {
         "small": False,
@@ -71,10 +69,8 @@ def test_only_what_was_measured_is_drawn(record: Record) -> None:
 
 def test_pictures_at_once_are_held_against_the_best_single_process(record: Record) -> None:
     (axes,) = plots.of(record)["throughput-concurrent"].axes
-    assert [list(bars[0].get_ydata()) for bars in axes.containers] == [
-        *([9, 9], [7, 7]),
-        *([6, 6], [12, 12]),
-    ]
+    drawn = [list(bars[0].get_ydata()) for bars in axes.containers]
+    assert drawn == [[9, 9], [7, 7], [6, 6], [12, 12]]
 
 
 def test_nodes_are_in_order_and_what_is_void_is_hollow(record: Record) -> None:

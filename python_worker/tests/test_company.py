@@ -179,6 +179,7 @@ def test_contexts_that_come_with_a_batch_do_not_push_out_each_others(
 ) -> None:
     expert = expert_entry._held[component].expert
     monkeypatch.setattr(expert.contexts, "budget_bytes", 1)
+    monkeypatch.setattr(expert.contexts.texts, "budget_bytes", 1)
     contexts = [
         [
             {"hash": name, "tensor": pack_tensor(torch.randn(12, 16))}

@@ -93,7 +93,7 @@ def _cluster(
     )
 
 
-def in_process(bench: Bench, request: Request, threads: int, together: bool = False) -> Measure:
+def in_process(bench: Bench, request: Request, threads: int, together: bool) -> Measure:
     """The model in this process; as many at once as are asked for if `together`, or each alone."""
     import torch
 

@@ -80,11 +80,18 @@ class Sizes:
     real_rounds: int = 3
     simulated: tuple[Row, ...] = (
         *(Row(2), Row(4), Row(8), Row(8, skew=0.5), Row(16)),
-        Row(64, 0.0, 256, 16, 4, steps=10, alone=2, warm_seconds=60.0, seconds=120.0),
-    )
+        Row(
+            64, dilation=256, requesters=16, concurrent=4, steps=10, alone=2,
+            warm_seconds=60.0, seconds=120.0,
+        ),
+    )  # fmt: skip
 
 
-SMALL = Sizes(simulated=(Row(2, 0.0, 2, 2, 4, 3, 2, 5, 1.0, 3.0),), real=())
+SMALL_ROW = Row(
+    2, dilation=2, requesters=2, concurrent=4, steps=3, alone=2, alone_steps=5,
+    warm_seconds=1.0, seconds=3.0,
+)  # fmt: skip
+SMALL = Sizes(real=(), simulated=(SMALL_ROW,))
 CONCURRENT = 16
 # Of pictures that ask every expert: their prompt is then known wherever it may be asked.
 WARM_STEPS = 2

@@ -181,7 +181,7 @@ candidates(Part, #{now_us := Now} = View, #?MODULE{patience = Patience} = S) ->
     E = baguette_engine_part:expert(Part),
     IsPassedOver = fun(Holder) ->
         Way = baguette_engine_part:way(Holder),
-        baguette_engine_patience:is_passed_over(E, Way, Now, Patience)
+        baguette_engine_patience:is_passed_over({E, Way}, Now, Patience)
     end,
     baguette_engine_choice:candidates(holders(Part, View, S), Part, IsPassedOver).
 

@@ -8,7 +8,7 @@
 -module(baguette_engine_patience).
 
 -export([new/1, next_step/1, answered/2, late_at/4, late/2]).
--export([pass_over/4, is_passed_over/4, forgive/1]).
+-export([pass_over/4, is_passed_over/3, forgive/1]).
 
 -export_type([patience/0]).
 
@@ -24,9 +24,10 @@
     floor_us :: pos_integer(),
     slowest_us = 0 :: non_neg_integer(),
     lates = #{} :: #{expert() => pos_integer()},
-    passed_over = #{} :: #{{expert(), baguette_engine_part:way()} => integer()}
+    passed_over = #{} :: #{asked() => integer()}
 }).
 -type expert() :: baguette_engine_image:expert().
+-type asked() :: {expert(), baguette_engine_part:way()}.
 -opaque patience() :: #?MODULE{}.
 
 -spec new(pos_integer()) -> patience().
@@ -56,8 +57,7 @@ late(Expert, #?MODULE{lates = Lates} = P) ->
     P#?MODULE{lates = maps:update_with(Expert, fun(N) -> N + 1 end, 1, Lates)}.
 
 %% @doc This way to a holder is not the one to take next. By a way to who is busy somebody was met.
--spec pass_over({expert(), baguette_engine_part:way()}, Why :: atom(), integer(), patience()) ->
-    patience().
+-spec pass_over(asked(), Why :: atom(), integer(), patience()) -> patience().
 pass_over({_, Way} = For, Why, NowUs, #?MODULE{passed_over = PassedOver} = P) ->
     Us = case Way of
         {_Holder, _Via} when Why =/= busy -> ?NO_WAY_US;
@@ -65,9 +65,9 @@ pass_over({_, Way} = For, Why, NowUs, #?MODULE{passed_over = PassedOver} = P) ->
     end,
     P#?MODULE{passed_over = PassedOver#{For => NowUs + Us}}.
 
--spec is_passed_over(expert(), baguette_engine_part:way(), integer(), patience()) -> boolean().
-is_passed_over(Expert, Way, NowUs, #?MODULE{passed_over = PassedOver}) ->
-    maps:get({Expert, Way}, PassedOver, NowUs) > NowUs.
+-spec is_passed_over(asked(), integer(), patience()) -> boolean().
+is_passed_over(For, NowUs, #?MODULE{passed_over = PassedOver}) ->
+    maps:get(For, PassedOver, NowUs) > NowUs.
 
 %% @doc Holders changed: whoever was passed over may be another one by now.
 -spec forgive(patience()) -> patience().
