@@ -45,7 +45,7 @@ features(#{n := Images, deterministic := Alone} = Shape, Experts, AsksBeside) ->
         number(Alone),
         number(Alone) * math:log(Rows / Asks),
         number(is_reusing(Shape)),
-        math:log(1 + AsksBeside)
+        math:log(1 + AsksBeside / Experts)
     ].
 
 is_reusing(#{cache := Threshold}) -> Threshold > 0.

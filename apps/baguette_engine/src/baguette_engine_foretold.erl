@@ -8,7 +8,7 @@
 %% less learnt from. What dies with a generation, baguette_engine_admission forgets.
 -module(baguette_engine_foretold).
 
--export([table/0, predict/2, work_seconds/1, look/0]).
+-export([table/0, predict/2, work_seconds/1, drawing/0]).
 %% For generations
 -export([waits/2, begun/2, stepped/0, ended/2, forget/1]).
 %% Pure
@@ -30,14 +30,14 @@
 -define(IMAGE_STEP_S, 0.1).
 -define(NEWEST_COUNTS, 0.3).
 -define(SHAPE, [n, steps, top_k, deterministic, cache]).
-%% What another node says is believed up to so much.
--define(MOST_ELSEWHERE, 1000).
+%% What the others draw is looked up for every picture to come, and on the way this often.
+-define(LOOK_MS, 100).
 
 -spec table() -> ok.
 table() ->
     ?MODULE = ets:new(?MODULE, [named_table, public, {write_concurrency, true}]),
     true = ets:insert(?MODULE, [
-        {image_step, counted, ?IMAGE_STEP_S}, {elsewhere, 0},
+        {image_step, counted, ?IMAGE_STEP_S}, {elsewhere, 0, erlang:monotonic_time(millisecond)},
         {correction, baguette_engine_correction:unknown()}
     ]),
     ok.
@@ -64,8 +64,7 @@ predict(Shape, Experts) ->
 beside(MostHere, Unended) ->
     Running = [Asks || {_, _, _, running, _, Asks} <- Unended],
     Waiting = [Asks || {_, _, _, waiting, _, Asks} <- Unended],
-    [{elsewhere, Elsewhere}] = ets:lookup(?MODULE, elsewhere),
-    Elsewhere + lists:sum(lists:sublist(Running ++ Waiting, MostHere)).
+    baguette_engine_drawing:elsewhere() + lists:sum(lists:sublist(Running ++ Waiting, MostHere)).
 
 %% @doc In how many seconds all that is drawn and waits here is likely to be done, and so many
 %% image-steps that wait elsewhere.
@@ -76,13 +75,8 @@ work_seconds(More) ->
     AtOnce = baguette_engine_settings:get(max_running),
     baguette_engine_prediction:queue_seconds(Work, Each, AtOnce).
 
-%% @doc How many experts what runs here asks a step: a fact of this node's report, so that others
-%% know with how much theirs share experts. And remember what the others say: they report often.
--spec look() -> non_neg_integer().
-look() ->
-    true = ets:insert(?MODULE, {elsewhere, elsewhere()}),
-    drawing().
-
+%% @doc How many experts what runs here asks a step.
+-spec drawing() -> non_neg_integer().
 drawing() -> lists:sum([Asks || {_, _, _, running, _, Asks} <- unended()]).
 
 %% @doc The calling generation will draw this.
@@ -96,6 +90,7 @@ waits(#{n := Images, steps := Steps} = Shape, Experts) ->
 -spec begun(StepsMade :: non_neg_integer(), story()) -> story().
 begun(0, {waiting, #{n := Images, steps := Steps} = Shape, Experts}) ->
     true = ets:update_element(?MODULE, {left, self()}, {4, running}),
+    ok = baguette_engine_drawing:changed(),
     case counted(Shape, Experts) of
         {ok, Us} ->
             ok = image_step(counted, Us / 1.0e6 / (Images * Steps)),
@@ -105,14 +100,14 @@ begun(0, {waiting, #{n := Images, steps := Steps} = Shape, Experts}) ->
     end;
 begun(Made, {waiting, #{steps := Steps}, _Experts}) ->
     true = ets:update_element(?MODULE, {left, self()}, [{2, max(0, Steps - Made)}, {4, running}]),
+    ok = baguette_engine_drawing:changed(),
     untold.
 
 %% @doc It has made a step.
 -spec stepped() -> ok.
 stepped() ->
-    [{elsewhere, Elsewhere}] = ets:lookup(?MODULE, elsewhere),
     %% With its own, which `ended' takes off.
-    More = [{2, -1, 0, 0}, {5, drawing() + Elsewhere}],
+    More = [{2, -1, 0, 0}, {5, drawing() + elsewhere()}],
     _ = ets:update_counter(?MODULE, {left, self()}, More),
     ok.
 
@@ -127,14 +122,14 @@ ended(done, {running, #{n := Images, steps := Steps} = Shape, Experts, CountedUs
     ok = image_step(measured, Us / 1.0e6 / (Images * Steps)),
     Learnt = baguette_engine_correction:learnt(Us / CountedUs, Features, correction()),
     true = ets:insert(?MODULE, {correction, Learnt}),
-    ok;
+    baguette_engine_drawing:changed();
 ended(_How, _Story) ->
     forget(self()).
 
 -spec forget(pid()) -> ok.
 forget(Pid) ->
     true = ets:delete(?MODULE, {left, Pid}),
-    ok.
+    baguette_engine_drawing:changed().
 
 counted(Shape, Experts) ->
     baguette_engine_prediction:counted_us(Shape, Experts, #{
@@ -144,14 +139,16 @@ counted(Shape, Experts) ->
 
 unended() -> ets:match_object(?MODULE, {{left, '_'}, '_', '_', '_', '_', '_'}).
 
-%% As far as it is known here: said at most twice a second.
 elsewhere() ->
-    lists:sum([
-        min(Asks, ?MOST_ELSEWHERE)
-     || #{self := false, link := up, report := #{extra := #{drawing := Asks}}} <-
-            baguette_cluster:nodes(),
-        is_integer(Asks), Asks > 0
-    ]).
+    Now = erlang:monotonic_time(millisecond),
+    case ets:lookup(?MODULE, elsewhere) of
+        [{_, Asks, Looked}] when Now - Looked < ?LOOK_MS ->
+            Asks;
+        [_] ->
+            Asks = baguette_engine_drawing:elsewhere(),
+            true = ets:insert(?MODULE, {elsewhere, Asks, Now}),
+            Asks
+    end.
 
 correction() ->
     [{correction, Learnt}] = ets:lookup(?MODULE, correction),

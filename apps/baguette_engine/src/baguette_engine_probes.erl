@@ -42,9 +42,7 @@
     device_ms :: integer(),
     pipeline = none :: none | map(),
     %% Calls at the expert worker.
-    queue = {0.0, none} :: told(),
-    %% Experts that the pictures of this node ask a step.
-    drawing = {0.0, none} :: told()
+    queue = {0.0, none} :: told()
 }).
 %% A moving average, and what is published of it.
 -type told() :: {float(), none | non_neg_integer()}.
@@ -96,7 +94,7 @@ handle_cast(ready, S) ->
     #?MODULE{}
 ) -> {noreply, #?MODULE{}}.
 handle_info(tick, S) ->
-    {noreply, tick(drawing(baguette_engine_foretold:look(), work(S)))};
+    {noreply, tick(work(S))};
 handle_info({baguette_engine_worker, Ref, Answer}, S) ->
     true = demonitor(Ref, [flush]),
     {noreply, answered(Ref, Answer, S)};
@@ -131,18 +129,14 @@ look(Asks, Now, #?MODULE{asks = Before, jobs = Jobs} = S) ->
 
 %% What others put before their own call when they choose whom to ask (baguette_cluster_holders).
 queue(Length, #?MODULE{queue = Queue} = S) ->
-    S#?MODULE{queue = told(queue, Length, Queue)}.
-
-%% What others share experts with (baguette_engine_foretold).
-drawing(Asks, #?MODULE{drawing = Drawing} = S) ->
-    S#?MODULE{drawing = told(drawing, Asks, Drawing)}.
+    S#?MODULE{queue = queue_told(Length, Queue)}.
 
 %% Told when it is clearly another: every fact goes to everybody.
-told(Fact, Now, {Before, Said}) ->
+queue_told(Now, {Before, Said}) ->
     Mean = Before + ?MEAN_WEIGHT * (Now - Before),
     case Said =:= none orelse abs(Mean - Said) > max(0.75, ?CLEARLY * Said) of
         true ->
-            ok = publish(#{Fact => round(Mean)}),
+            ok = publish(#{queue => round(Mean)}),
             {Mean, round(Mean)};
         false ->
             {Mean, Said}

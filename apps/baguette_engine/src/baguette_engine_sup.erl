@@ -37,6 +37,7 @@ init([]) ->
             start => {baguette_engine_generation_sup, start_link, []},
             type => supervisor
         },
+        #{id => drawing, start => {baguette_engine_drawing, start_link, []}},
         #{id => usage, start => {baguette_engine_usage, start_link, []}},
         #{id => admission, start => {baguette_engine_admission, start_link, []}}
     ],
