@@ -5,7 +5,8 @@
 %% Exchange protocol (the messages of baguette_cluster_remote_v1):
 %%   beat     our identity and the hash of our body, to every linked peer, on every beat
 %%   report   ours in full: to every linked peer when the body changed, and to a new link or member
-%%   pong     the answer to both: the token back, from which the round trip is known
+%%   pong     the answer to both: the token back, from which the round trip is known; a beat with
+%%            the token 0 wants none: among many peers some are measured on every beat, in turn
 %%   digest   identity and hash of everybody else's report, and the goodbyes we know: at once to a
 %%            new link or member, and on every beat to one peer, the next in turn after our own
 %%            name, so that nodes that cannot reach each other hear of each other
@@ -25,6 +26,9 @@
 
 -define(MAX_TRIP_US, 60000000).
 -define(REPORTS_BYTES, 65536).
+%% Of more peers than this so many are measured on a beat: 64 nodes would say as many pongs as beats.
+-define(MEASURED, 16).
+-define(NO_ANSWER, 0).
 
 -type membership() :: baguette_cluster_membership:state().
 -type report() :: baguette_cluster_report:report().
@@ -39,7 +43,7 @@
     members :: membership(),
     beat_ms :: pos_integer(),
     max_asked :: pos_integer(),
-    turn = 0 :: non_neg_integer(),      % whose turn it is to get the digest
+    turn = 0 :: non_neg_integer(),      % whose turn it is to get the digest, and to be measured
     left = false :: boolean(),          % said goodbye: not a word more
     asked = #{} :: #{node() => {BodyHash :: non_neg_integer(), Ms :: integer()}},
     %% Who has not acknowledged that we are leaving. They get reports instead of beats, so that any
@@ -90,11 +94,18 @@ speak(How, Now, #?MODULE{members = M} = S) ->
     Own = baguette_cluster_report:next(own(S)),
     Next = baguette_cluster_membership:set_own(Own, M),
     Hash = baguette_cluster_membership:own_hash(Next),
-    Beat = {beat, baguette_cluster_report:identity(Own), Hash, Now},
+    Beat = fun(Token) -> {beat, baguette_cluster_report:identity(Own), Hash, Token} end,
     {Full, Short} = lists:partition(fun(N) -> How =:= report orelse is_waiting(N, S) end, peers(S)),
-    Sends = [{send, To, What} || {To, What} <- [{Full, {report, Own, Now}}, {Short, Beat}],
-        To =/= []],
-    {Sends, S#?MODULE{members = Next}}.
+    {Measured, Others} = measured(Short, S#?MODULE.turn),
+    All = [{Full, {report, Own, Now}}, {Measured, Beat(Now)}, {Others, Beat(?NO_ANSWER)}],
+    {[{send, To, What} || {To, What} <- All, To =/= []], S#?MODULE{members = Next}}.
+
+measured(Peers, Turn) ->
+    Every = max(1, (length(Peers) + ?MEASURED - 1) div ?MEASURED),
+    Numbered = lists:zip(lists:seq(1, length(Peers)), Peers),
+    Is = fun({No, _}) -> (No + Turn) rem Every =:= 0 end,
+    {Now, Later} = lists:partition(Is, Numbered),
+    {[Peer || {_, Peer} <- Now], [Peer || {_, Peer} <- Later]}.
 
 is_waiting(Node, #?MODULE{draining = {_, Waiting}}) -> lists:member(Node, Waiting);
 is_waiting(_Node, _S) -> false.
@@ -206,7 +217,7 @@ hear(From, Message, Now, #?MODULE{members = M} = S) ->
 
 peer_says({beat, Id, Hash, Token}, From, Now, S) ->
     {Effects, Next} = hints([{From, Id, Hash}], From, Now, S),
-    {[{send, [From], {pong, Token}} | Effects], Next};
+    {[{send, [From], {pong, Token}} || Token =/= ?NO_ANSWER] ++ Effects, Next};
 peer_says({report, Report, Token}, From, Now, S) ->
     %% Taken in first: who gets this pong may count on it.
     {Effects, Next} = merge(Report, From, Now, S),

@@ -171,6 +171,25 @@ a_beat_sends_no_body_test() ->
     ?assertEqual([beat, beat, beat, beat, beat, beat, digest, digest, digest, pong, pong, pong,
         pong, pong, pong], kinds(Sent)).
 
+of_many_peers_some_are_measured_on_every_beat_and_all_in_turn_test() ->
+    Peers = 40,
+    X0 = lists:foldl(
+        fun(I, X) -> element(2, ?X:link_up(host(I), 0, X)) end,
+        maps:get(1, (world(1))#world.nodes),
+        lists:seq(2, Peers + 1)
+    ),
+    {Asked, _} = lists:mapfoldl(
+        fun(Turn, X) ->
+            {Effects, Next} = ?X:beat(Turn * 500000, X),
+            {lists:append([To || {send, To, {beat, _, _, Token}} <- Effects, Token =/= 0]), Next}
+        end,
+        X0,
+        [1, 2, 3]
+    ),
+    [?assert(length(To) =< 16, To) || To <- Asked],
+    All = lists:sort([host(I) || I <- lists:seq(2, Peers + 1)]),
+    ?assertEqual(All, lists:sort(lists:append(Asked))).
+
 a_lost_body_is_pulled_once_test() ->
     W = in_peace(3, world(3)),
     Said = (step({say, 1, 77}, W))#world{way = []},
