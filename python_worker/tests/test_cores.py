@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from baguette.worker import cores
 from baguette.worker.cores import Cores
 
 ALL = os.sched_getaffinity(0)
@@ -61,6 +64,31 @@ def test_a_killed_worker_leaves_its_core(tmp_path: Path) -> None:
     try:
         with Cores(str(tmp_path / "cores")).one():
             assert len(os.sched_getaffinity(0)) == 1
+    finally:
+        for process in others[1:]:
+            process.communicate()
+
+
+def test_who_waits_is_told_when_a_core_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = 20.0
+    monkeypatch.setattr(cores, "PATIENCE_S", patience)
+    others = [holder(tmp_path / "cores")[0] for _ in ALL]
+    held: list[set[int]] = []
+
+    def compute() -> None:
+        with Cores(str(tmp_path / "cores")).one():
+            held.append(os.sched_getaffinity(0))
+
+    began = time.monotonic()
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        others[0].communicate()  # leaves its core
+        thread.join()
+        assert len(held[0]) == 1
+        assert time.monotonic() - began < patience / 2
     finally:
         for process in others[1:]:
             process.communicate()

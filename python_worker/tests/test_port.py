@@ -222,6 +222,7 @@ def test_a_worker_tells_where_the_time_of_its_last_frames_went(expert_worker: Wo
     _, _, result = expert_worker.answer()
     frames = unpack(result)["frames"]
     assert [(f.pop("frame"), f.pop("function")) for f in frames] == [(n, "stats") for n in range(3)]
+    assert [frame.pop("calls") for frame in frames] == [1, 1, 1]
     assert all(frame.keys() == {"decode", "wait", "core", "encode"} for frame in frames)
     parts = [ns for frame in frames for ns in frame.values()]
     assert min(parts) >= 0
@@ -285,6 +286,41 @@ def test_a_call_that_has_not_begun_can_be_cancelled(expert_worker: Worker) -> No
     expert_worker.call(3, EXPERT, "stats")
     expert_worker.send(b"".join(encode((Atom("M"), (Atom("cancel"), 2)))))
     assert [expert_worker.answer()[1] for _ in range(2)] == [1, 3]
+
+
+def in_company(number: int, group: int, rows: int, most: int) -> bytes:
+    """A call of an expert that is not held, which others may join."""
+    payload = pack({"component": "paris-tiny/expert-7", "rows": [], "contexts": []})
+    company = (group, rows, most)
+    call = (Atom("C"), number, Atom(EXPERT), Atom("velocity"), [payload], company)
+    return b"".join(encode(call))
+
+
+def test_what_came_of_a_group_by_the_time_it_begins_is_computed_as_one(
+    expert_worker: Worker,
+) -> None:
+    expert_worker.call(1, EXPERT, "warm", threads=1)  # imports torch: long enough to queue behind
+    for number, group, rows in ((2, 1, 1), (3, 1, 2), (4, 1, 2), (5, 1, 2), (6, 2, 1), (7, 2, 1)):
+        expert_worker.send(in_company(number, group, rows, most=4))
+    expert_worker.call(8, EXPERT, "velocity", component="paris-tiny/expert-7")
+    expert_worker.send(in_company(9, 2, 1, most=4))
+    said = [expert_worker.answer() for _ in range(12)]
+    assert [(kind, what) for kind, what, *_ in said] == [
+        (Atom("r"), 1),
+        (Atom("M"), (Atom("begun"), [2, 3])),  # 4 does not fit
+        *[(Atom("e"), number) for number in (2, 3)],
+        (Atom("M"), (Atom("begun"), [4, 5])),
+        *[(Atom("e"), number) for number in (4, 5)],
+        (Atom("M"), (Atom("begun"), [6, 7])),  # not 9: there is one between them that is alone
+        *[(Atom("e"), number) for number in (6, 7, 8, 9)],
+    ]
+    assert {error[1] for kind, _, *rest in said if kind == "e" for error in rest} == {"not_held"}
+
+
+def test_a_call_whose_company_is_no_company_ends_the_worker(expert_worker: Worker) -> None:
+    call = (Atom("C"), 1, Atom(EXPERT), Atom("stats"), [b"\x80"], (1, 2))
+    expert_worker.send(b"".join(encode(call)))
+    assert expert_worker.process.wait(timeout=20) == 3
 
 
 def test_an_expert_worker_never_imports_transformers_or_diffusers(tiny_dir: Path) -> None:

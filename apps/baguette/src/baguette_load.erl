@@ -88,7 +88,7 @@ ended(Ref, Outcome, #?MODULE{drawing = Drawing, drawn = Drawn} = S) ->
     Ended = maps:merge(About#{ended_us => erlang:system_time(microsecond)}, told(Outcome)),
     begin_more(S#?MODULE{drawing = Left, drawn = [Ended | Drawn]}).
 
-told({ok, #{images := [#{pixels_sha256 := Pixels}], calls := Calls} = Result}) ->
+told({ok, #{images := [#{pixels_sha256 := Pixels} | _], calls := Calls} = Result}) ->
     #{
         ok => true,
         began_us => maps:get(began_us, Result),

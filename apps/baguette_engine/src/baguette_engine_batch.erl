@@ -3,7 +3,7 @@
 %% workers. Nothing dies with it: it is a term.
 -module(baguette_engine_batch).
 
--export([most/1, learnt/1, sent/2, decoded/0]).
+-export([most/1, learnt/1, computed/1, company/2, decoded/0]).
 %% Pure
 -export([rows/1]).
 
@@ -15,6 +15,9 @@
 -define(BYTES, (64 bsl 20)).
 %% More rows must make each so much cheaper, or they only make others wait.
 -define(GAIN_PERCENT, 5).
+%% A batch takes so long beside its rows, which no probe sees: the port, the codec, waking threads,
+%% and caches that others' calls have left cold (docs/PERFORMANCE.md).
+-define(BESIDE_US, 1000).
 
 %% @doc The most that calls of this function may have and weigh together; with 1 row none go
 %% together.
@@ -38,20 +41,31 @@ decoded() -> ?DECODED.
 learnt(CallUs) ->
     persistent_term:put(?MODULE, rows(CallUs)).
 
-%% @doc A call of this function goes to a device, of so many rows.
--spec sent(Function :: atom(), Rows :: pos_integer()) -> ok.
-sent(velocity, Rows) -> baguette_engine_metrics:observe(batch_rows, none, Rows);
-sent(_, _) -> ok.
+%% @doc What a frame says of who may join it: those of its group, and up to how many rows.
+-spec company(Function :: atom(), baguette_engine_turns:company()) ->
+    alone | {Group :: non_neg_integer(), Rows :: pos_integer(), Most :: pos_integer()}.
+company(_Function, {alone, _Rows}) ->
+    alone;
+company(Function, {Group, Rows}) ->
+    {Most, _Bytes} = most(Function),
+    {erlang:phash2(Group), Rows, Most}.
+
+%% @doc A device computed this: of calls, a batch of so many rows.
+-spec computed({Function :: atom(), Rows :: non_neg_integer()} | atom()) -> ok.
+computed({velocity, Rows}) when Rows > 0 ->
+    baguette_engine_metrics:observe(batch_rows, none, Rows);
+computed(_) ->
+    ok.
 
 %% @doc The largest measured batch up to which a row has become ever cheaper.
 -spec rows(#{pos_integer() => pos_integer()}) -> pos_integer().
 rows(CallUs) ->
-    case lists:sort(maps:to_list(CallUs)) of
+    case [{Rows, (Us + ?BESIDE_US) / Rows} || {Rows, Us} <- lists:sort(maps:to_list(CallUs))] of
         [] -> ?ROWS;
-        [{Rows, Us} | Larger] -> rows(Rows, Us / Rows, Larger)
+        [{Rows, Each} | Larger] -> rows(Rows, Each, Larger)
     end.
 
-rows(_, Each, [{Rows, Us} | Larger]) when 100 * (Us / Rows) =< (100 - ?GAIN_PERCENT) * Each ->
-    rows(Rows, Us / Rows, Larger);
+rows(_, Each, [{Rows, Less} | Larger]) when 100 * Less =< (100 - ?GAIN_PERCENT) * Each ->
+    rows(Rows, Less, Larger);
 rows(Rows, _Each, _) ->
     Rows.

@@ -3,7 +3,9 @@
 %% which sends what is to be sent.
 %%
 %% Calls that may go together wait for a device that is busy, and then go as one frame: who waits is
-%% in turn, and how many go is bounded (baguette_engine_turns). An idle device starts at once.
+%% in turn, and how many go is bounded (baguette_engine_turns). An idle device starts at once. What
+%% may join the last frame goes after it, a batch of it at most: the process takes along what is
+%% there when it begins.
 %%
 %% Whoever asks is monitored, by one monitor a call that goes with the call: a caller that dies, or
 %% whose node is gone, is computed for no more. Answers go straight to the caller, as
@@ -11,13 +13,13 @@
 -module(baguette_engine_calls).
 
 -export([new/1, take/2, sent/2, next/2]). % on their way
--export([answered/3, cancel/2, asker_gone/2, forsake/4, refuse/2]). % to their end
+-export([as_one/2, answered/3, cancel/2, asker_gone/2, forsake/4, refuse/2]). % to their end
 -export([in_flight/1, is_busy/1, is_in_doubt/1, overview/1]). % looked at
 
 -export_type([calls/0, call/0, company/0, asked/0, own/0]).
 
-%% One computing, one read ahead: the OS process never waits for its next call. Only what more
-%% calls could join is not sent ahead.
+%% One computing, one read ahead: the OS process never waits for its next call. Of another group
+%% than the last, what more calls could join is not sent ahead.
 -define(WINDOW, 2).
 %% With those that were cancelled there, which a process that stands still has not read: what the
 %% port's driver holds is no more than so many frames.
@@ -41,12 +43,20 @@
     call :: call()
 }).
 
-%% What went as one frame, in its order; `gone': nobody waits for it any longer.
--type frame() :: [#asked{} | gone, ...].
+%% What went as one frame.
+-record(frame, {
+    function :: atom(),
+    company :: company(),
+    %% Rows of the batch that it was computed in; 0: another frame of it counts them.
+    rows :: non_neg_integer(),
+    weight :: non_neg_integer(),
+    %% In its order; `gone': nobody waits for it any longer.
+    asked :: [#asked{} | gone, ...]
+}).
 
 -record(?MODULE, {
     kind :: pipeline | expert,
-    window = baguette_engine_window:new() :: baguette_engine_window:window(frame() | own()),
+    window = baguette_engine_window:new() :: baguette_engine_window:window(#frame{} | own()),
     waiting = baguette_engine_turns:new() :: baguette_engine_turns:turns(#asked{}),
     %% Not urgent: taken one at a time, when all of the above is empty.
     idle = queue:new() :: queue:queue(#asked{})
@@ -91,7 +101,7 @@ add(What, #?MODULE{window = Window0} = C) ->
 %% where all that it is full of was cancelled, so that nobody knows what the process has still to
 %% read.
 -spec next(most(), calls()) ->
-    {send, id(), {Function :: atom(), [Payload :: binary(), ...]}, Rows :: pos_integer(), calls()}
+    {send, id(), {Function :: atom(), [Payload :: binary(), ...]}, company(), calls()}
     | in_doubt
     | none.
 next(Most, #?MODULE{window = Window} = C) ->
@@ -100,38 +110,78 @@ next(Most, #?MODULE{window = Window} = C) ->
         false -> case is_in_doubt(C) of true -> in_doubt; false -> none end
     end.
 
-next_of(Most, #?MODULE{waiting = Waiting, idle = Idle} = C) ->
-    InFlight = in_flight(C),
+next_of(Most, C) ->
+    case joining(Most, C) of
+        {Asked, Company, _Room, Left} -> send(Asked, Company, C#?MODULE{waiting = Left});
+        none -> next_batch(Most, in_flight(C), C)
+    end.
+
+%% Of those whose turn it is, if they may join the last frame: a batch at most that is not begun.
+joining(Most, #?MODULE{waiting = Waiting, window = Window}) ->
+    {Begun, Ahead} = baguette_engine_window:begun(Window),
+    case lists:reverse(Begun ++ Ahead) of
+        [#frame{function = Function, company = {Group, _}} | _] ->
+            {MostRows, MostWeight} = Most(Function),
+            Rows = lists:sum([R || #frame{rows = R} <- Ahead]),
+            Weight = lists:sum([W || #frame{weight = W} <- Ahead]),
+            Room = {MostRows - Rows, MostWeight - Weight},
+            baguette_engine_turns:join(Group, Room, Waiting);
+        _ ->
+            none
+    end.
+
+next_batch(Most, InFlight, #?MODULE{waiting = Waiting, idle = Idle} = C) ->
     Of = fun(#asked{call = {Function, _}}) -> Most(Function) end,
     case InFlight < ?WINDOW andalso baguette_engine_turns:out(Of, Waiting) of
-        {Asked, Rows, Room, Left} when InFlight =:= 0; Room =:= 0 ->
-            send(Asked, Rows, C#?MODULE{waiting = Left});
+        {Asked, Company, Room, Left} when InFlight =:= 0; Room =:= 0 ->
+            send(Asked, Company, C#?MODULE{waiting = Left});
         empty when InFlight =:= 0 ->
             case queue:out(Idle) of
-                {{value, Asked}, Left} -> send([Asked], 1, C#?MODULE{idle = Left});
+                {{value, Asked}, Left} -> send([Asked], {alone, 1}, C#?MODULE{idle = Left});
                 {empty, _} -> none
             end;
         _ ->
             none
     end.
 
-send([#asked{call = {Function, _}} | _] = Asked, Rows, C0) ->
-    {Id, C} = add(Asked, C0),
-    {send, Id, {Function, [Payload || #asked{call = {_, Payload}} <- Asked]}, Rows, C}.
+send([#asked{call = {Function, _}} | _] = Asked, {_, Rows} = Company, C0) ->
+    Payloads = [Payload || #asked{call = {_, Payload}} <- Asked],
+    Weight = lists:sum([baguette_engine_room:weight(Payload) || Payload <- Payloads]),
+    {Id, C} = add(
+        #frame{
+            function = Function, company = Company, rows = Rows, weight = Weight, asked = Asked
+        },
+        C0
+    ),
+    {send, Id, {Function, Payloads}, Company, C}.
+
+%% @doc The process says that it computes these frames as one.
+-spec as_one([id()], calls()) -> calls().
+as_one(Ids, #?MODULE{window = Window} = C) ->
+    C#?MODULE{window = baguette_engine_window:as_one(Ids, fun counted_once/1, Window)}.
+
+counted_once([]) ->
+    [];
+counted_once([#frame{} = First | Others] = Frames) ->
+    Rows = lists:sum([R || #frame{rows = R} <- Frames]),
+    [First#frame{rows = Rows} | [F#frame{rows = 0} || #frame{} = F <- Others]].
 
 %% @doc The process answers, each call of the frame or all of them alike: whoever asked is told.
-%% Says what it was; `stray' answers nothing, `malformed' not as many calls as there are.
+%% Says what it was, of calls the rows that were one batch, 0 where they were told with others;
+%% `stray' answers nothing, `malformed' not as many calls as there are.
 -spec answered(id(), [answer()] | {error, {atom(), map()}}, calls()) ->
-    {call | cancelled | own(), calls()} | stray | malformed.
+    {{Function :: atom(), Rows :: non_neg_integer()} | cancelled | own(), calls()}
+    | stray
+    | malformed.
 answered(Id, Answer, #?MODULE{window = Window} = C) ->
     case baguette_engine_window:answered(Id, Window) of
-        {answered, Asked, _} when is_list(Answer), is_list(Asked),
-            length(Asked) =/= length(Answer)
+        {answered, #frame{asked = Asked}, _} when
+            is_list(Answer), length(Asked) =/= length(Answer)
         ->
             malformed;
-        {answered, Asked, Left} when is_list(Asked) ->
+        {answered, #frame{asked = Asked, function = Function, rows = Rows}, Left} ->
             ok = lists:foreach(fun({A, Told}) -> answer(A, Told) end, each(Asked, Answer)),
-            {call, C#?MODULE{window = Left}};
+            {{Function, Rows}, C#?MODULE{window = Left}};
         {answered, Own, Left} ->
             {Own, C#?MODULE{window = Left}};
         {cancelled, Left} ->
@@ -161,11 +211,11 @@ drop(Is, #?MODULE{waiting = Waiting0, idle = Idle0, window = Window0} = C) ->
     {Ids, Window} = baguette_engine_window:revise(fun(Sent) -> without(Is, Sent) end, Window0),
     {Ids, C#?MODULE{waiting = Waiting, idle = queue:from_list(Idle), window = Window}}.
 
-without(Is, Asked) when is_list(Asked) ->
+without(Is, #frame{asked = Asked} = Frame) ->
     Left = [gone_if(Is, A) || A <- Asked],
     case lists:all(fun(A) -> A =:= gone end, Left) of
         true -> drop;
-        false -> Left
+        false -> Frame#frame{asked = Left}
     end;
 without(_Is, Own) ->
     Own.
@@ -201,7 +251,7 @@ forsake(How, Owner, Rest, #?MODULE{window = Window, waiting = Waiting} = C) ->
             refuse({not_held, #{}}, Kept#?MODULE{waiting = Left})
     end.
 
-asked_for(Frames) -> [A || Asked <- Frames, is_list(Asked), #asked{} = A <- Asked].
+asked_for(Frames) -> [A || #frame{asked = Asked} <- Frames, #asked{} = A <- Asked].
 
 %% What was ahead is not known any more to fit anywhere: it goes by itself, after those who wait.
 again(Ahead, Waiting) ->
@@ -242,7 +292,7 @@ overview(#?MODULE{waiting = Waiting, window = Window}) ->
         waiting_bytes => baguette_engine_turns:weight(Waiting)
     }.
 
-calls(Asked) when is_list(Asked) -> length([A || #asked{} = A <- Asked]);
+calls(#frame{asked = Asked}) -> length([A || #asked{} = A <- Asked]);
 calls(_Own) -> 1.
 
 %% @doc Whether the process may be computing.

@@ -4,9 +4,11 @@
 %% Version history: 1 - ErlPort 0.11's 'C', 'r', 'e', 'M', and {cancel, Id} as an 'M' to Python.
 %% 2 - a 'C' with several payloads is as many calls; its 'r' has a list of their answers, in order:
 %% {ok, Payload} | {error, {python, Class, Message, Traceback}}.
+%% 3 - a 'C' may say which others it may be computed with, and {begun, Ids} as an 'M' from Python
+%% says which were.
 -module(baguette_engine_frame).
 
--export([call/4, cancel/1, decode/1]).
+-export([call/5, cancel/1, decode/1]).
 
 -export_type([id/0, error/0, error_class/0, incoming/0]).
 
@@ -18,13 +20,18 @@
 -type incoming() ::
     {result, id(), [{ok, binary()} | {error, error()}, ...]}
     | {error, id(), error()}
+    | {begun, [id()]}
     | {message, term()}
     | malformed.
 
-%% @doc Calls of an entry point, each of them bytes in, bytes out.
--spec call(id(), module(), atom(), [binary(), ...]) -> [binary()].
-call(Id, Module, Function, Payloads) ->
-    erlang:term_to_iovec({'C', Id, Module, Function, Payloads}).
+%% @doc Calls of an entry point, each of them bytes in, bytes out. They may be computed with others
+%% of their group that are there by then, while all of them have no more rows than `Most'.
+-spec call(id(), module(), atom(), [binary(), ...], alone | {Group, Rows, Most}) -> [binary()] when
+    Group :: non_neg_integer(), Rows :: pos_integer(), Most :: pos_integer().
+call(Id, Module, Function, Payloads, alone) ->
+    erlang:term_to_iovec({'C', Id, Module, Function, Payloads});
+call(Id, Module, Function, Payloads, {_Group, _Rows, _Most} = Company) ->
+    erlang:term_to_iovec({'C', Id, Module, Function, Payloads, Company}).
 
 %% @doc Ask the worker to drop a call that it has not begun.
 -spec cancel(id()) -> [binary()].
@@ -47,6 +54,9 @@ read({r, Id, [_, _ | _] = Results}) when is_integer(Id) ->
     {result, Id, lists:map(fun one/1, Results)};
 read({e, Id, Error}) when is_integer(Id) ->
     {error, Id, failure(Error)};
+read({'M', {begun, [_ | _] = Ids}}) ->
+    true = lists:all(fun is_integer/1, Ids),
+    {begun, Ids};
 read({'M', Message}) ->
     {message, Message};
 read(_) ->

@@ -154,8 +154,8 @@ next(#?MODULE{booting = [{Function, Payload} | _], free_us = Free} = S) ->
 next(#?MODULE{waiting = Waiting} = S) ->
     Most = fun(#call{function = Function}) -> baguette_engine_batch:most(Function) end,
     case baguette_engine_turns:out(Most, Waiting) of
-        {[#call{function = Function} | _] = Calls, Rows, _, Rest} ->
-            ok = baguette_engine_batch:sent(Function, Rows),
+        {[#call{function = Function} | _] = Calls, {_, Rows}, _, Rest} ->
+            ok = baguette_engine_batch:computed({Function, Rows}),
             compute(Calls, S#?MODULE{waiting = Rest});
         empty ->
             next_idle(S)

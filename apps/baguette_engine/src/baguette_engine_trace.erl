@@ -120,8 +120,8 @@ patterns() ->
         {called, {baguette_engine_pipeline, request, 3}, ref(['$1', '_', '_'])},
         {passed, {baguette_engine_worker, request, 5}, ref(['_', '$1', '_', '_', '_'])},
         {taken, {baguette_engine_calls, take, 2}, ref([{request, '$1', '_', '_', '_'}, '_'])},
-        {framing, {baguette_engine_frame, call, 4}, [
-            {['$1', '_', '$2', '_'], [], [{message, {{'$1', '$2'}}}, {return_trace}]}
+        {framing, {baguette_engine_frame, call, 5}, [
+            {['$1', '_', '$2', '_', '_'], [], [{message, {{'$1', '$2'}}}, {return_trace}]}
         ]},
         {received, {baguette_engine_frame, decode, 1}, [{['_'], [], []}]},
         {read, {baguette_engine_calls, answered, 3}, [{['$1', '_', '_'], [], [{message, '$1'}]}]},

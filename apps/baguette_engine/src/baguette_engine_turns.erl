@@ -12,7 +12,7 @@
 %% What a call weighs is added up for whoever bounds what may wait (baguette_engine_room).
 -module(baguette_engine_turns).
 
--export([new/0, in/5, out/2, drop/2, to_list/1, size/1, weight/1]).
+-export([new/0, in/5, out/2, join/3, drop/2, to_list/1, size/1, weight/1]).
 
 -export_type([turns/1, company/0, most/1]).
 
@@ -58,10 +58,11 @@ add({_, _, Weight, _} = Entry, End, #?MODULE{waiting = Waiting, next_no = No} = 
         weight = T#?MODULE.weight + Weight
     }.
 
-%% @doc The calls whose turn it is, their rows, and how many could still join them: none where the
-%% call is alone, or the next of its group does not fit. Several have and weigh no more than `Most'.
+%% @doc The calls whose turn it is, their group and rows, and how many could still join them: none
+%% where the call is alone, or the next of its group does not fit. Several have and weigh no more
+%% than `Most'.
 -spec out(most(Call), turns(Call)) ->
-    {[Call, ...], Rows :: pos_integer(), Room :: non_neg_integer(), turns(Call)} | empty.
+    {[Call, ...], company(), Room :: non_neg_integer(), turns(Call)} | empty.
 out(Most, #?MODULE{waiting = Waiting} = T) ->
     case gb_trees:next(gb_trees:iterator(Waiting)) of
         none ->
@@ -72,7 +73,20 @@ out(Most, #?MODULE{waiting = Waiting} = T) ->
             {Tags, Taken} = lists:unzip([{Tag, First} | Others]),
             Left = lists:foldl(fun gb_trees:delete/2, Waiting, Tags),
             Sum = lists:sum([R || {_, R, _, _} <- Taken]),
-            {calls(Taken), Sum, Room, at(End, without(Taken, Left, T))}
+            {calls(Taken), {Group, Sum}, Room, at(End, without(Taken, Left, T))}
+    end.
+
+%% @doc The same, if those whose turn it is are of this group and the first of them fits.
+-spec join(Group :: term(), {Rows :: integer(), Weight :: integer()}, turns(Call)) ->
+    {[Call, ...], company(), Room :: non_neg_integer(), turns(Call)} | none.
+join(Group, {MostRows, MostWeight} = Most, #?MODULE{waiting = Waiting} = T) ->
+    case gb_trees:next(gb_trees:iterator(Waiting)) of
+        {_, {Group, Rows, Weight, _}, _} when
+            Group =/= alone, Rows =< MostRows, Weight =< MostWeight
+        ->
+            out(fun(_) -> Most end, T);
+        _ ->
+            none
     end.
 
 company(alone, _Room, _Iterator, []) ->

@@ -3,10 +3,11 @@
 %%
 %% The process computes in the order of the ids. So an answer says that everything before it is
 %% done with, and what it died of is the call with the lowest id, be it one that was cancelled
-%% meanwhile: such a call is remembered by its id until something after it is answered.
+%% meanwhile: such a call is remembered by its id until something after it is answered. Where it
+%% computes several as one it says so, and may die of any of them.
 -module(baguette_engine_window).
 
--export([new/0, add/2, revise/2, answered/2, begun/1]).
+-export([new/0, add/2, revise/2, as_one/3, answered/2, begun/1]).
 -export([size/1, to_list/1, unanswered/1, is_busy/1, is_in_doubt/1]). % looked at
 
 -export_type([window/1]).
@@ -17,7 +18,9 @@
     next_id = 0 :: id(),
     sent = #{} :: #{id() => term()},
     %% Cancelled while they were with the process: begun and still computed, or dropped there.
-    dropped = [] :: [id()]
+    dropped = [] :: [id()],
+    %% Computed as one, some of them perhaps answered.
+    as_one = [] :: [id()]
 }).
 
 -opaque window(_Call) :: #?MODULE{}.
@@ -59,6 +62,13 @@ revise(Now, #?MODULE{sent = Sent, dropped = Dropped} = W) ->
     Ids = maps:keys(Revised) -- maps:keys(Left),
     {Ids, W#?MODULE{sent = Left, dropped = Ids ++ Dropped}}.
 
+%% @doc The process computes these as one; each of them as `Now' says, in their order.
+-spec as_one([id()], fun(([Call]) -> [Call]), window(Call)) -> window(Call).
+as_one(Ids, Now, #?MODULE{sent = Sent} = W) ->
+    {There, Calls} = lists:unzip(lists:sort(maps:to_list(maps:with(Ids, Sent)))),
+    Changed = maps:from_list(lists:zip(There, Now(Calls))),
+    W#?MODULE{sent = maps:merge(Sent, Changed), as_one = There}.
+
 %% @doc The call that this answer is for; `cancelled' when nobody waits for it any longer, `stray'
 %% when nothing was sent under this id, or it was answered before.
 -spec answered(id(), window(Call)) ->
@@ -71,16 +81,19 @@ answered(Id, #?MODULE{sent = Sent, dropped = Dropped} = W) ->
         {error, false} -> stray
     end.
 
-%% @doc The call it was at, none if that was cancelled; and what it had not begun, in order.
+%% @doc The calls it was at, none if those were cancelled; and what it had not begun, in order.
 -spec begun(window(Call)) -> {[Call], [Call]}.
-begun(#?MODULE{sent = Sent, dropped = Dropped}) ->
-    case lists:sort(maps:to_list(Sent)) of
-        [{Id, Call} | Rest] ->
+begun(#?MODULE{sent = Sent, dropped = Dropped, as_one = AsOne}) ->
+    Ordered = lists:sort(maps:to_list(Sent)),
+    case lists:partition(fun({Id, _}) -> lists:member(Id, AsOne) end, Ordered) of
+        {[_ | _] = Begun, Rest} ->
+            {calls(Begun), calls(Rest)};
+        {[], [{Id, Call} | Rest]} ->
             case lists:any(fun(D) -> D < Id end, Dropped) of
                 true -> {[], [Call | calls(Rest)]};
                 false -> {[Call], calls(Rest)}
             end;
-        [] ->
+        {[], []} ->
             {[], []}
     end.
 

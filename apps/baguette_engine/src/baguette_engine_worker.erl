@@ -8,12 +8,11 @@
 %% process SIGKILLs the OS process before the port is closed.
 %%
 %% A call is asynchronous: `request/5' returns at once and the caller later gets
-%% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'. Two frames at most are
-%% with the OS process; the rest waits here, where it can be cancelled and where calls that may go
-%% together become one frame (baguette_engine_calls). The calls of a caller that dies, or whose node
-%% is gone, are cancelled. What is not urgent goes through `when_idle/4':
-%% it is sent alone, and only while nothing else is here; whatever comes meanwhile waits for that
-%% one call at most, so such calls are short. The owner is told
+%% `{baguette_engine_worker, Ref, {ok, Payload} | {error, {Class, Facts}}}'. Two batches at most are
+%% with the OS process; the rest waits here, where it can be cancelled (baguette_engine_calls). The
+%% calls of a caller that dies, or whose node is gone, are cancelled. What is not urgent goes
+%% through `when_idle/4': it is sent alone, and only while nothing else is here; whatever comes
+%% meanwhile waits for that one call at most, so such calls are short. The owner is told
 %% `{baguette_engine_worker, Pid, {booted, Function, Payload} | up | down | {failed, Reason}}'.
 %% A process that is hung (baguette_engine_watchdog) is killed, and that is a death like any other.
 %% Where the setting `device' says `simulated', baguette_engine_simulated takes the same orders.
@@ -303,9 +302,9 @@ send_more(#?MODULE{boot = [First | _], calls = Calls} = S) ->
     end;
 send_more(#?MODULE{boot = [], calls = Calls0} = S) ->
     case baguette_engine_calls:next(fun baguette_engine_batch:most/1, Calls0) of
-        {send, Id, {Function, _} = Call, Rows, Calls} ->
-            ok = baguette_engine_batch:sent(Function, Rows),
-            send_more(send_call(Id, Call, S#?MODULE{calls = Calls}));
+        {send, Id, {Function, _} = Call, With, Calls} ->
+            Company = baguette_engine_batch:company(Function, With),
+            send_more(send_call(Id, Call, Company, S#?MODULE{calls = Calls}));
         in_doubt ->
             send_own(?ARE_YOU_THERE, are_you_there, S);
         none ->
@@ -314,10 +313,10 @@ send_more(#?MODULE{boot = [], calls = Calls0} = S) ->
 
 send_own({Function, Payload}, What, #?MODULE{calls = Calls0} = S) ->
     {Id, Calls} = baguette_engine_calls:sent(What, Calls0),
-    send_call(Id, {Function, [Payload]}, S#?MODULE{calls = Calls}).
+    send_call(Id, {Function, [Payload]}, alone, S#?MODULE{calls = Calls}).
 
-send_call(Id, {Function, Payloads}, #?MODULE{watch = Watch} = S) ->
-    send(S, baguette_engine_frame:call(Id, entry_module(S), Function, Payloads)),
+send_call(Id, {Function, Payloads}, Company, #?MODULE{watch = Watch} = S) ->
+    send(S, baguette_engine_frame:call(Id, entry_module(S), Function, Payloads, Company)),
     S#?MODULE{watch = baguette_engine_watchdog:on(Watch)}.
 
 kind(#?MODULE{options = #{kind := Kind}}) -> Kind.
@@ -342,6 +341,8 @@ received({result, Id, Results}, S) ->
     answered(Id, lists:map(fun result/1, Results), S);
 received({error, Id, Error}, S) ->
     answered(Id, result({error, Error}), S);
+received({begun, Ids}, #?MODULE{calls = Calls} = S) ->
+    S#?MODULE{calls = baguette_engine_calls:as_one(Ids, Calls)};
 received({message, _}, S) ->
     ?LOG_WARNING(#{what => message_dropped, from => worker}, ?LOG),
     S;
@@ -360,6 +361,7 @@ answered(Id, Answer, #?MODULE{calls = Calls0, watch = Watch} = S) ->
     case baguette_engine_calls:answered(Id, Answer, Calls0) of
         {What, Calls} ->
             Well = S#?MODULE{calls = Calls, watch = baguette_engine_watchdog:answered(Watch)},
+            ok = baguette_engine_batch:computed(What),
             send_more(case What of boot -> boot_answered(Answer, Well); _ -> Well end);
         malformed ->
             received(malformed, S);

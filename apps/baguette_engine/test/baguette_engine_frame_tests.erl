@@ -6,8 +6,18 @@
 -import(baguette_engine_frame, [decode/1]).
 
 a_call_is_erlports_byte_for_byte_test() ->
-    Call = baguette_engine_frame:call(7, 'baguette.worker.expert_entry', stats, [<<16#80>>]),
+    Call = baguette_engine_frame:call(7, 'baguette.worker.expert_entry', stats, [<<16#80>>], alone),
     ?assertEqual(golden("erlport_call.hex"), [iolist_to_binary(Call)]).
+
+a_call_that_may_have_company_says_so_behind_erlports_test() ->
+    Call = baguette_engine_frame:call(7, a_module, velocity, [<<16#80>>], {9, 2, 4}),
+    ?assertEqual(
+        {'C', 7, a_module, velocity, [<<16#80>>], {9, 2, 4}},
+        binary_to_term(iolist_to_binary(Call))
+    ).
+
+what_is_computed_as_one_is_told_test() ->
+    ?assertEqual({begun, [3, 4]}, decode(term_to_binary({'M', {begun, [3, 4]}}))).
 
 erlports_answers_are_read_test() ->
     ?assertEqual(
@@ -39,6 +49,7 @@ what_is_no_message_is_malformed_test_() ->
             <<>>,
             <<131>>,
             <<"GET / HTTP/1.1">>,
+            term_to_binary({'M', {begun, [3, <<"4">>]}}),
             term_to_binary({r, <<"7">>, <<"abc">>}),
             term_to_binary({r, 7, []}),
             term_to_binary({r, 7, [<<"abc">>]}),

@@ -57,7 +57,7 @@ step({in, {Asker, Group, Rows, _} = Call}, _Most, {Batches, T}) ->
     {Batches, ?TURNS:in(Call, Asker, {Group, Rows}, Rows, T)};
 step(out, Most, {Batches, T0}) ->
     case out(Most, T0) of
-        {Calls, _Rows, _Room, T} -> {[Calls | Batches], T};
+        {Calls, _Company, _Room, T} -> {[Calls | Batches], T};
         empty -> {Batches, T0}
     end;
 step(all, Most, {Batches, T} = Acc) ->
@@ -186,25 +186,40 @@ what_is_last_is_after_all_that_waits_test() ->
     T0 = lists:foldl(Ask, ?TURNS:new(), [{x, 1}, {x, 2}, {y, 3}]),
     T1 = ?TURNS:in(unload, owner, last, 1, T0),
     ?assertEqual([1, 3, 2, unload], ?TURNS:to_list(T1)),
-    {[1, 3, 2], 3, 5, T2} = out(8, T1),
-    {[unload], 1, 0, T3} = out(8, T2),
+    {[1, 3, 2], {a, 3}, 5, T2} = out(8, T1),
+    {[unload], {alone, 1}, 0, T3} = out(8, T2),
     ?assertEqual(empty, out(8, T3)).
 
 what_does_not_fit_is_not_passed_test() ->
     Ask = fun({Asker, Rows}, T) -> ?TURNS:in(Asker, Asker, {a, Rows}, Rows, T) end,
     T0 = lists:foldl(Ask, ?TURNS:new(), [{x, 1}, {y, 8}, {z, 3}, {z, 3}, {z, 3}]),
-    {[x, z, z], 7, 0, T1} = out(8, T0),
-    {[y], 8, 0, T2} = out(8, T1),
-    ?assertMatch({[z], 3, 5, _}, out(8, T2)).
+    {[x, z, z], {a, 7}, 0, T1} = out(8, T0),
+    {[y], {a, 8}, 0, T2} = out(8, T1),
+    ?assertMatch({[z], {a, 3}, 5, _}, out(8, T2)).
 
 what_is_too_much_for_a_frame_does_not_go_together_test() ->
     Ask = fun({Asker, Weight}, T) -> ?TURNS:in(Asker, Asker, {a, 1}, Weight, T) end,
     T0 = lists:foldl(Ask, ?TURNS:new(), [{x, 40}, {y, 20}, {z, 10}]),
-    {[x, y], 2, 0, T1} = ?TURNS:out(fun(_) -> {8, 64} end, T0),
-    ?assertMatch({[z], 1, 7, _}, ?TURNS:out(fun(_) -> {8, 64} end, T1)),
+    {[x, y], {a, 2}, 0, T1} = ?TURNS:out(fun(_) -> {8, 64} end, T0),
+    ?assertMatch({[z], {a, 1}, 7, _}, ?TURNS:out(fun(_) -> {8, 64} end, T1)),
     %% One alone may be as large as it is.
     Large = ?TURNS:in(x, x, {a, 1}, 100, ?TURNS:new()),
-    ?assertMatch({[x], 1, _, _}, ?TURNS:out(fun(_) -> {8, 64} end, Large)).
+    ?assertMatch({[x], {a, 1}, _, _}, ?TURNS:out(fun(_) -> {8, 64} end, Large)).
+
+who_may_join_comes_in_turn_and_as_far_as_there_is_room_test() ->
+    Ask = fun({Asker, Group, Rows}, T) -> ?TURNS:in(Asker, Asker, {Group, Rows}, Rows, T) end,
+    T0 = lists:foldl(Ask, ?TURNS:new(), [{u, a, 2}, {v, b, 3}, {x, a, 4}, {y, a, 5}]),
+    ?assertEqual(none, ?TURNS:join(b, {8, 8}, T0)), % its turn comes later
+    ?assertEqual(none, ?TURNS:join(a, {1, 8}, T0)),
+    ?assertEqual(none, ?TURNS:join(a, {8, 1}, T0)),
+    {[u, x], {a, 6}, 0, T1} = ?TURNS:join(a, {8, 8}, T0),
+    ?assertEqual(none, ?TURNS:join(a, {8, 8}, T1)),
+    ?assertMatch({[v], {b, 3}, 5, _}, ?TURNS:join(b, {8, 8}, T1)),
+    ?assertEqual(none, ?TURNS:join(a, {8, 8}, ?TURNS:new())).
+
+what_is_alone_is_joined_by_nobody_test() ->
+    T = ?TURNS:in(x, x, {alone, 1}, 1, ?TURNS:new()),
+    ?assertEqual(none, ?TURNS:join(alone, {8, 8}, T)).
 
 what_is_dropped_does_not_come_test() ->
     T = lists:foldl(fun(No, T) -> ?TURNS:in(No, No, {a, 1}, 1, T) end, ?TURNS:new(), [1, 2, 3]),

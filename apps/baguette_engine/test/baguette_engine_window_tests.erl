@@ -17,6 +17,15 @@ it_died_of_the_first_and_had_not_begun_the_rest_test() ->
     ?assertEqual({[b], [c]}, baguette_engine_window:begun(Rest)),
     ?assertEqual({[], []}, baguette_engine_window:begun(baguette_engine_window:new())).
 
+it_died_of_any_of_those_it_computed_as_one_test() ->
+    {[First, Second, _], W0} = sent([a, b, c]),
+    W1 = baguette_engine_window:as_one([First, Second, 99], fun lists:reverse/1, W0),
+    ?assertEqual({[b, a], [c]}, baguette_engine_window:begun(W1)),
+    {answered, b, W2} = baguette_engine_window:answered(First, W1),
+    ?assertEqual({[a], [c]}, baguette_engine_window:begun(W2)),
+    {answered, a, W3} = baguette_engine_window:answered(Second, W2),
+    ?assertEqual({[c], []}, baguette_engine_window:begun(W3)).
+
 %% A process that dies of a call nobody waits for any longer did not die of the next one.
 a_cancelled_call_that_it_was_at_is_to_blame_test() ->
     {[First, Second, _], W0} = sent([a, b, c]),

@@ -3,21 +3,36 @@
 Two experts of one step are asked at the same moment. The kernel often wakes both on the core that
 their question came from, and for a call of two milliseconds it never moves one of them away: they
 run one after the other while another core idles. So a call first takes a core's lock, its own
-core's if that is free, and computes there; with every core taken it runs wherever the kernel likes.
+core's if that is free, and computes there. With every core taken it waits until one is left: a
+dozen workers in turns of a core's time slice would find their caches cold at every turn, and while
+a worker waits more calls come, which it then computes as one batch (`runner.py`).
 
 The locks are byte ranges of one file (setting BAGUETTE_CORES, given by the launcher of a cluster on
-one machine); they go when the process dies. Without the setting nothing is locked or pinned.
+one machine); they go when the process dies. Who waits is woken by whoever leaves a core (a futex in
+that file); one that waited for PATIENCE_S, as for a process that was stopped, computes wherever the
+kernel likes. Without the setting nothing is locked, pinned or waited for.
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import mmap
 import os
+import platform
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 SETTING = "BAGUETTE_CORES"
+PATIENCE_S = 0.25
+# The number of futex(2); elsewhere nobody waits.
+_FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine())
+_WAIT, _WAKE = 0, 1
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
 class Cores:
@@ -26,11 +41,15 @@ class Cores:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._all = frozenset(os.sched_getaffinity(0))
-        self._current = ctypes.CDLL(None).sched_getcpu
+        libc = ctypes.CDLL(None)
+        self._current, self._syscall = libc.sched_getcpu, libc.syscall
+        os.ftruncate(self._fd, mmap.PAGESIZE)
+        # Counts the times that a core was left.
+        self._left = ctypes.c_uint32.from_buffer(mmap.mmap(self._fd, mmap.PAGESIZE))
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Compute on a core that no other worker computes on, if there is one."""
+        """Compute on a core that no other worker computes on, if there is one soon."""
         core = self._take()
         try:
             yield
@@ -38,8 +57,23 @@ class Cores:
             if core is not None:
                 os.sched_setaffinity(0, self._all)
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, core)
+                self._tell_left()
 
     def _take(self) -> int | None:
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            left = self._left.value
+            core = self._free()
+            patience = until - time.monotonic()
+            if core is not None or patience <= 0 or _FUTEX is None:
+                return core
+            # Not if one was left since we looked: then the count is another.
+            time_out = _Timespec(0, int(patience * 1e9))
+            self._syscall(
+                _FUTEX, ctypes.byref(self._left), _WAIT, left, ctypes.byref(time_out), None, 0
+            )
+
+    def _free(self) -> int | None:
         here = self._current()
         for core in sorted(self._all, key=lambda core: core != here):
             try:
@@ -49,6 +83,12 @@ class Cores:
             os.sched_setaffinity(0, {core})
             return core
         return None
+
+    def _tell_left(self) -> None:
+        # Two that count at once may count one: whoever looked before sees a change all the same.
+        self._left.value = (self._left.value + 1) & 0xFFFFFFFF
+        if _FUTEX is not None:
+            self._syscall(_FUTEX, ctypes.byref(self._left), _WAKE, 1, None, None, 0)
 
 
 def computing() -> AbstractContextManager[None]:

@@ -61,13 +61,17 @@ class FrameWriter:
         self._fd = fd
         self._lock = threading.Lock()
 
-    def write(self, pieces: Sequence[bytes]) -> None:
-        """Write the pieces as one frame; BadInput, and nothing written, when it is too large."""
-        size = sum(len(piece) for piece in pieces)
-        if size > MAX_FRAME:
-            raise BadInput(f"an answer of {size} bytes, at most {MAX_FRAME}: ask for less at once")
-        frame = b"".join((struct.pack(">I", size), *pieces))
+    def write(self, *frames: bytes) -> None:
+        """Write frames as `framed` makes them, one after the other."""
         with self._lock:
-            view = memoryview(frame)
+            view = memoryview(b"".join(frames))
             while view:
                 view = view[os.write(self._fd, view) :]
+
+
+def framed(pieces: Sequence[bytes]) -> bytes:
+    """The pieces as one frame with its length; BadInput when it is too large."""
+    size = sum(len(piece) for piece in pieces)
+    if size > MAX_FRAME:
+        raise BadInput(f"an answer of {size} bytes, at most {MAX_FRAME}: ask for less at once")
+    return b"".join((struct.pack(">I", size), *pieces))

@@ -40,10 +40,10 @@ class Spent:
         self._parts[part] = self._parts.get(part, 0) + now - self._at
         self._at = now
 
-    def end(self, frame: int, function: str) -> None:
-        """The frame's answer is about to be written."""
+    def end(self, frame: int, function: str, calls: int) -> None:
+        """Its answer is about to be written, with those of its company: so many calls in all."""
         self.mark("encode")
-        self._kept.append({"frame": frame, "function": function, **self._parts})
+        self._kept.append({"frame": frame, "function": function, "calls": calls, **self._parts})
 
     def frames(self) -> list[dict[str, int | str]]:
         """The last frames, oldest first."""
@@ -54,5 +54,5 @@ spent = Spent()
 
 
 def frames(_payload: bytes) -> bytes:
-    """{} -> {frames: [{frame, function, and nanoseconds of each part}]}: an entry point."""
+    """{} -> {frames: [{frame, function, calls, and nanoseconds of each part}]}: an entry point."""
     return pack({"frames": spent.frames()})
