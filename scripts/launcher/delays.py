@@ -19,6 +19,10 @@ from collections.abc import Callable, Iterator
 from launcher.nodes import Cluster, address
 
 
+# Ports above a cluster's, which its nodes do not use.
+ECHO = 500
+
+
 class Delays:
     """The proxies of a cluster, in a thread of their own; `rtt_ms` can be changed meanwhile."""
 
@@ -30,16 +34,22 @@ class Delays:
         for asker in range(nodes):
             for asked in range(nodes):
                 if asker != asked:
-                    self.loop.run_until_complete(self._listen(cluster, asker, asked))
+                    # Where one node looks for another.
+                    at = (address(asked), cluster.port_of(asker))
+                    there = (address(asked), cluster.port_of(asked))
+                    self.loop.run_until_complete(self._listen(at, there, (address(asker), 0)))
+        # Anybody's: from the first node's address to itself, where nobody else listens.
+        self.echo_at = (address(0), cluster.port + ECHO)
+        self.echo_there = (address(0), cluster.port + ECHO + 1)
+        self.loop.run_until_complete(self._listen(self.echo_at, self.echo_there, (address(0), 0)))
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 
-    async def _listen(self, cluster: Cluster, asker: int, asked: int) -> None:
-        """Where one node looks for another."""
-        there = (address(asked), cluster.port_of(asked))
-        host, port = address(asked), cluster.port_of(asker)
-        source = (address(asker), 0)
-        await self.loop.create_server(lambda: _Near(self, there, source), host, port)
+    async def _listen(
+        self, at: tuple[str, int], there: tuple[str, int], source: tuple[str, int]
+    ) -> None:
+        """Whoever dials one address talks to another."""
+        await self.loop.create_server(lambda: _Near(self, there, source), *at)
 
     def opened(self, transport: asyncio.Transport) -> None:
         self._open.add(transport)

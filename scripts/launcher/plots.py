@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from launcher.breakdown import KINDS, WHERE
 from launcher.machine_use import TOO_BUSY
-from launcher.throughput_concurrent import ALONE, JOINED, PROCESS, TOGETHER
+from launcher.throughput_concurrent import ALONE, JOINED, PROCESS, REQUEST, TOGETHER
 from launcher.throughput_links import WANTED
 
 SIZE = (6.8, 3.6)  # inches
@@ -111,6 +111,7 @@ def concurrent(axes: Axes, record: Record) -> None:
     lines = {
         "joined": {n: sides[JOINED] for n, sides in found.items()},
         "one by one": {n: sides[ALONE] for n, sides in found.items()},
+        "one request": {n: sides[REQUEST] for n, sides in found.items()},
         "one process,\none after another": {n: _best(PROCESS, s) for n, s in found.items()},
         "one process,\none request": {n: _best(TOGETHER, s) for n, s in found.items()},
     }

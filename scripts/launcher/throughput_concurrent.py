@@ -4,9 +4,10 @@ A section of scripts/bench_throughput.py. Two clusters of eight nodes with Pytho
 stand side by side and take turns: one as it is (`batch_rows` auto), one that sends every call alone
 (1). They share this machine's cores with the third side, the same model in this process, which
 draws the same pictures one after another, and as one request whose images go through every expert
-together. No cluster can join more than that, so what it gains there is the ceiling of joining on
-this machine. No request is `deterministic`: those share no batch. No two pictures in the drawing
-have the same prompt, but for those of that one request.
+together. The first cluster is asked for one such request as well: all that there is for an expert
+at a step is there at once, so what that gains is the ceiling of joining what comes when it comes.
+No request is `deterministic`: those share no batch. No two pictures in the drawing have the same
+prompt, but for those of the two that are one request.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from launcher.simulated import cluster_of
 from launcher.spreads import shown, spread, table
 from launcher.throughput import Bench, Record
 
-JOINED, ALONE = "joined", "one by one"
+JOINED, ALONE, REQUEST = "joined", "one by one", "cluster, all as one request"
 PROMPTS = 64
 PROCESS, TOGETHER = "one process, one after another", "one process, all as one request"
 Measure = Callable[[int, int], float]
@@ -59,8 +60,9 @@ def measure(bench: Bench) -> Record:
     with ExitStack() as stack:
         joined, alone = (_cluster(bench, stack, sizes, number, request) for number in range(2))
         sides: dict[str, Measure] = {
-            JOINED: joined,
-            ALONE: alone,
+            JOINED: _singly(joined, request),
+            ALONE: _singly(alone, request),
+            REQUEST: _as_one(joined, request),
             **{
                 f"{name}, {threads} thread{'s' * (threads > 1)}": in_process(
                     bench, request, threads, name == TOGETHER
@@ -75,8 +77,8 @@ def measure(bench: Bench) -> Record:
 
 def _cluster(
     bench: Bench, stack: ExitStack, sizes: Sizes, number: int, request: Request
-) -> Measure:
-    """A cluster that is ready and has drawn, as something that measures."""
+) -> Sequence[Control]:
+    """Who asks a cluster that is ready and has drawn."""
     batch_rows = (Atom("auto"), 1)[number]
     bench.progress.line(f"{sizes.nodes} real nodes, batch_rows {batch_rows}:")
     cluster = Cluster(bench.port + number, mode="bench")
@@ -88,9 +90,21 @@ def _cluster(
     controls: Sequence[Control] = stack.enter_context(requesters(running, asking))
     bench.settled(running)
     draw(controls, Order(request, asking, 2 * asking))
+    return controls
+
+
+def _singly(controls: Sequence[Control], request: Request) -> Measure:
     return lambda concurrent, images: rate(
         draw(controls, Order(request, concurrent, images, prompts=PROMPTS))
     )
+
+
+def _as_one(controls: Sequence[Control], request: Request) -> Measure:
+    def measure(concurrent: int, images: int) -> float:
+        order = Order({**request, "n": concurrent}, 1, images // concurrent)
+        return concurrent * rate(draw(controls, order))
+
+    return measure
 
 
 def in_process(bench: Bench, request: Request, threads: int, together: bool) -> Measure:
@@ -139,7 +153,8 @@ def markdown(record: Record) -> list[str]:
     names = list(next(iter(found.values())))
     heads = (
         *("pictures at once", *names),
-        *("joined / one by one", "its ceiling: one process' gain", "joined / best single process"),
+        *("joined / one by one", "its ceiling: one request / one by one"),
+        *("one process' gain by one request", "joined / best single process"),
     )
     rows = []
     for concurrent, sides in found.items():
@@ -153,6 +168,7 @@ def markdown(record: Record) -> list[str]:
                 concurrent,
                 *(shown(sides[name]) for name in names),
                 f"{medians[JOINED] / medians[ALONE]:.2f}",
+                f"{medians[REQUEST] / medians[ALONE]:.2f}",
                 f"{together / single:.2f}",
                 f"{medians[JOINED] / single:.2f}",
             )

@@ -2,8 +2,10 @@
 
 A section of scripts/bench_throughput.py: simulated devices, one picture at a time. The floor of a
 picture is encoding, decoding and, for each step, its advance and the longest of its calls: what was
-computed and, where another node answered, one round trip. What the proxy costs itself is seen by
-the first row, of a cluster without one.
+computed and, where another node answered, one round trip: the one that was put in, and, in another
+column, the one that plain TCP has on the same way (launcher/echo.py), in which the proxy's own time
+is and the waking of a process. What the proxy costs itself is seen by the first row, of a cluster
+without one.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
 
+from launcher import echo
 from launcher.control import Control
-from launcher.delays import Delays, delays
+from launcher.delays import ECHO, Delays, delays
 from launcher.loads import PROMPT, Order, Picture, draw, requesters
 from launcher.machine_use import watched
-from launcher.nodes import Cluster, Launch
+from launcher.nodes import Cluster, Launch, address
 from launcher.simulated import cluster_of
 from launcher.spreads import percentile, shown, spread, table
 from launcher.throughput import (
@@ -52,11 +55,17 @@ def measure(bench: Bench) -> Record:
     sizes = SMALL if bench.small else Sizes()
     order = Order({"prompt": PROMPT, "steps": sizes.steps, "deterministic": False}, 1, sizes.images)
     bench.progress.line(f"{NODES} simulated nodes:")
-    with _ready(bench, Cluster(bench.port, mode="bench"), order) as controls:
-        direct = _row(0, draw(controls, replace(order, images=sizes.rounds * sizes.images)))
+    there = (address(0), bench.port + ECHO)
+    with _ready(bench, Cluster(bench.port, mode="bench"), order) as controls, echo.server(*there):
+        trips = echo.trips_ms(*there)
+        direct = _row(0, draw(controls, replace(order, images=sizes.rounds * sizes.images)), trips)
     bench.progress.line(f"{NODES} simulated nodes with a proxy between any two:")
     cluster = Cluster(bench.port, mode="bench", apart=True)
-    with delays(cluster, NODES) as between, _ready(bench, cluster, order) as controls:
+    with (
+        delays(cluster, NODES) as between,
+        echo.server(*between.echo_there),
+        _ready(bench, cluster, order) as controls,
+    ):
         rows = watched(lambda: _rounds(controls, between, order, sizes))
     return {"device": described(device()), "nodes": NODES, "direct": direct, **rows}
 
@@ -76,15 +85,18 @@ def _ready(bench: Bench, cluster: Cluster, order: Order) -> Iterator[list[Contro
 
 def _rounds(controls: list[Control], between: Delays, order: Order, sizes: Sizes) -> Record:
     found: dict[float, list[Picture]] = {rtt: [] for rtt in sizes.rtt_ms}
+    trips: dict[float, list[float]] = {rtt: [] for rtt in sizes.rtt_ms}
     for _ in range(sizes.rounds):
         for rtt in sizes.rtt_ms:
             between.rtt_ms = rtt
+            trips[rtt] += echo.trips_ms(*between.echo_at)
             draw(controls, Order(order.request, 1, 1))  # links are measured anew
             found[rtt] += draw(controls, order)
-    return {"rows": [_row(rtt, pictures) for rtt, pictures in found.items()]}
+    return {"rows": [_row(rtt, pictures, trips[rtt]) for rtt, pictures in found.items()]}
 
 
-def _row(rtt: float, pictures: list[Picture]) -> Record:
+def _row(rtt: float, pictures: list[Picture], trips_ms: list[float]) -> Record:
+    trip = median(trips_ms)
     ratios = [_seconds(picture) / _floor(picture, rtt) for picture in pictures]
     steps = [len(picture["steps"]) for picture in pictures]
     beyond = [
@@ -94,6 +106,8 @@ def _row(rtt: float, pictures: list[Picture]) -> Record:
     remote = [step[3] > 0 for picture in pictures for step in picture["steps"]]
     return {
         "rtt_ms": rtt,
+        "tcp_ms": round(trip, 3),
+        "ratio_by_tcp": spread([_seconds(picture) / _floor(picture, trip) for picture in pictures]),
         "image_seconds": spread([_seconds(picture) for picture in pictures]),
         "floor_seconds": round(median(_floor(picture, rtt) for picture in pictures), 4),
         "ratio": spread(ratios),
@@ -120,7 +134,10 @@ def _floor(picture: Picture, rtt_ms: float) -> float:
 
 def markdown(record: Record) -> list[str]:
     """The table."""
-    heads = ("round trip", "s an image", "floor", "of the floor", "beyond it, ms a step")
+    heads = (
+        *("round trip", "s an image", "floor", "of the floor", "beyond it, ms a step"),
+        *("plain TCP's round trip, ms", "of the floor with that"),
+    )
     rows = [_cells("no proxy", record["direct"])]
     rows += [_cells(f"{row['rtt_ms']:g} ms", row) for row in record["rows"]]
     busy, void = record["machine_busy_percent"], record["void"]
@@ -139,4 +156,6 @@ def _cells(name: str, row: Record) -> tuple[str, ...]:
         f"{row['floor_seconds']:.3g}",
         shown(row["ratio"]),
         shown(row["beyond_ms_per_step"]),
+        f"{row['tcp_ms']:.2f}",
+        shown(row["ratio_by_tcp"]),
     )

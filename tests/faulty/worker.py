@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 import baguette.worker.__main__ as worker
 from baguette.worker.company import Answer
-from baguette.worker.frame import MAX_FRAME, FrameWriter
+from baguette.worker.frame import MAX_FRAME, FrameWriter, framed
 from baguette.worker.payload import unpack
 from baguette.worker.term import Atom, encode
 
@@ -79,19 +79,19 @@ class FaultyWriter(FrameWriter):
 
     do = ""
 
-    def write(self, pieces: Sequence[bytes]) -> None:
+    def write(self, *frames: bytes) -> None:
         """The answer, or what comes in its place."""
         do, FaultyWriter.do = FaultyWriter.do, ""
         if do == "nobody":
-            super().write(encode((Atom("r"), 1 << 40, b"")))
+            super().write(framed(encode((Atom("r"), 1 << 40, b""))))
         if do == "malformed":
-            pieces = [b"these bytes are no term"]
+            frames = (framed([b"these bytes are no term"]),)
         if do == "endless":
             os.write(worker.WRITE_FD, struct.pack(">I", 1 << 30))
             return
-        super().write(pieces)
+        super().write(*frames)
         if do == "twice":
-            super().write(pieces)
+            super().write(*frames)
 
 
 def going_wrong(function: str, entry: EntryPoint) -> EntryPoint:

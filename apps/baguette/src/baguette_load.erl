@@ -2,8 +2,9 @@
 %% so many are in the drawing on this node at any time, the next is asked for when one has ended,
 %% until all were drawn or the time is over. Spawned on the requesting node for the command `load'
 %% of a control node. The pictures are dropped; what is told of each is when it was asked for and
-%% ended, its hash, and how its steps went. What dies with this process: the pictures in the
-%% drawing, which are cancelled (baguette_draw:relay/4); it dies with its control node.
+%% ended, the hash of its first image, and how its steps went. What dies with this process: the
+%% pictures in the drawing, which are cancelled (baguette_draw:relay/4); it dies with its control
+%% node.
 -module(baguette_load).
 
 -export([relay/3]).

@@ -26,7 +26,7 @@
 
 -define(MAX_TRIP_US, 60000000).
 -define(REPORTS_BYTES, 65536).
-%% Of more peers than this so many are measured on a beat: 64 nodes would say as many pongs as beats.
+%% Of more peers than this so many are measured on a beat: 64 nodes would say a pong a beat.
 -define(MEASURED, 16).
 -define(NO_ANSWER, 0).
 
