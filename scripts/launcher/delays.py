@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 
 from launcher.nodes import Cluster, address
 
-
 # Ports above a cluster's, which its nodes do not use.
 ECHO = 500
 
