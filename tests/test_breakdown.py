@@ -10,13 +10,13 @@ from launcher import breakdown
 from launcher.breakdown import (
     ADVANCE,
     BETWEEN,
+    CORES,
     DECIDING,
     ERLANG,
     EXPERT,
     FRAMES,
     PORT,
     PYTHON,
-    THREADS,
     TORCH,
 )
 from launcher.processes import Refused
@@ -92,7 +92,7 @@ def test_the_parts_of_a_step_add_up_to_it() -> None:
     for where in (EXPERT, ADVANCE):
         assert step[where, TORCH] == 100
         assert step[where, PYTHON] == 1 + 4 + 5 + 6
-        assert step[where, THREADS] == 2 + 3
+        assert step[where, CORES] == 2 + 3
         assert step[where, PORT] == 980 - 32 - sum(FRAME.values())
 
 

@@ -69,6 +69,16 @@ def test_a_killed_worker_leaves_its_core(tmp_path: Path) -> None:
             process.communicate()
 
 
+def until_it_waits(thread: threading.Thread) -> None:
+    """Until the kernel says that the thread waits for a futex, not for Python."""
+    syscall = Path(f"/proc/self/task/{thread.native_id}/syscall")
+    until = time.monotonic() + 10
+    while syscall.read_text().split()[0] != str(cores._FUTEX) or not thread.is_alive():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(0.1)
+
+
 def test_who_waits_is_told_when_a_core_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,18 +87,24 @@ def test_who_waits_is_told_when_a_core_is_left(
     others = [holder(tmp_path / "cores")[0] for _ in ALL]
     held: list[set[int]] = []
 
+    used: list[float] = []
+
     def compute() -> None:
+        began = time.thread_time()
         with Cores(str(tmp_path / "cores")).one():
             held.append(os.sched_getaffinity(0))
+            used.append(time.thread_time() - began)
 
     began = time.monotonic()
     thread = threading.Thread(target=compute)
     thread.start()
     try:
+        until_it_waits(thread)
         others[0].communicate()  # leaves its core
         thread.join()
         assert len(held[0]) == 1
         assert time.monotonic() - began < patience / 2
+        assert used[0] < 0.1
     finally:
         for process in others[1:]:
             process.communicate()

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,11 @@ from typing import Any
 import msgpack
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baguette.errors import BadInput, port_class
-from baguette.worker.frame import FrameError, FrameReader
+from baguette.worker.frame import CHUNK, EndOfStream, FrameError, FrameReader, framed
 from baguette.worker.payload import pack, unpack
 from baguette.worker.tensor import pack_tensor, unpack_tensor
 from baguette.worker.term import Atom, TermError, decode, encode
@@ -77,6 +78,44 @@ def test_a_frame_longer_than_the_limit_is_refused_before_it_is_read() -> None:
         FrameReader(read, max_frame=1 << 20).read()
     os.close(read)
     os.close(write)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3 * CHUNK), max_size=6), st.integers(1, 2 * CHUNK))
+def test_frames_come_whole_and_in_order_however_they_are_cut(sizes: list[int], cut: int) -> None:
+    bodies = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+    stream = b"".join(framed([body]) for body in bodies)
+    read, write = os.pipe()
+
+    def say() -> None:
+        for begin in range(0, len(stream), cut):
+            os.write(write, stream[begin : begin + cut])
+        os.close(write)
+
+    writer = threading.Thread(target=say)
+    writer.start()
+    try:
+        reader = FrameReader(read)
+        assert [bytes(reader.read()) for _ in bodies] == bodies
+        writer.join()
+        assert reader.is_there()  # the end
+        with pytest.raises(EndOfStream):
+            reader.read()
+    finally:
+        writer.join()
+        os.close(read)
+
+
+@pytest.mark.parametrize("rest", [b"", b"x", bytes(CHUNK)])
+def test_a_stream_that_ends_inside_a_frame_is_broken(rest: bytes) -> None:
+    read, write = os.pipe()
+    os.write(write, struct.pack(">I", 2 * CHUNK)[: 4 if rest else 3])
+    writer = threading.Thread(target=lambda: (os.write(write, rest), os.close(write)))
+    writer.start()
+    with pytest.raises(FrameError, match="inside a frame"):
+        FrameReader(read).read()
+    writer.join()
+    os.close(read)
 
 
 def test_msgpack_agrees_with_the_golden_bytes() -> None:
@@ -135,6 +174,7 @@ class Worker:
         )
         os.close(down_read)
         os.close(up_write)
+        self.reader = FrameReader(self.up)
 
     def send(self, frame: bytes) -> None:
         os.write(self.down, struct.pack(">I", len(frame)) + frame)
@@ -148,9 +188,11 @@ class Worker:
         self.send(b"".join(encode(message)))
 
     def answer(self) -> Any:
-        frame = FrameReader(self.up).read()
-        assert frame is not None, self.process.stderr.read() if self.process.stderr else b""
-        return decode(frame)
+        try:
+            return decode(self.reader.read())
+        except EndOfStream as error:
+            said = self.process.stderr.read() if self.process.stderr else b""
+            raise AssertionError(said) from error
 
     def close(self) -> None:
         if self.down >= 0:

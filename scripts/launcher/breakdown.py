@@ -22,13 +22,13 @@ from launcher.processes import Refused
 
 DECIDING, EXPERT, ADVANCE = "deciding", "expert call", "advance"
 TORCH, PYTHON, FRAMES, PORT = "torch", "codec in Python", "codec in Erlang", "port"
-THREADS, ERLANG, BETWEEN = "threads and cores", "Erlang", "between nodes"
+CORES, ERLANG, BETWEEN = "waiting for a core", "Erlang", "between nodes"
 WHERE = (EXPERT, ADVANCE, DECIDING)
-KINDS = (TORCH, PYTHON, FRAMES, PORT, THREADS, ERLANG, BETWEEN)
+KINDS = (TORCH, PYTHON, FRAMES, PORT, CORES, ERLANG, BETWEEN)
 # A frame's parts as its worker tells them.
 IN_WORKER = {
     "decode": PYTHON, "unpack": PYTHON, "pack": PYTHON, "encode": PYTHON,
-    "wait": THREADS, "core": THREADS, "compute": TORCH,
+    "wait": CORES, "core": CORES, "compute": TORCH,
 }  # fmt: skip
 PICTURES = 5
 BAR = 44

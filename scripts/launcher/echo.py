@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+from launcher.processes import Refused
+
 QUESTIONS = 100
 # As long as a step takes, and as much as it asks.
 PAUSE_SECONDS = 0.01
@@ -39,7 +41,8 @@ def server(host: str, port: int) -> Iterator[None]:
     )
     try:
         assert process.stdout is not None
-        process.stdout.readline()
+        if not process.stdout.readline():
+            raise Refused(f"nothing can listen at {host}:{port}; PORT=... names other ports")
         yield
     finally:
         process.kill()
@@ -57,6 +60,9 @@ def trips_ms(host: str, port: int) -> list[float]:
             connection.sendall(bytes(BYTES))
             left = BYTES
             while left > 0:
-                left -= len(connection.recv(left))
+                got = len(connection.recv(left))
+                if not got:
+                    raise Refused(f"the way to {host}:{port} was closed")
+                left -= got
             trips.append(1000 * (time.perf_counter() - began))
     return trips

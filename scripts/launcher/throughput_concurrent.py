@@ -4,8 +4,9 @@ A section of scripts/bench_throughput.py. Two clusters of eight nodes with Pytho
 stand side by side and take turns: one as it is (`batch_rows` auto), one that sends every call alone
 (1). They share this machine's cores with the third side, the same model in this process, which
 draws the same pictures one after another, and as one request whose images go through every expert
-together. The first cluster is asked for one such request as well: all that there is for an expert
-at a step is there at once, so what that gains is the ceiling of joining what comes when it comes.
+together. One node of the first cluster is asked for one such request as well: all that there is
+for an expert at a step is there at once, so what that gains is the ceiling of joining what comes
+when it comes.
 No request is `deterministic`: those share no batch. No two pictures in the drawing have the same
 prompt, but for those of the two that are one request.
 """
@@ -101,7 +102,7 @@ def _singly(controls: Sequence[Control], request: Request) -> Measure:
 
 def _as_one(controls: Sequence[Control], request: Request) -> Measure:
     def measure(concurrent: int, images: int) -> float:
-        order = Order({**request, "n": concurrent}, 1, images // concurrent)
+        order = Order({**request, "n": concurrent}, 1, images // concurrent, prompts=PROMPTS)
         return concurrent * rate(draw(controls, order))
 
     return measure

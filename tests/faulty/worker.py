@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import struct
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -133,7 +131,6 @@ def before(do: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif do == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
-        _obey_what_came_meanwhile()
     elif do == "print":
         noise()
         # A program of a library's own writes into the stream, where it can.
@@ -144,16 +141,6 @@ def before(do: str) -> None:
         import torch
 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-
-
-def _obey_what_came_meanwhile() -> None:
-    """Go on once the reader has taken what was sent to a stopped worker, a cancel for one.
-
-    Otherwise it is chance whether the reader or the computing thread wakes first.
-    """
-    while select.select([worker.READ_FD], [], [], 0)[0]:
-        time.sleep(0.001)
-    time.sleep(0.01)  # from the pipe to the queue nothing can be watched
 
 
 def noise() -> None:

@@ -190,6 +190,15 @@ of_many_peers_some_are_measured_on_every_beat_and_all_in_turn_test() ->
     All = lists:sort([host(I) || I <- lists:seq(2, Peers + 1)]),
     ?assertEqual(All, lists:sort(lists:append(Asked))).
 
+a_beat_that_wants_no_pong_gets_none_test() ->
+    W = in_peace(3, world(3)),
+    X = maps:get(1, W#world.nodes),
+    Sent = fun(Token) ->
+        {Effects, _} = ?X:hear(host(2), {beat, {1000, 500}, 1, Token}, 900000000, X),
+        [Pong || {send, _, {pong, Pong}} <- Effects]
+    end,
+    ?assertEqual([[], [7]], [Sent(0), Sent(7)]).
+
 a_lost_body_is_pulled_once_test() ->
     W = in_peace(3, world(3)),
     Said = (step({say, 1, 77}, W))#world{way = []},

@@ -2,10 +2,9 @@
 %% and what each of them is told. A part of baguette_engine_worker, whose process it runs in and
 %% which sends what is to be sent.
 %%
-%% Calls that may go together wait for a device that is busy, and then go as one frame: who waits is
-%% in turn, and how many go is bounded (baguette_engine_turns). An idle device starts at once. What
-%% may join the last frame goes after it, a batch of it at most: the process takes along what is
-%% there when it begins.
+%% An idle device starts at once. What may join the last frame goes after it, a batch at most beyond
+%% what is computed: the process takes along what is there when it begins. All else waits here, in
+%% turn, and calls that may go together then go as one frame (baguette_engine_turns).
 %%
 %% Whoever asks is monitored, by one monitor a call that goes with the call: a caller that dies, or
 %% whose node is gone, is computed for no more. Answers go straight to the caller, as
@@ -21,9 +20,10 @@
 %% One computing, one read ahead: the OS process never waits for its next call. Of another group
 %% than the last, what more calls could join is not sent ahead.
 -define(WINDOW, 2).
-%% With those that were cancelled there, which a process that stands still has not read: what the
-%% port's driver holds is no more than so many frames.
--define(UNANSWERED, 8).
+%% What a process that stands still has not read, the port's driver holds: no more frames than these
+%% that somebody waits for, of two batches, and that were cancelled there, of any size.
+-define(WAITED_FOR, 32).
+-define(CANCELLED, 8).
 
 -type call() :: {Function :: atom(), Payload :: binary()}.
 -type company() :: baguette_engine_turns:company().
@@ -40,7 +40,8 @@
     ref :: reference(),
     to :: pid(),
     monitor :: reference(),
-    call :: call()
+    call :: call(),
+    company :: company() | when_idle
 }).
 
 %% What went as one frame.
@@ -73,19 +74,20 @@ take({request, Ref, To, {_, Payload} = Call, Company}, #?MODULE{waiting = Waitin
     %% `last' is what the node asks of itself.
     case Company =:= last orelse baguette_engine_room:is_there(C#?MODULE.kind, Payload, Waiting) of
         true ->
-            C#?MODULE{waiting = in(asked(Ref, To, Call), Company, Waiting)};
+            C#?MODULE{waiting = in(asked(Ref, To, Call, Company), Waiting)};
         false ->
             ok = baguette_engine_room:refuse(To, Ref),
             C
     end;
 take({when_idle, Ref, To, Call}, #?MODULE{idle = Idle} = C) ->
-    C#?MODULE{idle = queue:in(asked(Ref, To, Call), Idle)}.
+    C#?MODULE{idle = queue:in(asked(Ref, To, Call, when_idle), Idle)}.
 
-in(#asked{to = To, call = {_, Payload}} = Asked, Company, Waiting) ->
+in(#asked{to = To, call = {_, Payload}, company = Company} = Asked, Waiting) ->
     baguette_engine_turns:in(Asked, To, Company, baguette_engine_room:weight(Payload), Waiting).
 
-asked(Ref, To, Call) ->
-    #asked{ref = Ref, to = To, monitor = erlang:monitor(process, To), call = Call}.
+asked(Ref, To, Call, Company) ->
+    Monitor = erlang:monitor(process, To),
+    #asked{ref = Ref, to = To, monitor = Monitor, call = Call, company = Company}.
 
 %% @doc The worker sends a call of its own, under the id given back.
 -spec sent(own(), calls()) -> {id(), calls()}.
@@ -105,7 +107,9 @@ add(What, #?MODULE{window = Window0} = C) ->
     | in_doubt
     | none.
 next(Most, #?MODULE{window = Window} = C) ->
-    case baguette_engine_window:unanswered(Window) < ?UNANSWERED of
+    Frames = in_flight(C),
+    Cancelled = baguette_engine_window:unanswered(Window) - Frames,
+    case Frames < ?WAITED_FOR andalso Cancelled < ?CANCELLED of
         true -> next_of(Most, C);
         false -> case is_in_doubt(C) of true -> in_doubt; false -> none end
     end.
@@ -123,7 +127,8 @@ joining(Most, #?MODULE{waiting = Waiting, window = Window}) ->
         [#frame{function = Function, company = {Group, _}} | _] ->
             {MostRows, MostWeight} = Most(Function),
             Rows = lists:sum([R || #frame{rows = R} <- Ahead]),
-            Weight = lists:sum([W || #frame{weight = W} <- Ahead]),
+            %% Of all: the first may not have begun, and then they are one batch.
+            Weight = lists:sum([W || #frame{weight = W} <- Begun ++ Ahead]),
             Room = {MostRows - Rows, MostWeight - Weight},
             baguette_engine_turns:join(Group, Room, Waiting);
         _ ->
@@ -160,11 +165,16 @@ send([#asked{call = {Function, _}} | _] = Asked, {_, Rows} = Company, C0) ->
 as_one(Ids, #?MODULE{window = Window} = C) ->
     C#?MODULE{window = baguette_engine_window:as_one(Ids, fun counted_once/1, Window)}.
 
-counted_once([]) ->
-    [];
-counted_once([#frame{} = First | Others] = Frames) ->
-    Rows = lists:sum([R || #frame{rows = R} <- Frames]),
-    [First#frame{rows = Rows} | [F#frame{rows = 0} || #frame{} = F <- Others]].
+counted_once(Frames) ->
+    {Counted, 0} = lists:mapfoldl(
+        fun
+            (#frame{} = Frame, Rows) -> {Frame#frame{rows = Rows}, 0};
+            (Own, Rows) -> {Own, Rows}
+        end,
+        lists:sum([Rows || #frame{rows = Rows} <- Frames]),
+        Frames
+    ),
+    Counted.
 
 %% @doc The process answers, each call of the frame or all of them alike: whoever asked is told.
 %% Says what it was, of calls the rows that were one batch, 0 where they were told with others;
@@ -253,9 +263,8 @@ forsake(How, Owner, Rest, #?MODULE{window = Window, waiting = Waiting} = C) ->
 
 asked_for(Frames) -> [A || #frame{asked = Asked} <- Frames, #asked{} = A <- Asked].
 
-%% What was ahead is not known any more to fit anywhere: it goes by itself, after those who wait.
 again(Ahead, Waiting) ->
-    lists:foldl(fun(Asked, W) -> in(Asked, last, W) end, Waiting, Ahead).
+    lists:foldl(fun in/2, Waiting, [A || A <- Ahead, A#asked.company =/= when_idle]).
 
 %% @doc Answer all that waits with this error.
 -spec refuse({atom(), map()}, calls()) -> calls().

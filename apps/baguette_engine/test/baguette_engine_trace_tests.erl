@@ -7,7 +7,7 @@
 what_is_called_is_seen_with_its_time_test() ->
     ok = baguette_engine_trace:on(),
     _ = baguette_engine_msgpack:encode(#{}),
-    _ = baguette_engine_frame:call(7, 'baguette.worker.expert_entry', velocity, [<<>>]),
+    _ = baguette_engine_frame:call(7, 'baguette.worker.expert_entry', velocity, [<<>>], alone),
     #{node := Node, events := Events, frames := []} = baguette_engine_trace:off(),
     ?assertEqual(node(), Node),
     Process = list_to_binary(pid_to_list(self())),

@@ -16,6 +16,7 @@ kernel likes. Without the setting nothing is locked, pinned or waited for.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -41,7 +42,7 @@ class Cores:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._all = frozenset(os.sched_getaffinity(0))
-        libc = ctypes.CDLL(None)
+        libc = ctypes.CDLL(None, use_errno=True)
         self._current, self._syscall = libc.sched_getcpu, libc.syscall
         os.ftruncate(self._fd, mmap.PAGESIZE)
         # Counts the times that a core was left.
@@ -55,9 +56,8 @@ class Cores:
             yield
         finally:
             if core is not None:
+                self._leave(core)
                 os.sched_setaffinity(0, self._all)
-                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, core)
-                self._tell_left()
 
     def _take(self) -> int | None:
         until = time.monotonic() + PATIENCE_S
@@ -65,13 +65,18 @@ class Cores:
             left = self._left.value
             core = self._free()
             patience = until - time.monotonic()
-            if core is not None or patience <= 0 or _FUTEX is None:
+            if core is not None or patience <= 0 or not self._wait(left, patience):
                 return core
-            # Not if one was left since we looked: then the count is another.
-            time_out = _Timespec(0, int(patience * 1e9))
-            self._syscall(
-                _FUTEX, ctypes.byref(self._left), _WAIT, left, ctypes.byref(time_out), None, 0
-            )
+
+    def _wait(self, left: int, seconds: float) -> bool:
+        """Until a core was left since the count was this; False where waiting is not possible."""
+        if _FUTEX is None:
+            return False
+        time_out = _Timespec(int(seconds), int(seconds % 1 * 1e9))
+        word = ctypes.byref(self._left)
+        if self._syscall(_FUTEX, word, _WAIT, left, ctypes.byref(time_out), None, 0) == 0:
+            return True
+        return ctypes.get_errno() in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT)
 
     def _free(self) -> int | None:
         here = self._current()
@@ -80,12 +85,18 @@ class Cores:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, core)
             except OSError:
                 continue
-            os.sched_setaffinity(0, {core})
+            try:
+                os.sched_setaffinity(0, {core})
+            except OSError:  # no longer ours
+                self._leave(core)
+                continue
             return core
         return None
 
-    def _tell_left(self) -> None:
-        # Two that count at once may count one: whoever looked before sees a change all the same.
+    def _leave(self, core: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, core)
+        # Two that count at once may count one: who looked before sees a change all the same. One
+        # that stood still while others counted may set it back; patience ends what comes of that.
         self._left.value = (self._left.value + 1) & 0xFFFFFFFF
         if _FUTEX is not None:
             self._syscall(_FUTEX, ctypes.byref(self._left), _WAKE, 1, None, None, 0)

@@ -1,4 +1,4 @@
-"""Runs ErlPort's messages: a reader thread takes frames, the main thread computes.
+"""Runs ErlPort's messages, on one thread: reads what has come, computes, answers.
 
 In:  {'C', Id, Module, Function, [Payload, ...]}  call an entry point, bytes in, bytes out
      {'C', Id, Module, Function, [Payload, ...], {Group, Rows, Most}}  which may have company
@@ -12,27 +12,31 @@ Error is {python, Class, Message, Traceback}, Class one of `errors`' names.
 What has come of a frame's group, right after it and of no more than `Most` rows with it, when the
 device is there is computed with it: who waits for a device waits with an open door.
 
-Answers come in the order of completion. Only functions in the worker's own table can be called.
-The process ends at end-of-file, on a broken frame, and on a lost device: everything it held dies
-with it, and its owner (baguette_engine_worker.erl) starts another.
+Nothing is read while something is computed: what comes meanwhile is in the pipe, and little of it
+(baguette_engine_calls.erl). A second thread that reads would be one more to wake for every call,
+and would want the interpreter from the one that computes.
+
+Only functions in the worker's own table can be called. The process ends at end-of-file, on a broken
+frame, and on a lost device: everything it held dies with it, and its owner
+(baguette_engine_worker.erl) starts another.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from baguette.errors import BaguetteError, DeviceLost, port_class
 from baguette.worker.company import Answer, split
 from baguette.worker.cores import computing
-from baguette.worker.frame import FrameError, FrameReader, FrameWriter, framed
+from baguette.worker.frame import EndOfStream, FrameError, FrameReader, FrameWriter, framed
 from baguette.worker.spent import spent
 from baguette.worker.term import Atom, TermError, decode, encode
 
@@ -68,6 +72,14 @@ class Call:
     read_at: int
     decoded_at: int
 
+    def joins(self, others: Sequence[Call]) -> bool:
+        """Whether it may be computed with them, who may be with each other."""
+        first = others[0]
+        if self.company is None or first.company is None or self.target != first.target:
+            return False
+        rows = sum(call.company.rows for call in (*others, self) if call.company)
+        return self.company.group == first.company.group and rows <= first.company.most
+
 
 @dataclass(frozen=True)
 class Company:
@@ -79,41 +91,26 @@ class Company:
 
 
 class Calls:
-    """Calls not yet begun, oldest first; the reader adds and cancels, the main thread takes."""
+    """Calls not yet begun, oldest first."""
 
     def __init__(self) -> None:
         self._waiting: deque[Call] = deque()
-        self._changed = threading.Condition()
 
     def add(self, call: Call) -> None:
-        with self._changed:
-            self._waiting.append(call)
-            self._changed.notify()
+        self._waiting.append(call)
 
     def cancel(self, call_id: int) -> None:
-        with self._changed:
-            self._waiting = deque(call for call in self._waiting if call.id != call_id)
+        self._waiting = deque(call for call in self._waiting if call.id != call_id)
 
-    def take(self) -> Call:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting)
-            return self._waiting.popleft()
+    def first(self) -> Call | None:
+        """Whose turn it is; it stays."""
+        return self._waiting[0] if self._waiting else None
 
-    def company_of(self, first: Call) -> list[Call]:
-        """It and those right behind it that go with it, which are taken."""
-        taken = [first]
-        if first.company is None:
-            return taken
-        room = first.company.most - first.company.rows
-        with self._changed:
-            while self._waiting:
-                call = self._waiting[0]
-                if call.target != first.target or call.company is None:
-                    break
-                if call.company.group != first.company.group or call.company.rows > room:
-                    break
-                room -= call.company.rows
-                taken.append(self._waiting.popleft())
+    def take(self) -> list[Call]:
+        """The first, and those right behind it that go with it."""
+        taken = [self._waiting.popleft()] if self._waiting else []
+        while self._waiting and self._waiting[0].joins(taken):
+            taken.append(self._waiting.popleft())
         return taken
 
 
@@ -130,21 +127,25 @@ class Runner:
         self._calls = Calls()
 
     def serve(self) -> None:
-        """Compute on this thread for ever; the reader thread ends the process."""
-        threading.Thread(target=self._read, name="reader", daemon=True).start()
-        while True:
-            self.run(self._calls.take())
-
-    def _read(self) -> None:
-        code = EXIT_EOF
+        """Read what is there, compute what is first, for ever; the port's end ends the process."""
         try:
-            while (frame := self._reader.read()) is not None:
-                self.receive(frame)
+            while True:
+                self._receive(wait=self._calls.first() is None)
+                if (first := self._calls.first()) is not None:
+                    self.run(first)
+        except EndOfStream:
+            code = EXIT_EOF
         except (FrameError, TermError) as error:
             log.error("the port's stream is broken: %s", error)
             code = EXIT_BROKEN_STREAM
-        # Not sys.exit: the main thread may be deep in a kernel and must not be waited for.
+        # Not sys.exit: a library's own threads must not be waited for.
         os._exit(code)
+
+    def _receive(self, wait: bool) -> None:
+        """Every frame that is there; if `wait`, at least one."""
+        while wait or self._reader.is_there():
+            self.receive(self._reader.read())
+            wait = False
 
     def receive(self, frame: memoryview) -> None:
         """Take one frame: queue a call, obey a cancel, refuse the rest."""
@@ -162,23 +163,28 @@ class Runner:
                 raise TermError("a frame is neither a call nor a message")
 
     def run(self, first: Call) -> None:
-        """Run a frame's calls, and those of its company, and answer them, whatever happens."""
+        """Run what is first once there is a core, with its company; answer, come what may."""
         failed: list[Exception] = []
         spent.begin(first.read_at, first.decoded_at)
-        with computing():
+        # What is no batch - to load, to measure - may take seconds, and needs no core of its own.
+        with computing() if first.target in self._together else nullcontext():
             spent.mark("core")
-            calls = self._calls.company_of(first)
+            self._receive(wait=False)
+            calls = self._calls.take()
+            if not calls:  # cancelled meanwhile
+                return
             if len(calls) > 1:
                 begun = (Atom("begun"), [call.id for call in calls])
                 self._writer.write(framed(encode((Atom("M"), begun))))
             results = self._results(calls, failed)
             frames = [_answer(*one, failed) for one in zip(calls, results, strict=True)]
             if not isinstance(results[0], Exception):
-                spent.end(first.id, first.target[1], sum(len(call.args) for call in calls))
+                together = sum(len(call.args) for call in calls)
+                spent.end(calls[0].id, calls[0].target[1], together)
             # Still on its core: whoever left it would wait for one to say what it has.
             self._writer.write(*frames)
         for one in failed:
-            log.warning("call %s failed: %s: %s", first.target, type(one).__name__, one)
+            log.warning("call %s failed: %s: %s", calls[0].target, type(one).__name__, one)
         if any(port_class(one) == DeviceLost.name for one in failed):
             os._exit(EXIT_DEVICE_LOST)
 

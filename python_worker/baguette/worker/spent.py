@@ -14,7 +14,7 @@ from typing import Literal
 from baguette.worker.payload import pack
 
 Part = Literal["decode", "wait", "core", "unpack", "compute", "pack", "encode"]
-"""Reading the frame's term; until the computing thread took it; a core of its own; reading the
+"""Reading the frame's term; until those before it were done; a core of its own; reading the
 payload; computing; packing the answer; until the answer is about to be written."""
 
 KEPT = 512
