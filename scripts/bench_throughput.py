@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,7 @@ EXAMPLES = """\
 examples:
   .venv/bin/python scripts/bench_throughput.py
   .venv/bin/python scripts/bench_throughput.py --only scaling,links
+  .venv/bin/python scripts/bench_throughput.py --only scaling --nodes 8 64
   PORT=9400 .venv/bin/python scripts/bench_throughput.py --small --output /tmp/small.json
 """
 
@@ -68,6 +69,7 @@ def main() -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas between")
+    parser.add_argument("--nodes", type=int, nargs="+", help="of scaling: clusters of these sizes")
     parser.add_argument("--small", action="store_true", help="a little of everything, no figures")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the record goes")
     parser.add_argument("--plots", type=Path, default=PLOTS, help="where its plots go, as SVG")
@@ -82,11 +84,14 @@ def _checked(args: argparse.Namespace) -> int:
         raise BadOption(
             f"--only got {unknown[0][:40]!r} but expected some of {', '.join(SECTIONS)}"
         )
+    sizes = sorted({row.nodes for row in throughput_scaling.Sizes().simulated})
+    if args.nodes and not set(args.nodes) <= set(sizes):
+        raise BadOption(f"--nodes got {args.nodes} but expected some of {sizes}")
     check_writable(args.output)
     interruptible()
     # Again and again: half an hour is not lost with the last minutes of it.
     write = partial(write_record, path=args.output)
-    record = bench(Options.read(os.environ), wanted, args.small, write)
+    record = bench(Options.read(os.environ), wanted, args.small, write, args.nodes)
     drawn = [] if args.small else plots.write(plots.of(record), args.plots)
     print("\n".join(os.path.relpath(path) for path in (args.output, *drawn)))
     return 0
@@ -97,11 +102,13 @@ def bench(
     wanted: list[str],
     small: bool,
     write: Callable[[Record], None] = lambda _: None,
+    nodes: Sequence[int] | None = None,
 ) -> Record:
     """Section by section; each prints its tables when it is done, and all there is is written."""
     model = Model.read(options.model_dir)
     progress = Progress()
-    place = Bench(options.port or DEFAULT_PORT, options.model_dir, model, small, progress)
+    port = options.port or DEFAULT_PORT
+    place = Bench(port, options.model_dir, model, small, progress, nodes=nodes)
     record: Record = {"machine": machine(), "load_before": os.getloadavg()[0], "small": small}
     try:
         for name in wanted:

@@ -190,12 +190,22 @@ def test_many_pictures_are_measured_section_by_section(
     assert len(plots.of(record)) == 4
 
 
-def test_a_section_that_does_not_exist_is_named(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--only", "links,lunch"], "--only got 'lunch' but expected some of concurrent,"),
+        (["--nodes", "8", "7"], "--nodes got [8, 7] but expected some of [2, 4, 8, 16, 64]"),
+    ],
+)
+def test_what_does_not_exist_is_named(
+    given: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["bench_throughput.py", "--only", "links,lunch"])
+    monkeypatch.setattr("sys.argv", ["bench_throughput.py", *given])
     assert bench_throughput.main() == 2
-    assert capfd.readouterr().err.startswith("--only got 'lunch' but expected some of concurrent,")
+    assert capfd.readouterr().err.startswith(said)
 
 
 def test_an_order_is_shared_out_among_those_who_ask() -> None:

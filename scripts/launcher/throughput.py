@@ -8,7 +8,7 @@ for it (bf16, dense, sums in fp32), 7 ms; a batch's fixed part, reading 1.2 GB o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Bench:
     small: bool
     progress: Progress
     keep: Callable[[Record], None] = lambda _: None
+    nodes: Sequence[int] | None = None  # sizes of clusters to look at, of those there are
 
     def settled(self, running: Fleet) -> list[Figures]:
         """Every node's figures, once nothing moves any more."""
