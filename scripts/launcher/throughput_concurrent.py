@@ -4,11 +4,10 @@ A section of scripts/bench_throughput.py. Two clusters of eight nodes with Pytho
 stand side by side and take turns: one as it is (`batch_rows` auto), one that sends every call alone
 (1). They share this machine's cores with the third side, the same model in this process, which
 draws the same pictures one after another, and as one request whose images go through every expert
-together. One node of the first cluster is asked for one such request as well: all that there is
-for an expert at a step is there at once, so what that gains is the ceiling of joining what comes
-when it comes.
-No request is `deterministic`: those share no batch. No two pictures in the drawing have the same
-prompt, but for those of the two that are one request.
+together. The first cluster is asked for such requests as well, by each node for its share and by
+one node for all: there all that there is for an expert at a step is there at once, so what that
+gains is the ceiling of joining what comes when it comes. No request is `deterministic`: those
+share no batch. No two requests in the drawing have the same prompt.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ from launcher.simulated import cluster_of
 from launcher.spreads import shown, spread, table
 from launcher.throughput import Bench, Record
 
-JOINED, ALONE, REQUEST = "joined", "one by one", "cluster, all as one request"
+JOINED, ALONE = "joined", "one by one"
+SHARES, REQUEST = "cluster, a request a node", "cluster, all as one request"
 PROMPTS = 64
 PROCESS, TOGETHER = "one process, one after another", "one process, all as one request"
 Measure = Callable[[int, int], float]
@@ -63,7 +63,8 @@ def measure(bench: Bench) -> Record:
         sides: dict[str, Measure] = {
             JOINED: _singly(joined, request),
             ALONE: _singly(alone, request),
-            REQUEST: _as_one(joined, request),
+            SHARES: _as_requests(joined, request, sizes.requesters),
+            REQUEST: _as_requests(joined, request, 1),
             **{
                 f"{name}, {threads} thread{'s' * (threads > 1)}": in_process(
                     bench, request, threads, name == TOGETHER
@@ -100,10 +101,13 @@ def _singly(controls: Sequence[Control], request: Request) -> Measure:
     )
 
 
-def _as_one(controls: Sequence[Control], request: Request) -> Measure:
+def _as_requests(controls: Sequence[Control], request: Request, requests: int) -> Measure:
+    """As many at once as so many requests of several images each, or of one, are."""
+
     def measure(concurrent: int, images: int) -> float:
-        order = Order({**request, "n": concurrent}, 1, images // concurrent, prompts=PROMPTS)
-        return concurrent * rate(draw(controls, order))
+        n = max(1, concurrent // requests)
+        order = Order({**request, "n": n}, concurrent // n, images // n, prompts=PROMPTS)
+        return n * rate(draw(controls, order))
 
     return measure
 
@@ -154,7 +158,8 @@ def markdown(record: Record) -> list[str]:
     names = list(next(iter(found.values())))
     heads = (
         *("pictures at once", *names),
-        *("joined / one by one", "its ceiling: one request / one by one"),
+        *("joined / one by one", "a request a node / one by one"),
+        "its ceiling: one request / one by one",
         *("one process' gain by one request", "joined / best single process"),
     )
     rows = []
@@ -169,7 +174,7 @@ def markdown(record: Record) -> list[str]:
                 concurrent,
                 *(shown(sides[name]) for name in names),
                 f"{medians[JOINED] / medians[ALONE]:.2f}",
-                f"{medians[REQUEST] / medians[ALONE]:.2f}",
+                *(f"{medians[side] / medians[ALONE]:.2f}" for side in (SHARES, REQUEST)),
                 f"{together / single:.2f}",
                 f"{medians[JOINED] / single:.2f}",
             )
