@@ -37,6 +37,10 @@ class Bench:
     keep: Callable[[Record], None] = lambda _: None
     nodes: Sequence[int] | None = None  # sizes of clusters to look at, of those there are
 
+    def wants(self, nodes: int) -> bool:
+        """Whether clusters of this size are asked for."""
+        return self.nodes is None or nodes in self.nodes
+
     def settled(self, running: Fleet) -> list[Figures]:
         """Every node's figures, once nothing moves any more."""
         rest = SMALL_REST_SECONDS if self.small else REST_SECONDS

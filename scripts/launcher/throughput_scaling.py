@@ -101,20 +101,13 @@ def measure(bench: Bench) -> Record:
     """Real nodes first, then simulated ones; each row is kept when it is there."""
     sizes = SMALL if bench.small else Sizes()
     record: Record = {"device": described(device()), "real": [], "simulated": []}
-    for nodes in wanted(bench, sizes.real):
+    for nodes in filter(bench.wants, sizes.real):
         record["real"].append(_real(bench, nodes, sizes))
         bench.keep(record)
-    for row in sizes.simulated:
-        if not wanted(bench, [row.nodes]):
-            continue
+    for row in (row for row in sizes.simulated if bench.wants(row.nodes)):
         record["simulated"].append(_simulated(bench, row))
         bench.keep(record)
     return record
-
-
-def wanted(bench: Bench, sizes: Sequence[int]) -> list[int]:
-    """Those that are asked for."""
-    return [size for size in sizes if bench.nodes is None or size in bench.nodes]
 
 
 def _real(bench: Bench, nodes: int, sizes: Sizes) -> Record:

@@ -41,11 +41,9 @@
     device = baguette_engine_facts:no_device() :: baguette_engine_facts:device(),
     device_ms :: integer(),
     pipeline = none :: none | map(),
-    %% Calls at the expert worker.
-    queue = {0.0, none} :: told()
+    %% Calls at the expert worker: a moving average, and what is published of it.
+    queue = {0.0, none} :: {float(), none | non_neg_integer()}
 }).
-%% A moving average, and what is published of it.
--type told() :: {float(), none | non_neg_integer()}.
 
 %% @doc Start the one of this node.
 -spec start_link() -> {ok, pid()} | {error, term()}.
@@ -128,18 +126,15 @@ look(Asks, Now, #?MODULE{asks = Before, jobs = Jobs} = S) ->
     end.
 
 %% What others put before their own call when they choose whom to ask (baguette_cluster_holders).
-queue(Length, #?MODULE{queue = Queue} = S) ->
-    S#?MODULE{queue = queue_told(Length, Queue)}.
-
 %% Told when it is clearly another: every fact goes to everybody.
-queue_told(Now, {Before, Said}) ->
-    Mean = Before + ?MEAN_WEIGHT * (Now - Before),
+queue(Length, #?MODULE{queue = {Before, Said}} = S) ->
+    Mean = Before + ?MEAN_WEIGHT * (Length - Before),
     case Said =:= none orelse abs(Mean - Said) > max(0.75, ?CLEARLY * Said) of
         true ->
             ok = publish(#{queue => round(Mean)}),
-            {Mean, round(Mean)};
+            S#?MODULE{queue = {Mean, round(Mean)}};
         false ->
-            {Mean, Said}
+            S#?MODULE{queue = {Mean, Said}}
     end.
 
 pipeline_job(Now, #?MODULE{memory_ms = Last} = S) when Now - Last >= ?MEMORY_MS ->

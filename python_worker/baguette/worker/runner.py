@@ -127,11 +127,12 @@ class Runner:
         self._calls = Calls()
 
     def serve(self) -> None:
-        """Read what is there, compute what is first, for ever; the port's end ends the process."""
+        """Read, and compute what is first, for ever; the port's end ends the process."""
         try:
             while True:
-                self._receive(wait=self._calls.first() is None)
-                if (first := self._calls.first()) is not None:
+                if (first := self._calls.first()) is None:
+                    self.receive(self._reader.read())
+                else:
                     self.run(first)
         except EndOfStream:
             code = EXIT_EOF
@@ -140,12 +141,6 @@ class Runner:
             code = EXIT_BROKEN_STREAM
         # Not sys.exit: a library's own threads must not be waited for.
         os._exit(code)
-
-    def _receive(self, wait: bool) -> None:
-        """Every frame that is there; if `wait`, at least one."""
-        while wait or self._reader.is_there():
-            self.receive(self._reader.read())
-            wait = False
 
     def receive(self, frame: memoryview) -> None:
         """Take one frame: queue a call, obey a cancel, refuse the rest."""
@@ -169,7 +164,8 @@ class Runner:
         # What is no batch - to load, to measure - may take seconds, and needs no core of its own.
         with computing() if first.target in self._together else nullcontext():
             spent.mark("core")
-            self._receive(wait=False)
+            while self._reader.is_there():
+                self.receive(self._reader.read())
             calls = self._calls.take()
             if not calls:  # cancelled meanwhile
                 return
