@@ -7,6 +7,10 @@ core's if that is free, and computes there. With every core taken it waits until
 dozen workers in turns of a core's time slice would find their caches cold at every turn, and while
 a worker waits more calls come, which it then computes as one batch (`runner.py`).
 
+Erlang needs those cores as well, for a tenth of a millisecond at a time: to hand the step's other
+question on, for one. The kernel lets who computes go on for milliseconds first, on whichever core
+the waker chose. So who computes gives way when it has its core, and before every layer.
+
 The locks are byte ranges of one file (setting BAGUETTE_CORES, given by the launcher of a cluster on
 one machine); they go when the process dies. Who waits is woken by whoever leaves a core (a futex in
 that file); one that waited for PATIENCE_S, as for a process that was stopped, computes wherever the
@@ -22,8 +26,9 @@ import mmap
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
 
 SETTING = "BAGUETTE_CORES"
 PATIENCE_S = 0.25
@@ -52,6 +57,7 @@ class Cores:
     def one(self) -> Iterator[None]:
         """Compute on a core that no other worker computes on, if there is one soon."""
         core = self._take()
+        os.sched_yield()
         try:
             yield
         finally:
@@ -105,6 +111,26 @@ class Cores:
 def computing() -> AbstractContextManager[None]:
     """Around one call: Cores.one() when cores are shared out here, else nothing."""
     return nullcontext() if _cores is None else _cores.one()
+
+
+class Layer(Protocol):
+    """A torch.nn.Module, as far as it matters here."""
+
+    def register_forward_pre_hook(self, hook: Any, /) -> Any: ...
+
+
+def give_way_before(layers: Iterable[Layer]) -> None:
+    """Whoever waits for the core that one of these layers is to be computed on has it first.
+
+    Nothing is changed where cores are not shared out.
+    """
+    if _cores is not None:
+        for layer in layers:
+            layer.register_forward_pre_hook(_give_way)
+
+
+def _give_way(*_: object) -> None:
+    os.sched_yield()
 
 
 _cores = Cores(os.environ[SETTING]) if SETTING in os.environ else None

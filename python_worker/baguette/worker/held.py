@@ -18,6 +18,7 @@ from baguette.device import compute_device
 from baguette.families.paris.expert import PreparedExpert
 from baguette.families.paris.rehearsal import Rehearsal
 from baguette.kept import Kept
+from baguette.worker.cores import give_way_before
 from baguette.worker.state import forget_peak, keep_peak
 
 BATCHES = (1, 4, 16)
@@ -33,6 +34,7 @@ class Held:
         self.expert = expert
         self.rehearsal = Rehearsal(expert, tokens)
         module = expert.module
+        give_way_before(module.layers)
         weights = [(n, tuple(p.shape), str(p.dtype)) for n, p in module.named_parameters()]
         what = repr((sorted(weights), module.config.image_size, tokens))
         self.kind = hashlib.sha256(what.encode()).hexdigest()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from baguette.errors import BadInput
 from baguette.worker.company import Answer, only
+from baguette.worker.cores import give_way_before
 from baguette.worker.payload import pack, take, unpack
 from baguette.worker.spent import frames
 from baguette.worker.state import micros_since, process_figures
@@ -35,6 +36,7 @@ def load(payload: bytes) -> bytes:
     values = unpack(payload)
     pin_threads(take(values, "threads", int))
     requester = Requester(Path(take(values, "model_dir", str)))
+    give_way_before([*requester.router.module.layers, *requester.decoder.layers()])
     # The first call of a kernel pays for its set-up; pay here, not in somebody's first picture.
     requester.encode(requester.config.example_prompt)
     latent = requester.start(0)

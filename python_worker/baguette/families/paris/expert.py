@@ -11,7 +11,6 @@ Symbols: N batch, T patch tokens, L text tokens, D hidden size, C latent channel
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -23,7 +22,8 @@ from torch.nn import functional as F
 from baguette.errors import BadInput
 from baguette.families.paris.config import ExpertConfig
 from baguette.families.paris.contexts import ContextCache, KeysValues
-from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp, modulate
+from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp
+from baguette.families.paris.modulation import KeptModulations, Modulation, modulate
 from baguette.prediction import to_velocity
 from baguette.stored import Linear
 
@@ -40,17 +40,17 @@ class Block(nn.Module):
         self.cross_attn = Attention(d, config.num_heads)
         self.mlp = mlp(d, config.mlp_ratio)
 
-    def modulation(self, t0: Tensor) -> tuple[Tensor, ...]:
-        """t0 (N, 6, D) -> shift_a, scale_a, gate_a, shift_m, scale_m, gate_m, each (N, 1, D)."""
-        return (self.scale_shift_table[None] + t0).chunk(6, dim=1)
+    def modulation(self, t0: Tensor) -> Tensor:
+        """t0 (N, 6, D) -> (N, 6, D): shift_a, scale_a, gate_a, shift_m, scale_m, gate_m."""
+        return self.scale_shift_table[None] + t0
 
     def forward(self, h: Tensor, mod: Sequence[Tensor], kv: tuple[Tensor, Tensor]) -> Tensor:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = mod
+        shift_a, factor_a, gate_a, shift_m, factor_m, gate_m = mod
         normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
-        h = torch.addcmul(h, gate_a, self.attn(modulate(normed, shift_a, scale_a)))
+        h = torch.addcmul(h, gate_a, self.attn(modulate(normed, shift_a, factor_a)))
         h = h + self.cross_attn.cross(h, *(_to_rows(t, h.shape[0]) for t in kv))
         normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
-        return torch.addcmul(h, gate_m, self.mlp(modulate(normed, shift_m, scale_m)))
+        return torch.addcmul(h, gate_m, self.mlp(modulate(normed, shift_m, factor_m)))
 
 
 def _to_rows(contexts: Tensor, rows: int) -> Tensor:
@@ -78,14 +78,6 @@ class Context:
 
     hash: str
     tensor: Tensor
-
-
-@dataclass(frozen=True)
-class Modulation:
-    """All that depends on (expert, t) only: six tensors a block and two for the final layer."""
-
-    blocks: list[tuple[Tensor, ...]]  # each (N, 1, D)
-    final: tuple[Tensor, Tensor]  # shift, scale, each (N, 1, D)
 
 
 class Expert(nn.Module):
@@ -117,15 +109,15 @@ class Expert(nn.Module):
         """t (N,) -> what every block and the final layer are modulated with."""
         t_emb = self.time_embed(t)  # (N, D)
         t0 = self.t_block(t_emb).unflatten(1, (6, -1))  # (N, 6, D)
-        shift, scale = (self.final_layer.scale_shift_table[None] + t_emb[:, None]).chunk(2, dim=1)
-        return Modulation([block.modulation(t0) for block in self._blocks()], (shift, scale))
+        final = self.final_layer.scale_shift_table[None] + t_emb[:, None]  # (N, 2, D)
+        return Modulation.of(torch.cat([*(b.modulation(t0) for b in self._blocks()), final], 1))
 
     def predict(self, x: Tensor, mod: Modulation, kv: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """The network proper, time and text prepared: of each of G contexts N/G rows, in order."""
         h = self.patch_embed(x) + self.pos_embed  # (N, T, D)
-        for block, block_mod, block_kv in zip(self.layers, mod.blocks, kv, strict=True):
-            h = block(h, block_mod, block_kv)
-        h = modulate(F.layer_norm(h, h.shape[-1:], eps=self.eps), *mod.final)
+        for number, (block, block_kv) in enumerate(zip(self.layers, kv, strict=True)):
+            h = block(h, mod.block(number), block_kv)
+        h = modulate(F.layer_norm(h, h.shape[-1:], eps=self.eps), *mod.final())
         return self._unpatchify(self.final_layer.linear(h), x.shape[-2:])
 
     def _unpatchify(self, h: Tensor, size: Sequence[int]) -> Tensor:
@@ -179,7 +171,7 @@ class PreparedExpert:
         self.contexts = contexts or ContextCache()
         self._compiled: Predict | None = None
         self._owner = next(_owners)
-        self._times: OrderedDict[float, Modulation] = OrderedDict()
+        self._modulations = KeptModulations(self.module.modulation, self.device, self.MAX_TIMES)
 
     @property
     def device(self) -> torch.device:
@@ -249,7 +241,8 @@ class PreparedExpert:
     @torch.inference_mode()
     def _call(self, rows: Sequence[Row], predict: Predict) -> Callable[[], Tensor]:
         """All that touches a cache is done at once; the rest is the call that comes back."""
-        mod = self._modulation(tuple(row.network_t for row in rows))
+        times = [row.network_t for row in rows]
+        mod = self._modulations.at(times + times)
         keys_values = self._keys_values(rows)
 
         @torch.inference_mode()
@@ -280,20 +273,6 @@ class PreparedExpert:
             return self.contexts.pair(self._owner, pairs.pop())
         names = [row.null_context for row in rows] + [row.context for row in rows]
         return self.contexts.rows(self._owner, names)
-
-    def _modulation(self, times: tuple[float, ...]) -> Modulation:
-        if len(set(times)) > 1:  # a line a row, twice: too large to keep
-            return self._modulated(times + times)
-        # Rows of one time share tensors of batch 1 that broadcast.
-        if times[0] not in self._times:
-            self._times[times[0]] = self._modulated(times[:1])
-            if len(self._times) > self.MAX_TIMES:
-                self._times.popitem(last=False)
-        self._times.move_to_end(times[0])
-        return self._times[times[0]]
-
-    def _modulated(self, times: tuple[float, ...]) -> Modulation:
-        return self.module.modulation(torch.tensor(times, dtype=torch.float32, device=self.device))
 
 
 def bucket(rows: int) -> int:

@@ -30,11 +30,6 @@ def timestep_embedding(t: Tensor) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """AdaLN: x (N, T, D) with shift and scale (N or 1, 1, D)."""
-    return torch.addcmul(shift, x, 1 + scale)
-
-
 class TimeEmbed(nn.Module):
     """t (N,) -> (N, D) by Linear(SiLU(Linear(sincos)))."""
 

@@ -6,8 +6,7 @@ by the training recipe. Symbols: N batch, T patch tokens, D hidden size, K exper
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baguette.families.paris.config import RouterConfig, Settings
-from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp, modulate
+from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp
+from baguette.families.paris.modulation import PER_BLOCK, KeptModulations, Modulation, modulate
 from baguette.reuse import relative_changes
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -36,12 +36,12 @@ class Block(nn.Module):
         self.attn = Attention(d, config.num_heads)
         self.mlp = mlp(d, config.mlp_ratio)
 
-    def forward(self, h: Tensor, mod: tuple[Tensor, ...]) -> Tensor:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = mod
+    def forward(self, h: Tensor, mod: Sequence[Tensor]) -> Tensor:
+        shift_a, factor_a, gate_a, shift_m, factor_m, gate_m = mod
         normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
-        h = torch.addcmul(h, gate_a, self.attn(modulate(normed, shift_a, scale_a)))
+        h = torch.addcmul(h, gate_a, self.attn(modulate(normed, shift_a, factor_a)))
         normed = F.layer_norm(h, h.shape[-1:], eps=self.eps)
-        return torch.addcmul(h, gate_m, self.mlp(modulate(normed, shift_m, scale_m)))
+        return torch.addcmul(h, gate_m, self.mlp(modulate(normed, shift_m, factor_m)))
 
 
 class Router(nn.Module):
@@ -67,20 +67,19 @@ class Router(nn.Module):
             nn.Linear(d, config.num_clusters),
         )
 
-    def modulation(self, t: Tensor) -> list[tuple[Tensor, ...]]:
-        """t (N,) -> six modulations a block, each (N, 1, D)."""
+    def modulation(self, t: Tensor) -> Modulation:
+        """t (N,) -> what every block is modulated with."""
         t_emb = self.time_embed(t)
-        return [
-            block.adaLN_modulation(t_emb).unflatten(1, (6, -1)).chunk(6, dim=1)
-            for block in cast(list[Block], list(self.layers))
-        ]
+        blocks = cast(list[Block], list(self.layers))
+        each = [block.adaLN_modulation(t_emb).unflatten(1, (PER_BLOCK, -1)) for block in blocks]
+        return Modulation.of(torch.cat(each, dim=1))
 
-    def predict(self, x: Tensor, mod: list[tuple[Tensor, ...]]) -> Tensor:
+    def predict(self, x: Tensor, mod: Modulation) -> Tensor:
         """The network proper, with time already prepared."""
         h = self.patch_embed(x) + self.pos_embed  # (N, T, D)
         h = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), h], dim=1)  # (N, 1+T, D)
-        for block, block_mod in zip(self.layers, mod, strict=True):
-            h = block(h, block_mod)
+        for number, block in enumerate(self.layers):
+            h = block(h, mod.block(number))
         return self.head(h[:, 0])
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -94,7 +93,8 @@ class PreparedRouter:
 
     def __init__(self, module: Router) -> None:
         self.module = module.eval()
-        self._times: OrderedDict[float, list[tuple[Tensor, ...]]] = OrderedDict()
+        device = self.module.cls_token.device
+        self._modulations = KeptModulations(self.module.modulation, device, self.MAX_TIMES)
 
     @torch.inference_mode()
     def call(self, latents: Tensor, network_times: tuple[float, ...]) -> Callable[[], Tensor]:
@@ -104,7 +104,7 @@ class PreparedRouter:
         device.
         """
         cls = self.module.cls_token
-        mod = self._modulation(network_times)
+        mod = self._modulations.at(network_times)
 
         @torch.inference_mode()
         def logits() -> Tensor:
@@ -115,24 +115,5 @@ class PreparedRouter:
     @torch.inference_mode()
     def time_change(self, before: float, now: float) -> float:
         """By how much the modulation differs between two network times, as `reuse` measures."""
-        first, second = (
-            torch.cat([part for block in self._modulation((t,)) for part in block])[None]
-            for t in (before, now)
-        )
+        first, second = (self._modulations.at((t,)).lines for t in (before, now))
         return relative_changes(first, second)[0]
-
-    def _modulation(self, network_times: tuple[float, ...]) -> list[tuple[Tensor, ...]]:
-        if len(set(network_times)) > 1:  # a line a row: too large to keep
-            return self._modulated(network_times)
-        network_t = network_times[0]
-        if network_t not in self._times:
-            self._times[network_t] = self._modulated((network_t,))
-            if len(self._times) > self.MAX_TIMES:
-                self._times.popitem(last=False)
-        return self._times[network_t]
-
-    def _modulated(self, network_times: tuple[float, ...]) -> list[tuple[Tensor, ...]]:
-        device = self.module.cls_token.device
-        return self.module.modulation(
-            torch.tensor(network_times, dtype=torch.float32, device=device)
-        )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from baguette.device import Numbers
 from baguette.families.paris.files import part_folder
@@ -32,6 +32,11 @@ class LatentDecoder:
             )
         complete(folder, info)
         self.vae = vae.eval().to(numbers.device)
+
+    def layers(self) -> list[nn.Module]:
+        """What decoding computes one after another."""
+        decoder = self.vae.decoder
+        return [module for module in decoder.modules() if not any(module.children())]
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> list[Tensor]:
