@@ -97,7 +97,7 @@ invite: build ## print the line that brings the next machine into this cluster
 
 # --- measuring and training ----------------------------------------------------------------------
 
-bench: bench-step bench-throughput bench-prediction ## these three, one after the other (50 minutes)
+bench: bench-step bench-throughput bench-prediction ## these three, one after the other (an hour)
 
 bench-step: build ## a step of a cluster against one process, and where its time goes (2 minutes)
 	@$(PY) scripts/bench.py
@@ -111,7 +111,7 @@ bench-reliability: build ## what a fault costs a picture, fault by fault (35 min
 bench-http: build ## what HTTP costs a node: requests, watchers, memory, rude clients (15 minutes)
 	@$(PY) scripts/bench_http.py
 
-bench-throughput: build ## many pictures at once: scaling, links, peers, failover (30 minutes)
+bench-throughput: build ## many pictures at once: scaling, links, peers, failover (45 minutes)
 	@$(PY) scripts/bench_throughput.py
 
 plots: setup ## draw the plots of docs/PERFORMANCE.md anew, from out/ as measured last
