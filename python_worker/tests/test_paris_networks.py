@@ -75,6 +75,14 @@ def test_rows_of_different_times_and_texts_are_answered_in_their_order() -> None
         torch.testing.assert_close(prepared.velocity([row])[0], velocity, atol=1e-5, rtol=1e-5)
 
 
+def test_an_expert_computes_where_it_was_moved_to() -> None:
+    prepared = PreparedExpert(a_small_expert())
+    prepared.learn("text", torch.randn(5, 8))
+    prepared.module.to("meta")
+    rows = [Row(torch.zeros(3, 6, 6), t, 1000 * t, "text", "text", 2.0) for t in (0.2, 0.7)]
+    assert prepared.together(rows)().device.type == "meta"
+
+
 def test_what_is_missing_is_named_until_it_is_learnt() -> None:
     prepared = PreparedExpert(a_small_expert())
     row = Row(torch.zeros(3, 6, 6), 1.0, 1000.0, "b", "a", 1.0)

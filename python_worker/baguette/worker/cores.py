@@ -9,7 +9,8 @@ a worker waits more calls come, which it then computes as one batch (`runner.py`
 
 Erlang needs those cores as well, for a tenth of a millisecond at a time: to hand the step's other
 question on, for one. The kernel lets who computes go on for milliseconds first, on whichever core
-the waker chose. So who computes gives way when it has its core, and before every layer.
+the waker chose. So who computes gives way when it has its core, and before every
+layer of an expert, of the router and of the decoder.
 
 The locks are byte ranges of one file (setting BAGUETTE_CORES, given by the launcher of a cluster on
 one machine); they go when the process dies. Who waits is woken by whoever leaves a core (a futex in
@@ -57,8 +58,8 @@ class Cores:
     def one(self) -> Iterator[None]:
         """Compute on a core that no other worker computes on, if there is one soon."""
         core = self._take()
-        os.sched_yield()
         try:
+            os.sched_yield()
             yield
         finally:
             if core is not None:

@@ -171,7 +171,7 @@ class PreparedExpert:
         self.contexts = contexts or ContextCache()
         self._compiled: Predict | None = None
         self._owner = next(_owners)
-        self._modulations = KeptModulations(self.module.modulation, self.device, self.MAX_TIMES)
+        self._modulations = KeptModulations(self._modulated, self.MAX_TIMES)
 
     @property
     def device(self) -> torch.device:
@@ -273,6 +273,9 @@ class PreparedExpert:
             return self.contexts.pair(self._owner, pairs.pop())
         names = [row.null_context for row in rows] + [row.context for row in rows]
         return self.contexts.rows(self._owner, names)
+
+    def _modulated(self, t: Tensor) -> Modulation:
+        return self.module.modulation(t.to(self.device))
 
 
 def bucket(rows: int) -> int:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 PER_BLOCK = 6
-# Of a block's shift, scale, gate, shift, scale, gate; and of a final layer's shift, scale.
-_SCALES = (1, 4)
+# Of every shift, scale, gate; of a final layer there is no gate.
+_SCALES = slice(1, None, 3)
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,9 @@ class Modulation:
     @classmethod
     def of(cls, lines: Tensor) -> Modulation:
         """(N, M, D)."""
-        ready = lines.clone()
-        for first in _SCALES:
-            ready[:, first::PER_BLOCK] += 1
-        return cls(lines, ready[:, :, None].unbind(1))
+        parts = list(lines[:, :, None].unbind(1))
+        parts[_SCALES] = (1 + lines[:, _SCALES, None]).unbind(1)
+        return cls(lines, tuple(parts))
 
     def block(self, number: int) -> tuple[Tensor, ...]:
         """shift, 1 + scale and gate of the attention, then of the MLP."""
@@ -46,24 +45,26 @@ class Modulation:
 
 
 class KeptModulations:
-    """A network's modulation of the times asked for last; a prepared network's, on its device."""
+    """A network's modulation of the times asked for last; a prepared network has one.
 
-    def __init__(self, made: Callable[[Tensor], Modulation], device: torch.device, most: int):
+    `made` makes it of t (1,) float32, where the network is at that moment: it may move.
+    """
+
+    def __init__(self, made: Callable[[Tensor], Modulation], most: int) -> None:
         self._made = made
-        self._device = device
         self._most = most
         self._kept: OrderedDict[float, Modulation] = OrderedDict()
 
     def at(self, times: Sequence[float]) -> Modulation:
         """Of N rows at these times; of one time for all, N is 1 and broadcasts."""
-        each = {t: self._one(t) for t in times}
+        each = {t: self._one(t) for t in dict.fromkeys(times)}
         if len(each) == 1:
             return each[times[0]]
         return Modulation.of(torch.cat([each[t].lines for t in times]))
 
     def _one(self, t: float) -> Modulation:
         if t not in self._kept:
-            self._kept[t] = self._made(torch.tensor([t], device=self._device))
+            self._kept[t] = self._made(torch.tensor([t], dtype=torch.float32))
             if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(t)

@@ -93,8 +93,7 @@ class PreparedRouter:
 
     def __init__(self, module: Router) -> None:
         self.module = module.eval()
-        device = self.module.cls_token.device
-        self._modulations = KeptModulations(self.module.modulation, device, self.MAX_TIMES)
+        self._modulations = KeptModulations(self._modulated, self.MAX_TIMES)
 
     @torch.inference_mode()
     def call(self, latents: Tensor, network_times: tuple[float, ...]) -> Callable[[], Tensor]:
@@ -117,3 +116,6 @@ class PreparedRouter:
         """By how much the modulation differs between two network times, as `reuse` measures."""
         first, second = (self._modulations.at((t,)).lines for t in (before, now))
         return relative_changes(first, second)[0]
+
+    def _modulated(self, t: Tensor) -> Modulation:
+        return self.module.modulation(t.to(self.module.cls_token.device))
