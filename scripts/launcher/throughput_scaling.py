@@ -82,7 +82,7 @@ class Sizes:
         *(Row(2), Row(4), Row(8), Row(8, skew=0.5), Row(16)),
         Row(
             64, dilation=512, requesters=16, concurrent=4, steps=10,
-            warm_seconds=60.0, seconds=120.0,
+            warm_seconds=180.0, seconds=120.0,
         ),
     )  # fmt: skip
 
