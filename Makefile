@@ -117,7 +117,7 @@ bench-throughput: build ## many pictures at once: scaling, links, peers, failove
 plots: setup ## draw the plots of docs/PERFORMANCE.md anew, from out/ as measured last
 	@$(PY) scripts/plots.py
 
-bench-prediction: build ## how well is foretold how long a picture takes (10 minutes)
+bench-prediction: build ## how well is foretold how long a picture takes (6 minutes)
 	@$(PY) scripts/bench_prediction.py
 
 train-mini: setup ## make weights/paris-mini again (about 90 minutes on two cores)
