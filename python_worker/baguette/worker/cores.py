@@ -29,7 +29,10 @@ import platform
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SETTING = "BAGUETTE_CORES"
 PATIENCE_S = 0.25
@@ -114,13 +117,7 @@ def computing() -> AbstractContextManager[None]:
     return nullcontext() if _cores is None else _cores.one()
 
 
-class Layer(Protocol):
-    """A torch.nn.Module, as far as it matters here."""
-
-    def register_forward_pre_hook(self, hook: Any, /) -> Any: ...
-
-
-def give_way_before(layers: Iterable[Layer]) -> None:
+def give_way_before(layers: Iterable[nn.Module]) -> None:
     """Whoever waits for the core that one of these layers is to be computed on has it first.
 
     Nothing is changed where cores are not shared out.

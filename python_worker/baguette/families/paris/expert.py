@@ -23,7 +23,7 @@ from baguette.errors import BadInput
 from baguette.families.paris.config import ExpertConfig
 from baguette.families.paris.contexts import ContextCache, KeysValues
 from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp
-from baguette.families.paris.modulation import KeptModulations, Modulation, modulate
+from baguette.families.paris.modulation import PER_BLOCK, KeptModulations, Modulation, modulate
 from baguette.prediction import to_velocity
 from baguette.stored import Linear
 
@@ -108,7 +108,7 @@ class Expert(nn.Module):
     def modulation(self, t: Tensor) -> Modulation:
         """t (N,) -> what every block and the final layer are modulated with."""
         t_emb = self.time_embed(t)  # (N, D)
-        t0 = self.t_block(t_emb).unflatten(1, (6, -1))  # (N, 6, D)
+        t0 = self.t_block(t_emb).unflatten(1, (PER_BLOCK, -1))  # (N, 6, D)
         final = self.final_layer.scale_shift_table[None] + t_emb[:, None]  # (N, 2, D)
         return Modulation.of(torch.cat([*(b.modulation(t0) for b in self._blocks()), final], 1))
 
