@@ -133,20 +133,30 @@ def test_the_token_leaves_the_address_and_the_cluster_is_there(visit: Open, stag
     expect(page.locator("#log li").first).to_contain_text("127.0.0.")
 
 
-def test_a_picture_is_asked_for_watched_and_shown(visit: Open) -> None:
+def test_a_picture_is_watched_while_it_is_drawn(visit: Open) -> None:
+    page = visit()
+    ready(page)
+    # The longest there is: however late this looks, it is not over yet.
+    draw(page, steps="250", n="8", seed="11", top_k="4")
+    job = page.locator(".job")
+    expect(job.locator("h3")).to_have_text(PROMPT)
+    expect(job.locator(".timeline circle.other").nth(3)).to_be_attached()
+    before = job.locator(".timeline circle.first").count()
+    expect(job.locator(".timeline circle.first").nth(before + 2)).to_be_attached()
+    expect(job.locator(".preview")).to_be_visible()
+    shot(page, "drawing")
+    job.get_by_role("button", name="Cancel").click()
+    expect(job).to_have_count(0)
+
+
+def test_a_picture_is_asked_for_and_shown(visit: Open) -> None:
     page = visit()
     ready(page)
     draw(page, steps="60", n="4", seed="7", top_k="4")
-    job = page.locator(".job")
-    expect(job.locator("h3")).to_have_text(PROMPT)
-    expect(job.locator(".timeline circle.first").nth(3)).to_be_attached()
-    expect(job.locator(".timeline circle.other").nth(3)).to_be_attached()
-    before = len(job.locator(".timeline circle.first").all())
-    expect(job.locator(".timeline circle.first").nth(before + 2)).to_be_attached()
     tiles = page.locator(".tile img:visible")
     expect(tiles).to_have_count(4)
     assert tiles.first.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 64
-    expect(job).to_have_count(0)
+    expect(page.locator(".job")).to_have_count(0)
     page.locator(".tile button").nth(1).click()
     about = page.locator("#about")
     expect(about).to_contain_text("8")  # the second picture's seed
@@ -159,24 +169,30 @@ def test_a_picture_is_asked_for_watched_and_shown(visit: Open) -> None:
     expect(page.locator("#n")).to_have_value("1")
 
 
-def test_a_preview_is_there_while_it_is_drawn(visit: Open) -> None:
+def test_a_late_answer_does_not_bring_back_what_is_over(visit: Open) -> None:
     page = visit()
     ready(page)
-    draw(page, steps="120", n="4", seed="11")
-    expect(page.locator(".job .preview")).to_be_visible()
-    expect(page.locator(".job .timeline circle.first").nth(25)).to_be_attached()
-    shot(page, "drawing")
+    held = []
+    page.route("**/v1/jobs", lambda route: held.append((route, route.fetch())))
+    draw(page, "drawn before its answer", steps="2", seed="9")
+    expect(page.locator(".tile figcaption").first).to_have_text("drawn before its answer")
+    [(route, answer)] = held
+    assert answer.json()["status"] in ("queued", "running")
+    route.fulfill(response=answer)
+    expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
     expect(page.locator(".job")).to_have_count(0)
 
 
-# Whoever looks now and then could miss it: the worker is soon back.
-WHEN_LESS_IS_READY = """() => {
+# Whoever looks now and then could miss both: the worker is soon back.
+NOTE_TROUBLE = """() => {
     const ready = () => document.querySelectorAll("#cards .chip[data-state=ready]").length;
     const whole = ready();
     const look = () => {
         if (ready() < whole && document.querySelector("#state").textContent !== "READY") {
             document.body.dataset.lessIsReady ??= Date.now();
         }
+        const trouble = document.querySelector(".job .trouble li");
+        if (trouble) document.body.dataset.trouble ??= trouble.textContent;
     };
     new MutationObserver(look).observe(document.body, {
         attributes: true, characterData: true, childList: true, subtree: true,
@@ -201,7 +217,7 @@ def test_a_killed_expert_worker_is_on_the_page(
     card = page.locator("#cards article").filter(has=page.get_by_text(address(index), exact=True))
     worker = stage.fleet.cluster.worker(index, "expert")
     assert worker is not None
-    page.evaluate(WHEN_LESS_IS_READY)
+    page.evaluate(NOTE_TROUBLE)
     worker.signal(signal.SIGKILL)
     died = time.time()
     body = page.locator("body[data-less-is-ready]")
@@ -210,7 +226,7 @@ def test_a_killed_expert_worker_is_on_the_page(
     with capsys.disabled():
         print(f"on the page {seen - died:.2f} s after its death")
     shot(page, "worker-killed")
-    expect(page.locator(".job .trouble")).to_contain_text(re.compile("E[0-9]|expert"))
+    expect(page.locator("body")).to_have_attribute("data-trouble", re.compile("E[0-9]|expert"))
     shot(page, "failover", page.locator(".job"))
     ready(page)
     expect(card.locator("dd.restarts")).to_have_text("1")
@@ -270,15 +286,17 @@ def test_a_wrong_token_is_asked_for_again(visit: Open, stage: Stage, token: str)
 def test_a_phone_shows_it_without_sideways_scrolling(visit: Open, dark: bool) -> None:
     page = visit(width=375, dark=dark, has_touch=True)
     ready(page)
-    draw(page, steps="40", seed="5")
-    expect(page.locator(".job")).to_have_count(0)
-    expect(page.locator(".tile img:visible").first).to_be_visible()
+    prompt = f"{PROMPT} on a {'dark' if dark else 'light'} phone"
+    draw(page, prompt, steps="40", seed="5")
+    tile = page.locator(".tile").first
+    expect(tile.locator("figcaption")).to_have_text(prompt)
+    expect(tile.locator("img")).to_be_visible()
     expect(page.locator("#matrix td.up").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 375
-    expect(page.locator(".tile").first.locator("img")).to_be_visible()
     page.locator("#pictures").scroll_into_view_if_needed()
     shot(page, "phone-dark" if dark else "phone")
-    page.locator(".tile button").first.click()
+    tile.locator("button").click()
+    expect(page.locator("#about")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 375
 
 

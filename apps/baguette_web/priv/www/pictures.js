@@ -32,9 +32,11 @@ export async function refresh() {
   }
 }
 
-/** A job's summary: what it does not say (routing, calls) is kept or fetched. */
+/** A job's summary: what it does not say (routing, calls) is kept or fetched. The answer to a
+ * request may come after what the stream told since: what is over stays so. */
 export function jobChanged(summary) {
   const before = jobs.get(summary.id) ?? { routing: [], urls: [], previews: [], base: node.url };
+  if (over(before) && !over(summary)) return;
   const job = { ...before, ...summary, gone: null };
   job.routing = summary.routing ?? before.routing;
   jobs.set(job.id, job);
