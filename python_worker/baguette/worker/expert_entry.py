@@ -17,7 +17,7 @@ from baguette.kept import Kept
 from baguette.worker.company import Answer, only
 from baguette.worker.payload import pack, take, unpack
 from baguette.worker.spent import frames
-from baguette.worker.state import micros_since, process_figures
+from baguette.worker.state import micros_since, process_figures, stays
 
 if TYPE_CHECKING:
     from baguette.families.paris.contexts import ContextCache
@@ -104,6 +104,7 @@ def warm(payload: bytes) -> bytes:
     _served[:] = [Served()]
     _explorer[:] = [Explorer()]
     pin_threads(take(unpack(payload), "threads", int))
+    stays()
     return pack({})
 
 

@@ -16,7 +16,7 @@ from baguette.worker.company import Answer, only
 from baguette.worker.cores import give_way_before
 from baguette.worker.payload import pack, take, unpack
 from baguette.worker.spent import frames
-from baguette.worker.state import micros_since, process_figures
+from baguette.worker.state import micros_since, process_figures, stays
 
 if TYPE_CHECKING:
     from baguette.families.paris.expert import Context
@@ -43,6 +43,7 @@ def load(payload: bytes) -> bytes:
     requester.route(latent, 1.0, 1)
     requester.decode(latent)
     _loaded[:] = [requester]
+    stays()
     return pack({})
 
 

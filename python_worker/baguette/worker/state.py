@@ -1,8 +1,9 @@
-"""What the entry points share: this process's figures."""
+"""What the entry points share: this process's figures, and what stays in it."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -34,6 +35,15 @@ def process_figures() -> dict[str, int | str]:
         "uptime_s": int(time.monotonic() - STARTED),
         "os_pid": os.getpid(),
     }
+
+
+def stays() -> None:
+    """All there is by now stays until the process ends: the collector need not look at it again.
+
+    Torch's modules are most of what it would look at, between the layers of somebody's picture.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def keep_peak() -> None:

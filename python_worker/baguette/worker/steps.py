@@ -58,6 +58,7 @@ class Last:
     group: None = None
 
 
+@torch.inference_mode()
 def routed(requester: Requester, move: Move, payloads: Sequence[bytes]) -> list[company.Answer]:
     """What `move` makes of each call, with the experts that its images ask next."""
     begun = time.perf_counter()

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from baguette.errors import BadInput
 from baguette.families.paris.config import ExpertConfig
 from baguette.families.paris.contexts import ContextCache, KeysValues
-from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp
+from baguette.families.paris.layers import Attention, Mlp, PatchEmbed, TimeEmbed
 from baguette.families.paris.modulation import PER_BLOCK, KeptModulations, Modulation, modulate
 from baguette.prediction import to_velocity
 from baguette.stored import Linear
@@ -38,7 +38,7 @@ class Block(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.zeros(6, d))
         self.attn = Attention(d, config.num_heads)
         self.cross_attn = Attention(d, config.num_heads)
-        self.mlp = mlp(d, config.mlp_ratio)
+        self.mlp = Mlp(d, config.mlp_ratio)
 
     def modulation(self, t0: Tensor) -> Tensor:
         """t0 (N, 6, D) -> (N, 6, D): shift_a, scale_a, gate_a, shift_m, scale_m, gate_m."""

@@ -3,7 +3,8 @@
 Used by `expert.py` and `router.py` only. Two surprises, both for the sake of equal bytes between
 batch sizes (docs/internals/numerics.md): the patch embedding stores a convolution's weight but
 runs as a reshape and a linear, and attention stores nn.MultiheadAttention's packing but runs as
-linears and scaled_dot_product_attention.
+linears and scaled_dot_product_attention. And the layers call the modules in them by their forward:
+with paris-mini a module's own call takes as long as a small layer.
 
 Symbols: N batch, T patch tokens, L text tokens, D hidden size, H heads.
 """
@@ -83,7 +84,7 @@ class Attention(nn.Module):
 
     def _merge(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         x = F.scaled_dot_product_attention(q, k, v)  # (N, H, T, D/H)
-        return self.out_proj(x.transpose(1, 2).flatten(2))
+        return self.out_proj.forward(x.transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, T, D) -> (N, T, D)."""
@@ -98,17 +99,24 @@ class Attention(nn.Module):
 
     def cross(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries from x (N, T, D) against keys and values made by `keys_values`."""
-        d = self.out_proj.in_features
-        (q,) = self._split(linear(x, self.in_proj_weight, self.in_proj_bias, end=d), 1)
-        return self._merge(q, k, v)
+        n, t, d = x.shape
+        q = linear(x, self.in_proj_weight, self.in_proj_bias, end=d)
+        return self._merge(q.view(n, t, self.heads, -1).transpose(1, 2), k, v)
 
 
-def mlp(hidden_size: int, ratio: float) -> nn.Sequential:
-    """Linear, tanh-GELU, Linear; the keys are `mlp.0` and `mlp.2`."""
-    inner = int(hidden_size * ratio)
-    return nn.Sequential(
-        Linear(hidden_size, inner), nn.GELU(approximate="tanh"), Linear(inner, hidden_size)
-    )
+class Mlp(nn.Sequential):
+    """Linear, tanh-GELU, Linear, under the keys `0` and `2`; `ratio` times as wide in between."""
+
+    def __init__(self, hidden_size: int, ratio: float) -> None:
+        inner = int(hidden_size * ratio)
+        first, second = Linear(hidden_size, inner), Linear(inner, hidden_size)
+        super().__init__(first, nn.GELU(approximate="tanh"), second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, T, D) -> (N, T, D)."""
+        for module in self._modules.values():
+            x = module.forward(x)
+        return x
 
 
 def sincos_2d(hidden_size: int, grid: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baguette.families.paris.config import RouterConfig, Settings
-from baguette.families.paris.layers import Attention, PatchEmbed, TimeEmbed, mlp
+from baguette.families.paris.layers import Attention, Mlp, PatchEmbed, TimeEmbed
 from baguette.families.paris.modulation import PER_BLOCK, KeptModulations, Modulation, modulate
 from baguette.reuse import relative_changes
 
@@ -34,7 +34,7 @@ class Block(nn.Module):
         self.eps = norm_eps
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
         self.attn = Attention(d, config.num_heads)
-        self.mlp = mlp(d, config.mlp_ratio)
+        self.mlp = Mlp(d, config.mlp_ratio)
 
     def forward(self, h: Tensor, mod: Sequence[Tensor]) -> Tensor:
         shift_a, factor_a, gate_a, shift_m, factor_m, gate_m = mod
