@@ -166,6 +166,8 @@ def test_many_pictures_are_measured_section_by_section(
     at_once = record["concurrent"]["images_per_second"]
     assert list(at_once) == ["1", "4"]
     assert all(side["median"] > 0 for sides in at_once.values() for side in sides.values())
+    for sides in record["concurrent"]["cpu_ms_per_image_step"].values():
+        assert all(sum(each.values()) > 0 for each in sides.values())
 
     (row,) = record["scaling"]["simulated"]
     assert 0 < row["loaded"]["least_busy_device"] <= row["loaded"]["share_of_ideal"] < 1.2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
@@ -17,7 +17,9 @@ import psutil
 from launcher.simulated import Figures, Fleet
 
 TOO_BUSY = 80.0
+WORKERS = ("expert", "pipeline")
 Record = dict[str, Any]
+ByKind = dict[str, list[psutil.Process]]
 
 
 def watched(measure: Callable[[], Record]) -> Record:
@@ -30,7 +32,22 @@ def watched(measure: Callable[[], Record]) -> Record:
 
 def cpu_seconds(running: Fleet) -> float:
     """What all beams have used of the CPU, the kernel's work for them included."""
-    times = [psutil.Process(process.pid).cpu_times() for process in running.cluster.nodes]
+    return used([psutil.Process(process.pid) for process in running.cluster.nodes])
+
+
+def by_kind(running: Fleet) -> ByKind:
+    """The beams of a cluster of real nodes, and its workers."""
+    cluster = running.cluster
+    found: ByKind = {"beam": [psutil.Process(node.pid) for node in cluster.nodes]}
+    for kind in WORKERS:
+        workers = [cluster.worker(index, kind) for index in range(len(cluster.nodes))]
+        found[kind] = [psutil.Process(worker.pid) for worker in workers if worker is not None]
+    return found
+
+
+def used(processes: Sequence[psutil.Process]) -> float:
+    """Seconds of the CPU that these have used, the kernel's work for them included."""
+    times = [process.cpu_times() for process in processes]
     return sum(t.user + t.system for t in times)
 
 

@@ -8,6 +8,9 @@ together. The first cluster is asked for such requests as well, by each node for
 one node for all: there all that there is for an expert at a step is there at once, so what that
 gains is the ceiling of joining what comes when it comes. No request is `deterministic`: those
 share no batch. No two requests in the drawing have the same prompt.
+
+What the clusters' processes use of the CPU meanwhile is told by kind: where the cores are never
+idle, what is drawn a second is what one picture's step costs all of them.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median
 
 from launcher.control import Control
 from launcher.erlang import Atom
 from launcher.loads import Order, Request, draw, numbered, rate, requesters
-from launcher.machine_use import watched
+from launcher.machine_use import ByKind, by_kind, used, watched
 from launcher.nodes import Cluster, Launch
 from launcher.processes import Refused
 from launcher.simulated import cluster_of
@@ -34,6 +38,38 @@ PROCESS, TOGETHER = "one process, one after another", "one process, all as one r
 Measure = Callable[[int, int], float]
 
 
+@dataclass
+class Side:
+    """One of those compared: how it draws so many at a time, so many in all, and what came of it.
+
+    What its processes used of the CPU is milliseconds of an image's step; of this process, which
+    does nothing else, it is not told.
+    """
+
+    draw: Measure
+    processes: ByKind = field(default_factory=dict)
+    rates: list[float] = field(default_factory=list)
+    cpu: list[dict[str, float]] = field(default_factory=list)
+
+    def measure(self, concurrent: int, images: int, steps: int) -> None:
+        """Draw them."""
+        before = {kind: used(those) for kind, those in self.processes.items()}
+        self.rates.append(self.draw(concurrent, images))
+        each = 1000 / (images * steps)
+        self.cpu.append(
+            {
+                kind: each * (used(self.processes[kind]) - seconds)
+                for kind, seconds in before.items()
+            }
+        )
+
+    def told(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Images a second, and the CPU by kind of process; both are forgotten then."""
+        rates, cpu = spread(self.rates), self.cpu
+        self.rates, self.cpu = [], []
+        return rates, {kind: round(median(one[kind] for one in cpu), 3) for kind in cpu[0]}
+
+
 @dataclass(frozen=True)
 class Sizes:
     """How much of each thing."""
@@ -41,13 +77,16 @@ class Sizes:
     nodes: int = 8
     requesters: int = 4
     concurrent: tuple[int, ...] = (1, 4, 16, 64)
-    images: int = 16  # and at least as many as are drawn at a time
+    # In a round: so many times as are drawn at once, so that for most of it so many are, but at
+    # least and at most as many as this.
+    waves: int = 4
+    images: tuple[int, int] = (16, 64)
     rounds: int = 5
     threads: tuple[int, ...] = (1, 2)
     steps: int = 30
 
 
-SMALL = Sizes(2, 1, (1, 4), 4, 1, (1,), 3)
+SMALL = Sizes(2, 1, (1, 4), 1, (4, 4), 1, (1,), 3)
 
 
 def measure(bench: Bench) -> Record:
@@ -59,15 +98,17 @@ def measure(bench: Bench) -> Record:
         "deterministic": False,
     }
     with ExitStack() as stack:
-        joined, alone = (_cluster(bench, stack, sizes, number, request) for number in range(2))
-        sides: dict[str, Measure] = {
-            JOINED: _singly(joined, request),
-            ALONE: _singly(alone, request),
-            SHARES: _as_requests(joined, request, sizes.requesters),
-            REQUEST: _as_requests(joined, request, 1),
+        (joined, first), (alone, second) = (
+            _cluster(bench, stack, sizes, number, request) for number in range(2)
+        )
+        sides = {
+            JOINED: Side(_singly(joined, request), first),
+            ALONE: Side(_singly(alone, request), second),
+            SHARES: Side(_as_requests(joined, request, sizes.requesters), first),
+            REQUEST: Side(_as_requests(joined, request, 1), first),
             **{
-                f"{name}, {threads} thread{'s' * (threads > 1)}": in_process(
-                    bench, request, threads, name == TOGETHER
+                f"{name}, {threads} thread{'s' * (threads > 1)}": Side(
+                    in_process(bench, request, threads, name == TOGETHER)
                 )
                 for name in (PROCESS, TOGETHER)
                 for threads in sizes.threads
@@ -79,8 +120,8 @@ def measure(bench: Bench) -> Record:
 
 def _cluster(
     bench: Bench, stack: ExitStack, sizes: Sizes, number: int, request: Request
-) -> Sequence[Control]:
-    """Who asks a cluster that is ready and has drawn."""
+) -> tuple[Sequence[Control], ByKind]:
+    """Who asks a cluster that is ready and has drawn, and its processes."""
     batch_rows = (Atom("auto"), 1)[number]
     bench.progress.line(f"{sizes.nodes} real nodes, batch_rows {batch_rows}:")
     cluster = Cluster(bench.port + number, mode="bench")
@@ -92,7 +133,7 @@ def _cluster(
     controls: Sequence[Control] = stack.enter_context(requesters(running, asking))
     bench.settled(running)
     draw(controls, Order(request, asking, 2 * asking))
-    return controls
+    return controls, by_kind(running)
 
 
 def _singly(controls: Sequence[Control], request: Request) -> Measure:
@@ -137,19 +178,26 @@ def in_process(bench: Bench, request: Request, threads: int, together: bool) -> 
     return draw_all
 
 
-def _rounds(bench: Bench, sides: dict[str, Measure], sizes: Sizes) -> Record:
+def _rounds(bench: Bench, sides: dict[str, Side], sizes: Sizes) -> Record:
     names = list(sides)
     found: Record = {}
+    cpu: Record = {}
     for concurrent in sizes.concurrent:
-        rates: dict[str, list[float]] = {name: [] for name in names}
-        images = max(concurrent, sizes.images)
+        images = _images(concurrent, sizes)
         for turn in range(sizes.rounds):
             for k in range(len(names)):
                 name = names[(turn + k) % len(names)]
                 bench.progress.waiting(f"{concurrent} at once, {name}")
-                rates[name].append(sides[name](concurrent, images))
-        found[str(concurrent)] = {name: spread(values) for name, values in rates.items()}
-    return {"images_per_second": found}
+                sides[name].measure(concurrent, images, sizes.steps)
+        told = {name: side.told() for name, side in sides.items()}
+        found[str(concurrent)] = {name: rates for name, (rates, _) in told.items()}
+        cpu[str(concurrent)] = {name: each for name, (_, each) in told.items() if each}
+    return {"images_per_second": found, "cpu_ms_per_image_step": cpu}
+
+
+def _images(concurrent: int, sizes: Sizes) -> int:
+    least, most = sizes.images
+    return max(least, concurrent, min(most, sizes.waves * concurrent))
 
 
 def markdown(record: Record) -> list[str]:
@@ -185,4 +233,18 @@ def markdown(record: Record) -> list[str]:
         f"Images a second, {record['model']} on {record['nodes']} nodes of this machine, median "
         f"and least to most of {record['rounds']} rounds. Machine "
         f"{record['machine_busy_percent']:.0f} % busy.",
+        "",
+        *_cpu(record["cpu_ms_per_image_step"]),
     ]
+
+
+def _cpu(found: Record) -> list[str]:
+    """What a step of an image costs the clusters' processes."""
+    kinds = list(next(iter(next(iter(found.values())).values())))
+    heads = ("pictures at once", "CPU ms of an image's step", *kinds, "in all")
+    rows = [
+        (concurrent, name, *(f"{each[kind]:.2f}" for kind in kinds), f"{sum(each.values()):.2f}")
+        for concurrent, sides in found.items()
+        for name, each in sides.items()
+    ]
+    return table(heads, rows)
