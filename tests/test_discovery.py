@@ -22,10 +22,12 @@ WARM = 120  # a young node grows: code is loaded, tables are made
 ALLOWED = 0.05
 ADDRESSES = [f"100.64.0.{i}" for i in range(1, 31)]
 
-# The room alone, and a line of figures now and then.
+# The room alone, and a line of figures now and then. What a process has not yet collected is no
+# growth: when it does is the machine's luck, and that of two moments was once worth 5 %.
 RUN = """
 {ok, _} = application:ensure_all_started(baguette_cluster),
 F = fun F() ->
+    [garbage_collect(P) || P <- processes()],
     Figures = [erlang:system_info(I) || I <- [atom_count, process_count, port_count]],
     io:format("~b ~b ~b ~b~n", [os:system_time(millisecond) | Figures]),
     receive after 50 -> F() end
@@ -68,13 +70,13 @@ def test_an_hour_of_discovery_leaves_a_node_as_it_was(tmp_path: Path) -> None:
         _tailnet(machine)
         with _beam(machine, ADDRESSES[0]) as node:
             comings = 0
-            while _cycles(machine) < WARM or comings < 3:  # what a peer needs is there from now on
+            while _cycles(machine) < WARM or comings < 5:  # what a peer needs is there from now on
                 with _beam(machine, ADDRESSES[1]) as peer:
                     _figures(machine, peer, _cycles(machine) + 10)
                 comings += 1
             before = _figures(machine, node, WARM)
             while (
-                _cycles(machine) < WARM + CYCLES or comings < 8
+                _cycles(machine) < WARM + CYCLES or comings < 10
             ):  # the first peer is really there, now and then
                 with _beam(machine, ADDRESSES[1]) as peer:
                     _figures(machine, peer, _cycles(machine) + 10)
