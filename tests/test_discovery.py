@@ -19,6 +19,7 @@ from machines import POSSIBLE, Machine, network
 PORT = 9100
 CYCLES = 720  # an hour at the 5 s of a real node
 WARM = 120  # a young node grows: code is loaded, tables are made
+COMINGS = 5
 ALLOWED = 0.05
 ADDRESSES = [f"100.64.0.{i}" for i in range(1, 31)]
 
@@ -69,21 +70,21 @@ def test_an_hour_of_discovery_leaves_a_node_as_it_was(tmp_path: Path) -> None:
     with network(tmp_path, 1, PORT, wireguard=False) as (machine,):
         _tailnet(machine)
         with _beam(machine, ADDRESSES[0]) as node:
-            comings = 0
-            while _cycles(machine) < WARM or comings < 5:  # what a peer needs is there from now on
-                with _beam(machine, ADDRESSES[1]) as peer:
-                    _figures(machine, peer, _cycles(machine) + 10)
-                comings += 1
+            _peer_comes_and_goes(machine, WARM)  # what a peer needs is there from now on
             before = _figures(machine, node, WARM)
-            while (
-                _cycles(machine) < WARM + CYCLES or comings < 10
-            ):  # the first peer is really there, now and then
-                with _beam(machine, ADDRESSES[1]) as peer:
-                    _figures(machine, peer, _cycles(machine) + 10)
-                comings += 1
+            _peer_comes_and_goes(machine, WARM + CYCLES)
             after = _figures(machine, node, WARM + CYCLES)
     for was, now in zip(_values(before), _values(after), strict=True):
         assert now <= was * (1 + ALLOWED), (before, after)
+
+
+def _peer_comes_and_goes(machine: Machine, cycles: int) -> None:
+    """The first peer is really there, now and then, until that cycle and COMINGS times at least."""
+    comings = 0
+    while _cycles(machine) < cycles or comings < COMINGS:
+        with _beam(machine, ADDRESSES[1]) as peer:
+            _figures(machine, peer, _cycles(machine) + 10)
+        comings += 1
 
 
 def _tailnet(machine: Machine) -> None:

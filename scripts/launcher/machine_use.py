@@ -14,12 +14,11 @@ from typing import Any
 
 import psutil
 
+from launcher.processes import Process
 from launcher.simulated import Figures, Fleet
 
 TOO_BUSY = 80.0
-WORKERS = ("expert", "pipeline")
 Record = dict[str, Any]
-ByKind = dict[str, list[psutil.Process]]
 
 
 def watched(measure: Callable[[], Record]) -> Record:
@@ -32,22 +31,12 @@ def watched(measure: Callable[[], Record]) -> Record:
 
 def cpu_seconds(running: Fleet) -> float:
     """What all beams have used of the CPU, the kernel's work for them included."""
-    return used([psutil.Process(process.pid) for process in running.cluster.nodes])
+    return used(running.cluster.nodes)
 
 
-def by_kind(running: Fleet) -> ByKind:
-    """The beams of a cluster of real nodes, and its workers."""
-    cluster = running.cluster
-    found: ByKind = {"beam": [psutil.Process(node.pid) for node in cluster.nodes]}
-    for kind in WORKERS:
-        workers = [cluster.worker(index, kind) for index in range(len(cluster.nodes))]
-        found[kind] = [psutil.Process(worker.pid) for worker in workers if worker is not None]
-    return found
-
-
-def used(processes: Sequence[psutil.Process]) -> float:
+def used(processes: Sequence[Process]) -> float:
     """Seconds of the CPU that these have used, the kernel's work for them included."""
-    times = [process.cpu_times() for process in processes]
+    times = [psutil.Process(process.pid).cpu_times() for process in processes]
     return sum(t.user + t.system for t in times)
 
 

@@ -98,6 +98,12 @@ class Cluster:
                     return process
         return None
 
+    def processes(self, index: int) -> dict[str, Process]:
+        """A node's processes by kind: its "beam", and those of its workers that are there."""
+        workers = {kind: self.worker(index, kind) for kind in ("expert", "pipeline")}
+        there = {kind: worker for kind, worker in workers.items() if worker is not None}
+        return {"beam": self.nodes[index], **there}
+
     def first_alive(self) -> int:
         """The index of the node to talk to: the requester, while it lives."""
         return next((i for i, node in enumerate(self.nodes) if node.alive()), 0)

@@ -24,9 +24,9 @@ from statistics import median
 from launcher.control import Control
 from launcher.erlang import Atom
 from launcher.loads import Order, Request, draw, numbered, rate, requesters
-from launcher.machine_use import ByKind, by_kind, used, watched
+from launcher.machine_use import used, watched
 from launcher.nodes import Cluster, Launch
-from launcher.processes import Refused
+from launcher.processes import Process, Refused
 from launcher.simulated import cluster_of
 from launcher.spreads import shown, spread, table
 from launcher.throughput import Bench, Record
@@ -36,38 +36,26 @@ SHARES, REQUEST = "cluster, a request a node", "cluster, all as one request"
 PROMPTS = 64
 PROCESS, TOGETHER = "one process, one after another", "one process, all as one request"
 Measure = Callable[[int, int], float]
+ByKind = dict[str, list[Process]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Side:
-    """One of those compared: how it draws so many at a time, so many in all, and what came of it.
+    """One of those compared: how it draws so many at a time, so many in all, and its processes.
 
-    What its processes used of the CPU is milliseconds of an image's step; of this process, which
-    does nothing else, it is not told.
+    This process, which does nothing else, is not among them.
     """
 
     draw: Measure
     processes: ByKind = field(default_factory=dict)
-    rates: list[float] = field(default_factory=list)
-    cpu: list[dict[str, float]] = field(default_factory=list)
 
-    def measure(self, concurrent: int, images: int, steps: int) -> None:
-        """Draw them."""
+    def measure(self, concurrent: int, images: int, steps: int) -> tuple[float, dict[str, float]]:
+        """Images a second, and milliseconds of the CPU for an image's step by kind of process."""
         before = {kind: used(those) for kind, those in self.processes.items()}
-        self.rates.append(self.draw(concurrent, images))
+        drawn = self.draw(concurrent, images)
+        after = {kind: used(those) for kind, those in self.processes.items()}
         each = 1000 / (images * steps)
-        self.cpu.append(
-            {
-                kind: each * (used(self.processes[kind]) - seconds)
-                for kind, seconds in before.items()
-            }
-        )
-
-    def told(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Images a second, and the CPU by kind of process; both are forgotten then."""
-        rates, cpu = spread(self.rates), self.cpu
-        self.rates, self.cpu = [], []
-        return rates, {kind: round(median(one[kind] for one in cpu), 3) for kind in cpu[0]}
+        return drawn, {kind: each * (after[kind] - before[kind]) for kind in after}
 
 
 @dataclass(frozen=True)
@@ -133,7 +121,9 @@ def _cluster(
     controls: Sequence[Control] = stack.enter_context(requesters(running, asking))
     bench.settled(running)
     draw(controls, Order(request, asking, 2 * asking))
-    return controls, by_kind(running)
+    of_nodes = [cluster.processes(index) for index in range(sizes.nodes)]
+    kinds = dict.fromkeys(kind for of_node in of_nodes for kind in of_node)
+    return controls, {kind: [one[kind] for one in of_nodes if kind in one] for kind in kinds}
 
 
 def _singly(controls: Sequence[Control], request: Request) -> Measure:
@@ -180,19 +170,26 @@ def in_process(bench: Bench, request: Request, threads: int, together: bool) -> 
 
 def _rounds(bench: Bench, sides: dict[str, Side], sizes: Sizes) -> Record:
     names = list(sides)
-    found: Record = {}
+    rates: Record = {}
     cpu: Record = {}
     for concurrent in sizes.concurrent:
+        measured: dict[str, list[tuple[float, dict[str, float]]]] = {name: [] for name in names}
         images = _images(concurrent, sizes)
         for turn in range(sizes.rounds):
             for k in range(len(names)):
                 name = names[(turn + k) % len(names)]
                 bench.progress.waiting(f"{concurrent} at once, {name}")
-                sides[name].measure(concurrent, images, sizes.steps)
-        told = {name: side.told() for name, side in sides.items()}
-        found[str(concurrent)] = {name: rates for name, (rates, _) in told.items()}
-        cpu[str(concurrent)] = {name: each for name, (_, each) in told.items() if each}
-    return {"images_per_second": found, "cpu_ms_per_image_step": cpu}
+                measured[name].append(sides[name].measure(concurrent, images, sizes.steps))
+        rates[str(concurrent)] = {n: spread([drawn for drawn, _ in m]) for n, m in measured.items()}
+        cpu[str(concurrent)] = {
+            name: {
+                kind: round(median(spent[kind] for _, spent in measured[name]), 3)
+                for kind in side.processes
+            }
+            for name, side in sides.items()
+            if side.processes
+        }
+    return {"images_per_second": rates, "cpu_ms_per_image_step": cpu}
 
 
 def _images(concurrent: int, sizes: Sizes) -> int:

@@ -90,13 +90,11 @@ class Stage:
         """What each node counts, and the resident memory of its processes by their ids."""
         by_node = {entry["node"]: entry for entry in figures}
         found = []
-        for index, process in enumerate(self.cluster.nodes):
+        for index in range(len(self.cluster.nodes)):
             own = by_node.get(nodes.node_name(index), {})
-            kinds = {kind: self.cluster.worker(index, kind) for kind in ("expert", "pipeline")}
             rss = {
-                kind: {"pid": worker.pid, "kib": resident_kib(worker)}
-                for kind, worker in {"beam": process, **kinds}.items()
-                if worker is not None
+                kind: {"pid": process.pid, "kib": resident_kib(process)}
+                for kind, process in self.cluster.processes(index).items()
             }
             counted = {name: own.get(name) for name in ("memory_kib", "processes", "running")}
             found.append({"node": index, "rss": rss, **counted})

@@ -83,8 +83,7 @@ prop_there_is_a_safe_order() ->
             Fleet = lists:zipwith(fun slower/2, apply_plan(plan(Some), Some),
                 lists:sublist(Calls, length(Some))),
             Plan = plan(Fleet),
-            Held = baguette_cluster_cover:keep(
-                baguette_cluster_draft:indexed(baguette_cluster_draft:fleet(Fleet))),
+            Held = baguette_cluster_cover:keep(indexed(Fleet)),
             told(Fleet, Plan, baguette_cluster_order:exists(Plan, Held))
         end).
 
@@ -182,10 +181,11 @@ prop_never_slower_than_greedy() ->
 idle(Fleet) -> [baguette_cluster_report:set(states, #{}, R) || R <- Fleet].
 
 greedy(Fleet) ->
-    Empty = baguette_cluster_draft:new(
-        baguette_cluster_draft:indexed(baguette_cluster_draft:fleet(Fleet))),
+    Empty = baguette_cluster_draft:new(indexed(Fleet)),
     All = lists:usort(lists:append([usable(R) || R <- Fleet])),
     baguette_cluster_draft:plan(lists:foldl(fun greedy_one/2, Empty, All)).
+
+indexed(Fleet) -> baguette_cluster_draft:indexed(baguette_cluster_draft:fleet(Fleet)).
 
 greedy_one(C, D) ->
     Options = [

@@ -99,7 +99,7 @@ class Attention(nn.Module):
 
     def cross(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries from x (N, T, D) against keys and values made by `keys_values`."""
-        n, t, d = x.shape
+        n, t, d = x.shape  # not _split: of one part the fewer steps are measurably faster
         q = linear(x, self.in_proj_weight, self.in_proj_bias, end=d)
         return self._merge(q.view(n, t, self.heads, -1).transpose(1, 2), k, v)
 
@@ -114,7 +114,7 @@ class Mlp(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, T, D) -> (N, T, D)."""
-        for module in self._modules.values():
+        for module in self:
             x = module.forward(x)
         return x
 
