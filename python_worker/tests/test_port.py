@@ -199,6 +199,11 @@ class Worker:
             os.close(self.down)
             self.down = -1
 
+    def read_no_more(self) -> None:
+        if self.up >= 0:
+            os.close(self.up)
+            self.up = -1
+
 
 @pytest.fixture
 def expert_worker() -> Iterator[Worker]:
@@ -207,7 +212,7 @@ def expert_worker() -> Iterator[Worker]:
     worker.process.kill()
     worker.process.wait()
     worker.close()
-    os.close(worker.up)
+    worker.read_no_more()
     if worker.process.stderr:
         worker.process.stderr.close()
 
@@ -233,6 +238,13 @@ def test_answers_are_encoded_as_erlports_are() -> None:
 def test_a_worker_ends_at_end_of_file(expert_worker: Worker) -> None:
     expert_worker.close()
     assert expert_worker.process.wait(timeout=20) == 0
+
+
+def test_a_worker_whose_answer_nobody_reads_ends_without_a_word(expert_worker: Worker) -> None:
+    expert_worker.read_no_more()
+    expert_worker.call(1, EXPERT, "stats")
+    _, said = expert_worker.process.communicate(timeout=20)
+    assert (expert_worker.process.returncode, said) == (0, b"")
 
 
 def test_a_worker_ends_on_a_broken_stream(expert_worker: Worker) -> None:

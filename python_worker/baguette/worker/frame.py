@@ -23,7 +23,7 @@ class FrameError(ValueError):
 
 
 class EndOfStream(Exception):
-    """The other side has closed the stream, between two frames."""
+    """The other side has closed the stream: nothing more comes, and no answer is waited for."""
 
 
 class FrameReader:
@@ -85,10 +85,13 @@ class FrameWriter:
         self._fd = fd
 
     def write(self, *frames: bytes) -> None:
-        """Write frames as `framed` makes them, one after the other."""
+        """Write frames as `framed` makes them, one after the other; EndOfStream if nobody reads."""
         views = [memoryview(frame) for frame in frames]
         while views:
-            written = os.writev(self._fd, views)
+            try:
+                written = os.writev(self._fd, views)
+            except BrokenPipeError:
+                raise EndOfStream from None
             while views and written >= len(views[0]):
                 written -= len(views.pop(0))
             if views:
