@@ -20,7 +20,7 @@ from typing import IO, Any
 from baguette.files import write_whole
 from baguette.machine import Machine, TorchBuild
 
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 1 << 20
 MAX_COMPONENTS = 256
 _MOST = 1 << 53

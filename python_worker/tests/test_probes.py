@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from baguette import kept, machine, probe
+from baguette.device import compute_device
 from baguette.errors import BadInput
 from baguette.kept import Kept
 from baguette.machine import Gpu, Gpus, Machine, TorchBuild
@@ -231,6 +232,25 @@ def test_rows_that_differ_in_a_batch_are_told() -> None:
     assert answer_of(steps) == [2, 8]
 
 
+@pytest.mark.parametrize(("threads", "counted"), [(1, False), (2, True)])
+def test_the_only_thread_of_a_worker_is_not_charged_for_its_waits(
+    threads: int, counted: bool
+) -> None:
+    if compute_device().type != "cpu":
+        pytest.skip("a GPU is waited for")
+    before = torch.get_num_threads()
+
+    def call_(rows: Any) -> Tensor:
+        time.sleep(0.1)  # as for a core that others have
+        return torch.zeros(len(rows))
+
+    torch.set_num_threads(threads)
+    try:
+        assert (answer_of(probe.call_us(call_, 4)) >= 100_000) is counted
+    finally:
+        torch.set_num_threads(before)
+
+
 def answer_of(steps: Generator[None, None, Any]) -> Any:
     try:
         while True:
@@ -353,12 +373,12 @@ def test_other_hardware_or_versions_measure_again(
         b"{}",
         b"\xff",
         b"[" * 100_000,
-        b'{"format": 1, "key": KEY, "machine": {"a": -1}, "components": {}}',
-        b'{"format": 1, "key": KEY, "machine": {"a": true}, "components": {}}',
-        b'{"format": 1, "key": KEY, "machine": {}, "components": []}',
-        b'{"format": 1, "key": KEY, "machine": {}, "components": {"c": 1}}',
-        b'{"format": 1, "key": KEY, "machine": {}, "components": {"c": {"call_us": {"x": 1}}}}',
-        b'{"format": 1, "key": KEY, "machine": {}, "components": {"c": {"rows_equal": 2}}}',
+        b'{"format": 2, "key": KEY, "machine": {"a": -1}, "components": {}}',
+        b'{"format": 2, "key": KEY, "machine": {"a": true}, "components": {}}',
+        b'{"format": 2, "key": KEY, "machine": {}, "components": []}',
+        b'{"format": 2, "key": KEY, "machine": {}, "components": {"c": 1}}',
+        b'{"format": 2, "key": KEY, "machine": {}, "components": {"c": {"call_us": {"x": 1}}}}',
+        b'{"format": 2, "key": KEY, "machine": {}, "components": {"c": {"rows_equal": 2}}}',
         b" " * (kept.MAX_BYTES + 1),
     ],
 )
