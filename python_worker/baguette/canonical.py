@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 
-import torch
 from torch import Tensor
 
 from baguette.ensemble import Ensemble
 from baguette.errors import NotFinite
 from baguette.families.paris.expert import Context, PreparedExpert, Row
 from baguette.families.paris.requester import Requester
+from baguette.finite import all_finite
 from baguette.generation import Generation, Progress
 from baguette.replay import Routing
 
@@ -69,6 +69,6 @@ def _sample(
 def _ask(expert: PreparedExpert, row: Row, prompts: tuple[Context, Context], number: int) -> Tensor:
     expert.learn_missing([row], prompts)
     velocity = expert.velocity([row])[0]
-    if not bool(torch.isfinite(velocity).all()):
+    if not all_finite(velocity):
         raise NotFinite(f"expert {number} answered with a velocity that is not finite")
     return velocity

@@ -19,6 +19,7 @@ from baguette.ensemble import Ensemble
 from baguette.errors import NotFinite
 from baguette.families.paris.expert import Context, Row
 from baguette.families.paris.requester import Requester
+from baguette.finite import all_finite
 from baguette.generation import Generation, Progress
 from baguette.mixture import Choice
 from baguette.replay import Routing
@@ -155,7 +156,7 @@ def _mixed(latents: Tensor, choices: Sequence[Choice], last: dict[int, Tensor]) 
         # Nought for whom it was asked by earlier only.
         shares = torch.tensor([image.get(number, 0.0) for image in weights])[:, None, None, None]
         total += shares.to(total) * last[number]
-    if not bool(torch.isfinite(total).all()):
+    if not all_finite(total):
         raise NotFinite("a velocity is not finite: is an expert damaged?")
     return total
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baguette.finite import all_finite
 from baguette.mixture import Choice, choose, mix
 from baguette.noise import initial_noise
 from baguette.schedule import network_time, time_grid
@@ -67,3 +69,15 @@ def test_a_missing_answer_is_an_error_not_a_smaller_sum() -> None:
 def test_noise_is_a_function_of_its_seed_alone() -> None:
     assert torch.equal(initial_noise(7, (3, 6, 6)), initial_noise(7, (3, 6, 6)))
     assert not torch.equal(initial_noise(7, (3, 6, 6)), initial_noise(8, (3, 6, 6)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@given(numbers=st.lists(st.floats(width=16), min_size=1, max_size=9))
+def test_one_number_that_is_none_is_found(numbers: list[float], dtype: torch.dtype) -> None:
+    values = torch.tensor(numbers, dtype=dtype)
+    assert all_finite(values) is all(math.isfinite(number) for number in numbers)
+
+
+def test_a_sum_that_overflows_is_no_number_that_is_none() -> None:
+    assert all_finite(torch.full((9,), 3e38))
+    assert all_finite(torch.full((9,), 6e4, dtype=torch.float16))

@@ -30,9 +30,10 @@ if sys.byteorder != "little":
 
 def pack_tensor(tensor: Tensor) -> bytes:
     """Tensor -> blob."""
-    flat = tensor.detach().cpu().contiguous()
-    data = flat.view(torch.uint8).numpy().tobytes() if flat.dim() else flat.numpy().tobytes()
-    packed: bytes = msgpack.packb([_NAMES[flat.dtype], list(flat.shape), data], use_bin_type=True)
+    # numpy has no bf16.
+    flat = tensor.contiguous().view(torch.uint8) if tensor.dtype is torch.bfloat16 else tensor
+    data = flat.numpy(force=True).tobytes()
+    packed: bytes = msgpack.packb([_NAMES[tensor.dtype], list(tensor.shape), data])
     return packed
 
 

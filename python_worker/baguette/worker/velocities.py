@@ -18,6 +18,7 @@ from torch import Tensor
 
 from baguette.errors import BadInput, NotFinite
 from baguette.families.paris.expert import PreparedExpert, Row, context_names
+from baguette.finite import all_finite
 from baguette.worker import company
 from baguette.worker.held import Held, Served
 from baguette.worker.payload import pack, take, unpack
@@ -129,7 +130,7 @@ def _write(begun: float, ask: Ask, velocities: Velocities) -> bytes:
         return pack({"unknown": velocities})
     # What is too large for half precision is as useless as what was no number before.
     told = velocities.to(ask.dtype)
-    if not bool(torch.isfinite(told).all()):
+    if not all_finite(told):
         raise NotFinite("the expert's velocity is not finite")
     spent.mark("compute")
     blobs = [pack_tensor(velocity) for velocity in told]

@@ -30,6 +30,7 @@ from baguette.families.paris.loading import load_router
 from baguette.families.paris.preview import LatentPreview
 from baguette.families.paris.text import TextEncoder, unknown_words
 from baguette.families.paris.vae import LatentDecoder
+from baguette.finite import all_finite
 from baguette.mixture import Choice, choose, mix
 from baguette.noise import initial_noise
 from baguette.request import GenerationRequest
@@ -149,7 +150,7 @@ class Requester:
     ) -> Tensor:
         """One Euler step with the experts' velocities mixed in expert order."""
         latent = euler_step(latent, mix(velocities, choice), t, t_next)
-        if not bool(torch.isfinite(latent).all()):
+        if not all_finite(latent):
             raise NotFinite(
                 f"the latent after t={t:.4f} is not finite; an expert's answer is damaged"
             )
@@ -172,6 +173,6 @@ class Requester:
 
 def _chosen(logits: Tensor, top_k: Sequence[int | None]) -> list[Choice]:
     """Router logits (N, K) -> each image's experts."""
-    if not bool(torch.isfinite(logits).all()):
+    if not all_finite(logits):
         raise NotFinite("the router's logits are not finite; is the latent damaged?")
     return [choose(row, k) for row, k in zip(logits.cpu(), top_k, strict=True)]
