@@ -234,9 +234,10 @@ def _at_ends(axes: Axes, ends: Mapping[str, float], colours: Sequence[str] = COL
     lowest = float("-inf")
     of_line = dict(zip(ends, colours, strict=False))
     for name, y in sorted(ends.items(), key=lambda end: end[1]):
-        lowest = max(y, lowest)
+        half = gap * (1 + name.count("\n")) / 2
+        middle = max(y, lowest + half)
         axes.annotate(
-            name, (1.01, lowest), xycoords=("axes fraction", "data"), va="center",
+            name, (1.01, middle), xycoords=("axes fraction", "data"), va="center",
             color=of_line[name],
         )  # fmt: skip
-        lowest += gap * (1 + name.count("\n"))
+        lowest = middle + half
