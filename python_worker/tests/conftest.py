@@ -14,8 +14,13 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
 
 from baguette.families.paris.tiny import build
+
+# No property fails because the machine stood still for a moment.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # Started in the background we ignore interrupts, and all that we start would; it must hear of them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baguette.errors import BadInput, port_class
@@ -80,7 +80,6 @@ def test_a_frame_longer_than_the_limit_is_refused_before_it_is_read() -> None:
     os.close(write)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3 * CHUNK), max_size=6), st.integers(1, 2 * CHUNK))
 def test_frames_come_whole_and_in_order_however_they_are_cut(sizes: list[int], cut: int) -> None:
     bodies = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
