@@ -190,10 +190,13 @@ component_state(Component, State) when
 publish(Key, Value) ->
     baguette_cluster_gossip:publish(Key, Value).
 
-%% @doc Whether this node's links are in use: throughput is not measured then. Said by one process.
--spec busy(boolean()) -> ok.
-busy(Busy) ->
-    baguette_cluster_throughput:busy(Busy).
+%% @doc What this node's links are in use for: nothing, answering others, or work of its own that
+%% waits for them. Throughput is measured only when it is nothing; while own work waits everybody is
+%% asked for a word on every beat. Said by one process, again and again.
+-spec busy(none | answering | asking) -> ok.
+busy(With) when With =:= none; With =:= answering; With =:= asking ->
+    ok = baguette_cluster_gossip:asking(With =:= asking),
+    baguette_cluster_throughput:busy(With =/= none).
 
 %% @doc Says in our report that we are leaving, so that nobody asks us any more; back when every
 %% peer that can be asked has taken note, or after two seconds.

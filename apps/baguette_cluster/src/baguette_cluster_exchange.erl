@@ -3,10 +3,10 @@
 %% performs in their order; baguette_cluster_membership judges.
 %%
 %% Exchange protocol (the messages of baguette_cluster_remote_v1):
-%%   beat     our identity and the hash of our body, to every linked peer, on every beat
+%%   beat     our identity and the hash of our body: on every beat to every linked peer, while our
+%%            own work may wait for any of them or they are few; else to some, in turn
 %%   report   ours in full: to every linked peer when the body changed, and to a new link or member
-%%   pong     the answer to both: the token back, from which the round trip is known; a beat with
-%%            the token 0 wants none: among many peers some are measured on every beat, in turn
+%%   pong     the answer to both: the token back, from which the round trip is known
 %%   digest   identity and hash of everybody else's report, and the goodbyes we know: at once to a
 %%            new link or member, and on every beat to one peer, the next in turn after our own
 %%            name, so that nodes that cannot reach each other hear of each other
@@ -19,16 +19,21 @@
 %% Never sent: our judgement that a node is gone, since it is true of us only.
 -module(baguette_cluster_exchange).
 
--export([new/3, beat/2, look/2, hear/4, link_up/3, link_down/2]).
+-export([new/3, beat/3, look/2, hear/4, link_up/3, link_down/2]).
 -export([say/3, drain/2, drain_over/1, leave/1]).
 -export([members/1, own/1, throughput/3]).
--export_type([state/0, effect/0]).
+-export_type([state/0, effect/0, whom/0]).
 
 -define(MAX_TRIP_US, 60000000).
 -define(REPORTS_BYTES, 65536).
-%% Of more peers than this so many are measured on a beat: 64 nodes would say a pong a beat.
--define(MEASURED, 16).
--define(NO_ANSWER, 0).
+%% Of more peers than this so many are spoken to on a beat, so that what a node says does not grow
+%% with their number; but each of them in so many beats at most, to be missed in time.
+-define(IN_TURN, 16).
+-define(ROUND_BEATS, 4).
+%% No more than this at once, the rest with the looks between two beats: a step would wait for all
+%% the answers. More only where they would not be through before the next beat.
+-define(AT_ONCE, 16).
+-define(PORTIONS, 5).
 
 -type membership() :: baguette_cluster_membership:state().
 -type report() :: baguette_cluster_report:report().
@@ -43,7 +48,8 @@
     members :: membership(),
     beat_ms :: pos_integer(),
     max_asked :: pos_integer(),
-    turn = 0 :: non_neg_integer(),      % whose turn it is to get the digest, and to be measured
+    turn = 0 :: non_neg_integer(),      % whose turn it is to get the digest, and to be spoken to
+    due = [] :: [[node()]],             % who is still to be spoken to on this beat, in portions
     left = false :: boolean(),          % said goodbye: not a word more
     asked = #{} :: #{node() => {BodyHash :: non_neg_integer(), Ms :: integer()}},
     %% Who has not acknowledged that we are leaving. They get reports instead of beats, so that any
@@ -51,6 +57,7 @@
     draining = none :: none | {Token :: integer(), [node()]}
 }).
 -opaque state() :: #?MODULE{}.
+-type whom() :: everybody | in_turn.
 -type now_us() :: integer().
 
 -spec new(baguette_cluster_settings:settings(), membership(), now_us()) -> state().
@@ -69,19 +76,20 @@ throughput(Node, Mbit, #?MODULE{members = M} = S) ->
 
 %% What we say ----------------------------------------------------------------------------------
 
-%% @doc Once a beat: speaks, and it is somebody's turn to get the digest.
--spec beat(now_us(), state()) -> {[effect()], state()}.
-beat(Now, S) ->
-    {Spoken, S1} = speak(beat, Now, forget_asked(ms(Now), S)),
+%% @doc Once a beat: speaks, to everybody or in turn, and it is somebody's turn to get the digest.
+-spec beat(whom(), now_us(), state()) -> {[effect()], state()}.
+beat(Whom, Now, S) ->
+    {Spoken, S1} = speak(Whom, Now, forget_asked(ms(Now), S)),
     {Digest, S2} = digest_in_turn(S1),
     {Spoken ++ Digest, S2}.
 
-%% @doc Several times a beat: judges those who are silent.
+%% @doc Several times a beat: judges those who are silent, and goes on speaking.
 -spec look(now_us(), state()) -> {[effect()], state()}.
 look(Now, #?MODULE{members = M} = S) ->
     {Events, Judged} = baguette_cluster_membership:judge(ms(Now), M),
-    {Drained, Next} = look_drained(S#?MODULE{members = Judged}),
-    {events(Events) ++ Drained, Next}.
+    {Drained, S1} = look_drained(S#?MODULE{members = Judged}),
+    {Spoken, S2} = speak_on(Now, S1),
+    {events(Events) ++ Drained ++ Spoken, S2}.
 
 %% An answer that has not come in two beats will not come.
 forget_asked(Now, #?MODULE{asked = Asked, beat_ms = Beat} = S) ->
@@ -90,22 +98,37 @@ forget_asked(Now, #?MODULE{asked = Asked, beat_ms = Beat} = S) ->
 %% Our report under its next identity.
 speak(_How, _Now, #?MODULE{left = true} = S) ->
     {[], S};
-speak(How, Now, #?MODULE{members = M} = S) ->
+speak(How, Now, #?MODULE{members = M, turn = Turn} = S) ->
     Own = baguette_cluster_report:next(own(S)),
-    Next = baguette_cluster_membership:set_own(Own, M),
-    Hash = baguette_cluster_membership:own_hash(Next),
-    Beat = fun(Token) -> {beat, baguette_cluster_report:identity(Own), Hash, Token} end,
     {Full, Short} = lists:partition(fun(N) -> How =:= report orelse is_waiting(N, S) end, peers(S)),
-    {Measured, Others} = measured(Short, S#?MODULE.turn),
-    All = [{Full, {report, Own, Now}}, {Measured, Beat(Now)}, {Others, Beat(?NO_ANSWER)}],
-    {[{send, To, What} || {To, What} <- All, To =/= []], S#?MODULE{members = Next}}.
+    Next = baguette_cluster_membership:set_own(Own, M),
+    Asked = baguette_cluster_membership:asked(Full, ms(Now), Next),
+    Due = portions(due(How, Turn, Short)),
+    {Beats, Spoken} = speak_on(Now, S#?MODULE{members = Asked, due = Due}),
+    {[{send, Full, {report, Own, Now}} || Full =/= []] ++ Beats, Spoken}.
 
-measured(Peers, Turn) ->
-    Every = max(1, (length(Peers) + ?MEASURED - 1) div ?MEASURED),
+speak_on(_Now, #?MODULE{due = []} = S) ->
+    {[], S};
+speak_on(Now, #?MODULE{due = [Some | Later], members = M} = S) ->
+    Hash = baguette_cluster_membership:own_hash(M),
+    Beat = {beat, baguette_cluster_report:identity(own(S)), Hash, Now},
+    Asked = baguette_cluster_membership:asked(Some, ms(Now), M),
+    {[{send, Some, Beat}], S#?MODULE{members = Asked, due = Later}}.
+
+portions(Due) -> portions(max(?AT_ONCE, (length(Due) + ?PORTIONS - 1) div ?PORTIONS), Due).
+
+portions(_Size, []) -> [];
+portions(Size, Due) when length(Due) =< Size -> [Due];
+portions(Size, Due) ->
+    {Some, Later} = lists:split(Size, Due),
+    [Some | portions(Size, Later)].
+
+due(in_turn, Turn, Peers) ->
+    Beats = min(?ROUND_BEATS, (length(Peers) + ?IN_TURN - 1) div ?IN_TURN),
     Numbered = lists:zip(lists:seq(1, length(Peers)), Peers),
-    Is = fun({No, _}) -> (No + Turn) rem Every =:= 0 end,
-    {Now, Later} = lists:partition(Is, Numbered),
-    {[Peer || {_, Peer} <- Now], [Peer || {_, Peer} <- Later]}.
+    [Peer || {No, Peer} <- Numbered, (No + Turn) rem Beats =:= 0];
+due(_Everybody, _Turn, Peers) ->
+    Peers.
 
 is_waiting(Node, #?MODULE{draining = {_, Waiting}}) -> lists:member(Node, Waiting);
 is_waiting(_Node, _S) -> false.
@@ -181,7 +204,8 @@ look_drained(S) ->
 leave(S) ->
     {Incarnation, _} = baguette_cluster_report:identity(own(S)),
     Drained = [drained || S#?MODULE.draining =/= none],
-    {[{send, peers(S), {goodbye, Incarnation}} | Drained], S#?MODULE{left = true, draining = none}}.
+    Left = S#?MODULE{left = true, due = [], draining = none},
+    {[{send, peers(S), {goodbye, Incarnation}} | Drained], Left}.
 
 %% Links ----------------------------------------------------------------------------------------
 
@@ -217,7 +241,7 @@ hear(From, Message, Now, #?MODULE{members = M} = S) ->
 
 peer_says({beat, Id, Hash, Token}, From, Now, S) ->
     {Effects, Next} = hints([{From, Id, Hash}], From, Now, S),
-    {[{send, [From], {pong, Token}} || Token =/= ?NO_ANSWER] ++ Effects, Next};
+    {[{send, [From], {pong, Token}} | Effects], Next};
 peer_says({report, Report, Token}, From, Now, S) ->
     %% Taken in first: who gets this pong may count on it.
     {Effects, Next} = merge(Report, From, Now, S),

@@ -13,8 +13,8 @@
 -export([start_link/1, leave/0, drain/0]).
 %% What this node says of itself
 -export([say/1, publish/2]).
-%% What was measured
--export([measured/2]).
+%% What was measured, and whether our own work waits for others
+-export([measured/2, asking/1]).
 %% Watching
 -export([watch/1, announce/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
@@ -26,6 +26,7 @@
 -record(?MODULE, {
     settings :: baguette_cluster_settings:settings(),
     exchange :: baguette_cluster_exchange:state(),
+    whom = in_turn :: baguette_cluster_exchange:whom(),  % to speak to on a beat
     drainers = [] :: [gen_server:from()],   % wait until everybody knows that we are leaving
     watchers = #{} :: #{reference() => pid()},
     holders = #{} :: #{binary() => [baguette_cluster_holders:holder()]} % as in the table
@@ -54,6 +55,12 @@ drain() ->
 -spec measured(node(), non_neg_integer()) -> ok.
 measured(Node, Mbit) ->
     gen_server:cast(?MODULE, {measured, Node, Mbit}).
+
+%% @doc Whether our own work may wait for any of the others: then they are all asked on every beat,
+%% so that who is silent is noticed within suspect_ms. Else, of many, it may take some beats longer.
+-spec asking(boolean()) -> ok.
+asking(Asking) ->
+    gen_server:cast(?MODULE, {asking, Asking}).
 
 %% @doc Changes fields of our own report.
 -spec say(#{components | states | memory_mib | plan_hash => term()}) -> ok.
@@ -153,13 +160,17 @@ has_room_to_leave(Report) ->
     end.
 
 -spec handle_cast(Message, state()) -> {noreply, state()} when
-    Message :: {say, map()} | {announce, baguette_cluster:event()}
+    Message :: {say, map()} | {announce, baguette_cluster:event()} | {asking, boolean()}
         | {measured, node(), non_neg_integer()}.
 handle_cast({say, Fields}, S) ->
     Report = maps:fold(fun baguette_cluster_report:set/3, own(S), Fields),
     {noreply, said(Report, S)};
 handle_cast({announce, Event}, S) ->
     {noreply, tell([Event], S)};
+handle_cast({asking, true}, S) ->
+    {noreply, S#?MODULE{whom = everybody}};
+handle_cast({asking, false}, S) ->
+    {noreply, S#?MODULE{whom = in_turn}};
 handle_cast({measured, Node, Mbit}, #?MODULE{exchange = X} = S) ->
     Measured = baguette_cluster_exchange:throughput(Node, Mbit, X),
     {noreply, refresh(S#?MODULE{exchange = Measured})};
@@ -174,9 +185,9 @@ handle_cast(Unknown, S) ->
     | {nodeup | nodedown, node(), term()}
     | {'DOWN', reference(), process, pid(), term()}
     | baguette_cluster_remote_v1:envelope(), state()) -> {noreply, state()}.
-handle_info(beat, #?MODULE{settings = #{beat_ms := Beat}} = S) ->
+handle_info(beat, #?MODULE{settings = #{beat_ms := Beat}, whom = Whom, exchange = X} = S) ->
     _ = erlang:send_after(Beat, self(), beat),
-    {noreply, refresh(perform(baguette_cluster_exchange:beat(now_us(), S#?MODULE.exchange), S))};
+    {noreply, refresh(perform(baguette_cluster_exchange:beat(Whom, now_us(), X), S))};
 handle_info(look, #?MODULE{settings = Settings, exchange = X} = S) ->
     ok = look_again(Settings),
     {noreply, perform(baguette_cluster_exchange:look(now_us(), X), S)};

@@ -36,7 +36,9 @@
     states = #{} :: #{component() => baguette_cluster_component:state()}, % of what is held
     strikes = #{} :: #{component() => [integer()]},
     failed = #{} :: #{component() => Until :: integer()},
-    fleet :: baguette_cluster_draft:fleet() | undefined, % what the plan was made for
+    %% All reports, ours first, as they are while no body is another; what the plan was made for.
+    seen = {#{}, []} :: {#{node() => non_neg_integer()}, [baguette_cluster_report:report()]},
+    fleet :: baguette_cluster_draft:fleet() | undefined,
     plan = #{} :: baguette_cluster_placement:plan(),
     said = #{} :: #{atom() => term()},              % our facts in the report, as last published
     distance = baguette_cluster_distance:new() :: baguette_cluster_distance:state(),
@@ -231,18 +233,28 @@ forgive(#?MODULE{failed = Failed} = S) ->
 
 %% Planning and acting --------------------------------------------------------------------------
 
-act(S) ->
-    [Own | Others] = [R || {R, _} <- baguette_cluster_table:reports()],
-    %% What we just learned of ourselves counts now: gossip's table has it a moment later.
-    Reports = [current(Own, S) | Others],
-    Planned = plan(Reports, S),
+act(#?MODULE{seen = Before} = S0) ->
+    #?MODULE{seen = {_, Reports} = Seen} = S = seen(S0),
+    Planned = case Seen of
+        Before -> S;
+        _ -> plan(Reports, S)
+    end,
     View = view(Reports, Planned),
     Now = now_ms(),
     Looked = baguette_cluster_line:look(View, Now, Planned#?MODULE.line),
     {Held, Line} = baguette_cluster_line:next(Planned#?MODULE.held, View, Now, Looked),
     tell_module(report(hold(Held, Planned#?MODULE{line = Line}))).
 
-%% Most looks find nothing new that a plan depends on: it is made again only when they do.
+%% Most looks find every body as it was: then the reports are not even read. What we just learned
+%% of ourselves counts now: gossip's table has it a moment later.
+seen(#?MODULE{seen = {Before, Known}} = S) ->
+    {Hashes, [Own | Others]} = case baguette_cluster_table:hashes() of
+        Before -> {Before, Known};
+        Now -> {Now, [R || {R, _} <- baguette_cluster_table:reports()]}
+    end,
+    S#?MODULE{seen = {Hashes, [current(Own, S) | Others]}}.
+
+%% Few of the others find anything new that a plan depends on: it is made again only when they do.
 plan(Reports, #?MODULE{fleet = Before} = S) ->
     case baguette_cluster_draft:fleet(Reports) of
         Before -> S;

@@ -1,15 +1,15 @@
 %% @doc Who is a member, whom I may ask, who is gone: the judge, pure, with the clock as argument.
 %% Three facts, never mixed: a link is *up* or down (the runtime says so), an up link is *suspect*
-%% (nothing heard over it for suspect_ms), a member is *gone* (its report has not advanced, seen by
-%% anyone, for gone_ms). Only gone, or a goodbye, ends a membership.
+%% (asked, and nothing heard over it for suspect_ms), a member is *gone* (its report has not
+%% advanced, seen by anyone, for gone_ms). Only gone, or a goodbye, ends a membership.
 %% baguette_cluster_gossip performs what this decides. A node's own report lives here too; it is
 %% never judged.
 -module(baguette_cluster_membership).
 
 -export([new/3, own/1, own_hash/1, set_own/2]).
 -export([merge/3, hint/3, goodbye/2, judge/2, look_ms/1]).
--export([link_up/3, link_down/2, heard/3, round_trip/3, throughput/3]).
--export([members/1, bodies/2, hints/1, links/1, floors/1, goodbyes/1, is_linked/2]).
+-export([link_up/3, link_down/2, asked/3, heard/3, round_trip/3, throughput/3]).
+-export([members/1, hashes/1, bodies/2, hints/1, links/1, floors/1, goodbyes/1, is_linked/2]).
 -export([restore_floors/2]).
 -export_type([state/0, event/0, verdict/0, hint/0, link/0]).
 
@@ -19,6 +19,7 @@
 -type link() :: #{
     state := up | suspect,
     heard_ms := integer(),
+    asked_ms := integer() | answered,   % since when it owes us a word
     rtt_us := non_neg_integer(),    % 0 = not measured yet
     mbit := non_neg_integer(),      % from here to there; 0 = not measured yet
     path => direct | relayed | unknown  % what the finder says of it, as the table shows it
@@ -199,9 +200,10 @@ restore_floors(Floors, S) ->
 
 %% Links -----------------------------------------------------------------------------------------
 
+%% @doc Whoever is linked anew is asked at once.
 -spec link_up(node(), integer(), state()) -> {[event()], state()}.
 link_up(Node, Now, #?MODULE{links = Links} = S) when not is_map_key(Node, Links) ->
-    Link = #{state => up, heard_ms => Now, rtt_us => 0, mbit => 0},
+    Link = #{state => up, heard_ms => Now, asked_ms => Now, rtt_us => 0, mbit => 0},
     {[{link, Node, up}], S#?MODULE{links = Links#{Node => Link}}};
 link_up(_Node, _Now, S) ->
     {[], S}.
@@ -212,12 +214,21 @@ link_down(Node, #?MODULE{links = Links} = S) when is_map_key(Node, Links) ->
 link_down(_Node, S) ->
     {[], S}.
 
+%% @doc These were sent what a node answers at once.
+-spec asked([node()], integer(), state()) -> state().
+asked(Nodes, Now, #?MODULE{links = Links} = S) ->
+    Owing = maps:map(fun(_, Link) -> owing(Now, Link) end, maps:with(Nodes, Links)),
+    S#?MODULE{links = maps:merge(Links, Owing)}.
+
+owing(Now, #{asked_ms := answered} = Link) -> Link#{asked_ms := Now};
+owing(_Now, Link) -> Link.
+
 %% @doc Something came over the link itself (not by way of a third node).
 -spec heard(node(), integer(), state()) -> {[event()], state()}.
 heard(Node, Now, #?MODULE{links = Links} = S) ->
     case Links of
         #{Node := #{state := State} = Link} ->
-            Up = Link#{state := up, heard_ms := Now},
+            Up = Link#{state := up, heard_ms := Now, asked_ms := answered},
             {[{link, Node, up} || State =:= suspect], S#?MODULE{links = Links#{Node := Up}}};
         _ ->
             {[], S}
@@ -272,18 +283,31 @@ put_off(To, Now, #?MODULE{members = Members, links = Links} = S) ->
         members = maps:map(fun(_, #member{advanced_ms = T} = M) ->
             M#member{advanced_ms = To(T)}
         end, Members),
-        links = maps:map(fun(_, #{heard_ms := T} = L) -> L#{heard_ms := To(T)} end, Links)
+        links = maps:map(fun(_, Link) -> link_put_off(To, Link) end, Links)
     }.
 
-judge_each(Now, #?MODULE{members = Members, links = Links} = S) ->
-    #{suspect_ms := SuspectMs, gone_ms := GoneMs} = S#?MODULE.limits,
-    Silent = [N || {N, #{state := up, heard_ms := T}} <- maps:to_list(Links), Now - T > SuspectMs],
+link_put_off(To, #{heard_ms := Heard, asked_ms := answered} = Link) ->
+    Link#{heard_ms := To(Heard)};
+link_put_off(To, #{heard_ms := Heard, asked_ms := Asked} = Link) ->
+    Link#{heard_ms := To(Heard), asked_ms := To(Asked)}.
+
+judge_each(Now, #?MODULE{members = Members, links = Links, limits = Limits} = S) ->
+    #{gone_ms := GoneMs} = Limits,
+    Silent = [N || {N, #{state := up} = L} <- maps:to_list(Links), is_silent(Now, L, Limits)],
     Gone = [N || {N, #member{advanced_ms = T}} <- maps:to_list(Members), Now - T > GoneMs],
     Suspected = lists:foldl(fun suspect/2, S, Silent),
     {
         [{link, N, suspect} || N <- Silent] ++ [{member, N, gone} || N <- Gone],
         lists:foldl(fun bury/2, Suspected, Gone)
     }.
+
+%% Who was not asked has nothing to say; who was has as long for it as is left of suspect_ms where a
+%% question is asked on every beat.
+is_silent(_Now, #{asked_ms := answered}, _Limits) ->
+    false;
+is_silent(Now, #{heard_ms := Heard, asked_ms := Asked}, Limits) ->
+    #{suspect_ms := SuspectMs, beat_ms := Beat} = Limits,
+    Now - Heard > SuspectMs andalso Now - Asked > SuspectMs - Beat.
 
 suspect(Node, #?MODULE{links = Links} = S) ->
     S#?MODULE{links = maps:update_with(Node, fun(L) -> L#{state := suspect} end, Links)}.
@@ -298,6 +322,12 @@ bury(Node, #?MODULE{members = Members} = S) ->
 -spec members(state()) -> [{report(), AdvancedMs :: integer() | self}].
 members(#?MODULE{own = Own, members = Members}) ->
     [{Own, self} | [{R, T} || #member{report = R, advanced_ms = T} <- maps:values(Members)]].
+
+%% @doc The hash of every member's body, ours included.
+-spec hashes(state()) -> #{node() => non_neg_integer()}.
+hashes(#?MODULE{own = Own, own_hash = Hash, members = Members}) ->
+    Others = maps:map(fun(_, #member{hash = H}) -> H end, Members),
+    Others#{baguette_cluster_report:node(Own) => Hash}.
 
 %% @doc The reports of those among the given nodes that are known.
 -spec bodies([node()], state()) -> [report()].

@@ -4,7 +4,7 @@
 -module(baguette_cluster_table).
 
 %% Reading
--export([reports/0, links/0, holders/1, counted/1]).
+-export([reports/0, hashes/0, links/0, holders/1, counted/1]).
 %% The writer's own
 -export([own/0, floors/0, watchers/0, put_watcher/1, drop_watcher/1, show/3]).
 -export([start_counting/1, count/3]).
@@ -22,9 +22,15 @@
 %% @doc All members' reports with the time of their last advance on our clock, ours first.
 -spec reports() -> [{baguette_cluster_report:report(), seen()}].
 reports() ->
-    Rows = ets:match(?TABLE, {{report, '$1'}, '$2', '$3'}),
-    {Own, Others} = lists:partition(fun([_, _, At]) -> At =:= self end, Rows),
-    [{R, At} || [_, R, At] <- Own ++ lists:sort(Others)].
+    Rows = ets:match(?TABLE, {{report, '$1'}, '$2', '$3', '$4', '_'}),
+    {Own, Others} = lists:partition(fun([_, _, _, At]) -> At =:= self end, Rows),
+    [{baguette_cluster_report:at(Id, R), At} || [_, R, Id, At] <- Own ++ lists:sort(Others)].
+
+%% @doc What tells whether any of the reports has another body than before, for less than reading
+%% them all.
+-spec hashes() -> #{node() => non_neg_integer()}.
+hashes() ->
+    maps:from_list([{N, H} || [N, H] <- ets:match(?TABLE, {{report, '$1'}, '_', '_', '_', '$2'})]).
 
 -spec links() -> #{node() => baguette_cluster_membership:link()}.
 links() ->
@@ -67,8 +73,8 @@ count(Kind, Messages, BytesEach) ->
 
 -spec own() -> {ok, baguette_cluster_report:report()} | none.
 own() ->
-    case ets:match(?TABLE, {{report, '_'}, '$1', self}) of
-        [[Report]] -> {ok, Report};
+    case ets:match(?TABLE, {{report, '_'}, '$1', '$2', self, '_'}) of
+        [[Report, Id]] -> {ok, baguette_cluster_report:at(Id, Report)};
         [] -> none
     end.
 
@@ -95,20 +101,36 @@ drop_watcher(Pid) ->
     #{node() => baguette_cluster_membership:link()},
     #{baguette_cluster_component:component() => [baguette_cluster_holders:holder()]}) -> ok.
 show(Members, Links, Holders) ->
-    Reports = baguette_cluster_membership:members(Members),
     Floors = maps:to_list(baguette_cluster_membership:floors(Members)),
-    ok = rows(report, [{{report, baguette_cluster_report:node(R)}, R, At} || {R, At} <- Reports]),
+    ok = show_reports(Members),
     ok = rows(link, [{{link, N}, L} || {N, L} <- maps:to_list(Links)]),
     ok = rows(floor, [{{floor, N}, Id} || {N, Id} <- Floors]),
     rows(holders, [{{holders, C}, Hs} || {C, Hs} <- maps:to_list(Holders)]).
+
+%% A body is large and seldom another: with every beat only who lives is written anew.
+show_reports(Members) ->
+    Before = hashes(),
+    Hashes = baguette_cluster_membership:hashes(Members),
+    lists:foreach(
+        fun({R, At}) ->
+            Node = baguette_cluster_report:node(R),
+            Id = baguette_cluster_report:identity(R),
+            case Hashes of
+                #{Node := Hash} when map_get(Node, Before) =:= Hash ->
+                    true = ets:update_element(?TABLE, {report, Node}, [{3, Id}, {4, At}]);
+                #{Node := Hash} ->
+                    true = ets:insert(?TABLE, {{report, Node}, R, Id, At, Hash})
+            end
+        end, baguette_cluster_membership:members(Members)),
+    without(report, maps:keys(Before), Hashes).
 
 %% New rows go in before old ones go out, so that no reader meets an empty table.
 rows(Kind, Rows) ->
     true = ets:insert(?TABLE, Rows),
     Keep = maps:from_list([{element(2, element(1, Row)), keep} || Row <- Rows]),
-    There = ets:select(?TABLE, [
-        {{{Kind, '$1'}, '_'}, [], ['$1']},
-        {{{Kind, '$1'}, '_', '_'}, [], ['$1']}
-    ]),
+    There = ets:select(?TABLE, [{{{Kind, '$1'}, '_'}, [], ['$1']}]),
+    without(Kind, There, Keep).
+
+without(Kind, There, Keep) ->
     [true = ets:delete(?TABLE, {Kind, Name}) || Name <- There, not is_map_key(Name, Keep)],
     ok.

@@ -326,13 +326,13 @@ who_leaves_is_not_offered_once_drain_is_back(Config) ->
 what_a_link_carries_is_measured_unless_busy(Config) ->
     [A, B] = [boot("baguette", N, [], Config) || N <- [2, 3]],
     ok = start_room(A, [2], []),
-    ok = ask(A, busy, [true]),
+    ok = ask(A, busy, [asking]),
     ok = start_room(B, [2, 3], []),
     Carries = fun(P, N) -> maps:get(mbit, listed(P, N), 0) end,
     until(fun() -> Carries(B, 2) > 0 end),
     ?assertEqual(0, Carries(A, 3)),
     ?assertMatch(#{path := unknown, name := <<>>}, listed(B, 2)),
-    ok = ask(A, busy, [false]),
+    ok = ask(A, busy, [none]),
     until(fun() -> Carries(A, 3) > 0 end),
     ct:log("~b and ~b Mbit/s", [Carries(A, 3), Carries(B, 2)]),
     %% It outlives the process that keeps it.

@@ -65,7 +65,7 @@ born(I, Incarnation, #world{nodes = Nodes, now = Now} = W) ->
 
 step({beat, I}, #world{now = Now} = W) ->
     Later = Now + ?BEAT_MS * 200,
-    act(I, fun(X) -> ?X:beat(Later, X) end, looks(W#world{now = Later}));
+    act(I, fun(X) -> ?X:beat(in_turn, Later, X) end, looks(W#world{now = Later}));
 step({deliver, Nth}, W) -> nth(Nth, fun(M, Rest) -> deliver(M, W#world{way = Rest}) end, W);
 step({lose, Nth}, W) -> nth(Nth, fun(_, Rest) -> W#world{way = Rest} end, W);
 step({double, Nth}, W) -> nth(Nth, fun(M, Rest) -> W#world{way = [M | Rest] ++ [M]} end, W);
@@ -142,7 +142,7 @@ beats(W) ->
         fun(_, #world{now = Now} = Sofar) -> looks(Sofar#world{now = Now + ?BEAT_MS * 200}) end,
         W, lists:seq(1, 5)),
     Beaten = lists:foldl(
-        fun({I, _}, Sofar) -> act(I, fun(X) -> ?X:beat(Now, X) end, Sofar) end,
+        fun({I, _}, Sofar) -> act(I, fun(X) -> ?X:beat(in_turn, Now, X) end, Sofar) end,
         Looked, alive(W)),
     quiet(Beaten, []).
 
@@ -171,33 +171,65 @@ a_beat_sends_no_body_test() ->
     ?assertEqual([beat, beat, beat, beat, beat, beat, digest, digest, digest, pong, pong, pong,
         pong, pong, pong], kinds(Sent)).
 
-of_many_peers_some_are_measured_on_every_beat_and_all_in_turn_test() ->
-    Peers = 40,
-    X0 = lists:foldl(
+%% One node among so many, who answer after Delay; the others ask nothing of it meanwhile. Gives
+%% to whom it said a beat when, and when it suspected whom.
+among(Peers, Whom, Frozen, Delay, UntilMs) ->
+    Linked = lists:foldl(
         fun(I, X) -> element(2, ?X:link_up(host(I), 0, X)) end,
-        maps:get(1, (world(1))#world.nodes),
-        lists:seq(2, Peers + 1)
-    ),
-    {Asked, _} = lists:mapfoldl(
-        fun(Turn, X) ->
-            {Effects, Next} = ?X:beat(Turn * 500000, X),
-            {lists:append([To || {send, To, {beat, _, _, Token}} <- Effects, Token =/= 0]), Next}
-        end,
-        X0,
-        [1, 2, 3]
-    ),
-    [?assert(length(To) =< 16, To) || To <- Asked],
-    All = lists:sort([host(I) || I <- lists:seq(2, Peers + 1)]),
-    ?assertEqual(All, lists:sort(lists:append(Asked))).
+        maps:get(1, (world(1))#world.nodes), lists:seq(2, Peers + 1)),
+    {_, _, Said, Suspected} = lists:foldl(
+        fun(Ms, State) -> at(Ms, Whom, Frozen, Delay, State) end,
+        {Linked, [{host(I), Delay, 0} || I <- lists:seq(2, Peers + 1)], [], []},
+        lists:seq(100, UntilMs, 100)),
+    {lists:reverse(Said), lists:reverse(Suspected)}.
 
-a_beat_that_wants_no_pong_gets_none_test() ->
-    W = in_peace(3, world(3)),
-    X = maps:get(1, W#world.nodes),
-    Sent = fun(Token) ->
-        {Effects, _} = ?X:hear(host(2), {beat, {1000, 500}, 1, Token}, 900000000, X),
-        [Pong || {send, _, {pong, Pong}} <- Effects]
+at(Ms, Whom, {Frozen, Since}, Delay, {X0, Owed, Said, Suspected}) ->
+    {Due, Later} = lists:partition(fun({_, At, _}) -> At =< Ms end, Owed),
+    X1 = lists:foldl(
+        fun({N, _, Token}, X) -> element(2, ?X:hear(N, {pong, Token}, Ms * 1000, X)) end,
+        X0, [A || {N, _, _} = A <- Due, N =/= Frozen orelse Ms < Since]),
+    {Looked, X2} = ?X:look(Ms * 1000, X1),
+    {Beaten, X3} = case Ms rem ?BEAT_MS of
+        0 -> ?X:beat(Whom, Ms * 1000, X2);
+        _ -> {[], X2}
     end,
-    ?assertEqual([[], [7]], [Sent(0), Sent(7)]).
+    To = [{N, Ms, Token} || {send, Ns, {beat, _, _, Token}} <- Looked ++ Beaten, N <- Ns],
+    New = [{N, Ms} || {event, {link, N, suspect}} <- Looked],
+    {X3, Later ++ [{N, Ms + Delay, Token} || {N, _, Token} <- To], To ++ Said, New ++ Suspected}.
+
+of_many_peers_some_are_asked_on_a_beat_and_all_in_turn_test() ->
+    Of = fun(Peers, Whom) ->
+        {Said, []} = among(Peers, Whom, {nobody, 0}, 0, 2900),
+        InABeat = [N || {N, Ms, _} <- Said, Ms >= 1000, Ms < 1500],
+        InARound = [N || {N, Ms, _} <- Said, Ms >= 500, Ms < 2500],
+        AtOnce = [length([N || {N, At, _} <- Said, At =:= Ms]) || Ms <- lists:seq(1000, 1400, 100)],
+        {length(InABeat), lists:max(AtOnce), length(lists:usort(InARound))}
+    end,
+    ?assertEqual({16, 16, 16}, Of(16, in_turn)),
+    ?assertEqual({9, 9, 17}, Of(17, in_turn)),
+    ?assertEqual({16, 16, 64}, Of(64, in_turn)),
+    ?assertEqual({64, 16, 64}, Of(64, everybody)),
+    %% However many they are, each is asked within two seconds.
+    ?assertEqual({25, 16, 100}, Of(100, in_turn)),
+    ?assertEqual({200, 40, 200}, Of(200, everybody)).
+
+%% Silence is noticed, and nobody is taken for silent who was not asked or has not had the time.
+who_is_asked_and_does_not_answer_is_suspected_in_time_test_() ->
+    Options = [{numtests, 200}, {on_output, fun(_, _) -> ok end}],
+    {timeout, 120, ?_assert(proper:quickcheck(prop_suspected_in_time(), Options))}.
+
+prop_suspected_in_time() ->
+    ?FORALL({Peers, Whom, Which, Since, Delay},
+        {range(1, 64), oneof([everybody, in_turn]), range(2, 65), range(1, 40), range(0, 7)},
+        begin
+            Frozen = {host(2 + Which rem Peers), Since * 100},
+            {_, Suspected} = among(Peers, Whom, Frozen, Delay * 100, 9000),
+            Most = case Whom of everybody -> 1; in_turn -> (Peers + 15) div 16 end,
+            [{Node, At}] = Suspected,
+            ?WHENFAIL(io:format(user, "~p~n", [Suspected]),
+                Node =:= element(1, Frozen) andalso
+                    At - Since * 100 =< 1500 + (Most - 1) * ?BEAT_MS + Delay * 100)
+        end).
 
 a_lost_body_is_pulled_once_test() ->
     W = in_peace(3, world(3)),
@@ -251,5 +283,5 @@ leaving_waits_for_nobody_who_cannot_be_asked_test() ->
 who_said_goodbye_says_no_more_test() ->
     W = in_peace(3, world(2)),
     Left = (act(1, fun ?X:leave/1, W))#world{way = []},
-    #world{way = []} = act(1, fun(X) -> ?X:beat(Left#world.now + 500000, X) end, Left),
+    #world{way = []} = act(1, fun(X) -> ?X:beat(everybody, Left#world.now + 500000, X) end, Left),
     #world{way = []} = deliver({2, 1, {pull, [host(1), host(2)]}}, Left).
