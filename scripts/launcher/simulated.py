@@ -43,14 +43,16 @@ class Device:
     load_ms: int = 1_000
     experts: int = EXPERTS
     size_mib: int = SIZE_MIB
+    spare: int = 1
     more: dict[str, Any] = field(default_factory=dict)
 
     def settings(self, nodes: int) -> dict[str, Any]:
         """Settings of baguette_engine for a cluster of so many nodes.
 
-        There is memory for each node's share of the experts and for one more: a node can leave.
+        There is memory for each node's share of the experts and for `spare` more: with one, a node
+        can leave.
         """
-        share = -(-self.experts // nodes) + 1
+        share = -(-self.experts // nodes) + self.spare
         model = {"experts": self.experts, "size_mib": self.size_mib}
         times = {"batch_us": self.batch_us, "row_us": self.row_us, "load_ms": self.load_ms}
         device = {"model": model, **times, **self.more}

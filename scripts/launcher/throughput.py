@@ -47,7 +47,9 @@ class Bench:
         return running.at_rest(running.launch.nodes, self.progress.waiting, rest)
 
 
-def device(dilation: int = 1, experts: int = 8, skew: float = 0.0, exact: bool = False) -> Device:
+def device(
+    dilation: int = 1, experts: int = 8, spare: int = 1, skew: float = 0.0, exact: bool = False
+) -> Device:
     """DEVICE with all its times multiplied; `exact` to the microsecond: a core spins for it."""
     others = {"advance_us": ADVANCE_US, "encode_us": ENCODE_US, "decode_us": DECODE_US}
     return Device(
@@ -55,6 +57,7 @@ def device(dilation: int = 1, experts: int = 8, skew: float = 0.0, exact: bool =
         row_us=dilation * ROW_US,
         load_ms=100,
         experts=experts,
+        spare=spare,
         more={"skew": skew, "exact": exact, **{name: dilation * us for name, us in others.items()}},
     )
 

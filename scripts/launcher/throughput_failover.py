@@ -32,7 +32,7 @@ from launcher.spreads import percentile, table
 from launcher.throughput import Bench, Record, check_replicas, described, device
 
 NODES, REQUESTERS = 4, 2
-EXPERTS = 2  # which four equal nodes hold twice each
+EXPERTS = 2  # which four equal nodes hold twice each, as none has room for both
 CONCURRENT = 16
 
 
@@ -53,7 +53,7 @@ SMALL = Sizes(1, 4, 1.0, 3.0, 1.0)
 def measure(bench: Bench) -> Record:
     """One kill."""
     sizes = SMALL if bench.small else Sizes()
-    used = device(sizes.dilation, EXPERTS)
+    used = device(sizes.dilation, EXPERTS, spare=0)
     bench.progress.line(f"{NODES} simulated nodes, two replicas of every expert:")
     with (
         fleet(bench.port, NODES, used, bench.progress, max_running=CONCURRENT) as running,

@@ -24,7 +24,7 @@ from launcher.spreads import percentile, shown, spread, table
 from launcher.throughput import Bench, Record, check_replicas, described, device
 
 NODES = 4
-EXPERTS = 2  # which four equal nodes hold twice each
+EXPERTS = 2  # which four equal nodes hold twice each, as none has room for both
 SLOW = 0.1
 TOP_K = 2
 ALONE, RANDOM, MEASURED = "one node, one by one", "random choice", "measured choice"
@@ -75,7 +75,7 @@ def _side(bench: Bench, stack: ExitStack, sizes: Sizes, number: int) -> Side:
         (MEASURED, NODES, {"max_running": sizes.concurrent}),
     )[number]
     bench.progress.line(f"{name}:")
-    used = device(sizes.dilation, EXPERTS)
+    used = device(sizes.dilation, EXPERTS, spare=0)
     running = stack.enter_context(
         fleet(bench.port + number, nodes, used, bench.progress, **settings)
     )
