@@ -24,7 +24,7 @@ from simulated_machines import until
 
 NODES = 20
 BEAT_SECONDS = 0.5
-IN_TURN = 10  # of nineteen peers, so that none is left out on two beats
+IN_TURN = 9.5  # of nineteen peers, on average: all of them in two beats
 SUSPECT_SECONDS = 1.5  # suspect_ms and one look
 SLACK_SECONDS = 1.0  # of a machine with other things to do
 WATCHED_SECONDS = 5.0
@@ -64,8 +64,8 @@ def test_whose_work_waits_speaks_to_all_and_misses_a_frozen_node_in_time(running
     running.control.ask("generate", request=PICTURE, watch=True)
     assert any(event["event"] == "step" for event in running.control.answers("step"))
     time.sleep(2 * BEAT_SECONDS)  # it is told once a beat that something waits
-    beats_and_pongs = (NODES - 1 + IN_TURN) / BEAT_SECONDS
-    assert messages(running)[node_name(asks)] > 0.9 * beats_and_pongs
+    in_turn, to_all = 2 * IN_TURN / BEAT_SECONDS, (NODES - 1 + IN_TURN) / BEAT_SECONDS
+    assert messages(running)[node_name(asks)] > (in_turn + to_all) / 2
     began = time.time()
     running.cluster.nodes[frozen].signal(signal.SIGSTOP)
 
@@ -74,6 +74,6 @@ def test_whose_work_waits_speaks_to_all_and_misses_a_frozen_node_in_time(running
         return until(lambda: first_said(log, "link", node_name(frozen), "suspect", began)) - began
 
     assert suspected(asks) < SUSPECT_SECONDS + SLACK_SECONDS
-    assert suspected(idle) < SUSPECT_SECONDS + BEAT_SECONDS + SLACK_SECONDS
+    assert suspected(idle) < SUSPECT_SECONDS + 2 * BEAT_SECONDS + SLACK_SECONDS
     running.cluster.nodes[frozen].signal(signal.SIGCONT)
     running.at_rest(NODES)

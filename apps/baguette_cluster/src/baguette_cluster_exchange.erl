@@ -20,7 +20,7 @@
 -module(baguette_cluster_exchange).
 
 -export([new/3, beat/3, look/2, hear/4, link_up/3, link_down/2]).
--export([say/3, drain/2, drain_over/1, leave/1]).
+-export([say/3, ask_all/1, drain/2, drain_over/1, leave/1]).
 -export([members/1, own/1, throughput/3]).
 -export_type([state/0, effect/0, whom/0]).
 
@@ -33,7 +33,7 @@
 %% No more than this at once, the rest with the looks between two beats: a step would wait for all
 %% the answers. More only where they would not be through before the next beat.
 -define(AT_ONCE, 16).
--define(PORTIONS, 5).
+-define(PORTIONS, 4).
 
 -type membership() :: baguette_cluster_membership:state().
 -type report() :: baguette_cluster_report:report().
@@ -49,6 +49,7 @@
     beat_ms :: pos_integer(),
     max_asked :: pos_integer(),
     turn = 0 :: non_neg_integer(),      % whose turn it is to get the digest, and to be spoken to
+    round = 1 :: pos_integer(),         % beats in which everybody is spoken to
     due = [] :: [[node()]],             % who is still to be spoken to on this beat, in portions
     left = false :: boolean(),          % said goodbye: not a word more
     asked = #{} :: #{node() => {BodyHash :: non_neg_integer(), Ms :: integer()}},
@@ -103,17 +104,35 @@ speak(How, Now, #?MODULE{members = M, turn = Turn} = S) ->
     {Full, Short} = lists:partition(fun(N) -> How =:= report orelse is_waiting(N, S) end, peers(S)),
     Next = baguette_cluster_membership:set_own(Own, M),
     Asked = baguette_cluster_membership:asked(Full, ms(Now), Next),
-    Due = portions(due(How, Turn, Short)),
-    {Beats, Spoken} = speak_on(Now, S#?MODULE{members = Asked, due = Due}),
+    Round = round_beats(How, length(Short)),
+    Due = [N || N <- Short, erlang:phash2(N, Round) =:= Turn rem Round],
+    Told = S#?MODULE{members = Asked, round = Round, due = portions(Due)},
+    {Beats, Spoken} = speak_on(Now, Told),
     {[{send, Full, {report, Own, Now}} || Full =/= []] ++ Beats, Spoken}.
+
+round_beats(in_turn, Peers) when Peers > ?IN_TURN ->
+    min(?ROUND_BEATS, (Peers + ?IN_TURN - 1) div ?IN_TURN);
+round_beats(_, _) ->
+    1.
 
 speak_on(_Now, #?MODULE{due = []} = S) ->
     {[], S};
 speak_on(Now, #?MODULE{due = [Some | Later], members = M} = S) ->
     Hash = baguette_cluster_membership:own_hash(M),
     Beat = {beat, baguette_cluster_report:identity(own(S)), Hash, Now},
-    Asked = baguette_cluster_membership:asked(Some, ms(Now), M),
+    Asked = baguette_cluster_membership:asked(Some, since(ms(Now), S), M),
     {[{send, Some, Beat}], S#?MODULE{members = Asked, due = Later}}.
+
+%% Who is asked on every beat was, as a rule, asked a beat ago as well.
+since(Now, #?MODULE{round = 1, beat_ms = Beat}) -> Now - Beat;
+since(Now, _S) -> Now.
+
+%% @doc Who would have to wait for his turn is asked with the next looks already, and counts as one
+%% who is asked on every beat.
+-spec ask_all(state()) -> state().
+ask_all(#?MODULE{round = 1} = S) -> S;
+ask_all(#?MODULE{left = true} = S) -> S;
+ask_all(S) -> S#?MODULE{round = 1, due = portions(peers(S))}.
 
 portions(Due) -> portions(max(?AT_ONCE, (length(Due) + ?PORTIONS - 1) div ?PORTIONS), Due).
 
@@ -122,13 +141,6 @@ portions(Size, Due) when length(Due) =< Size -> [Due];
 portions(Size, Due) ->
     {Some, Later} = lists:split(Size, Due),
     [Some | portions(Size, Later)].
-
-due(in_turn, Turn, Peers) ->
-    Beats = min(?ROUND_BEATS, (length(Peers) + ?IN_TURN - 1) div ?IN_TURN),
-    Numbered = lists:zip(lists:seq(1, length(Peers)), Peers),
-    [Peer || {No, Peer} <- Numbered, (No + Turn) rem Beats =:= 0];
-due(_Everybody, _Turn, Peers) ->
-    Peers.
 
 is_waiting(Node, #?MODULE{draining = {_, Waiting}}) -> lists:member(Node, Waiting);
 is_waiting(_Node, _S) -> false.

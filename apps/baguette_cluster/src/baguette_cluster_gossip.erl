@@ -167,8 +167,11 @@ handle_cast({say, Fields}, S) ->
     {noreply, said(Report, S)};
 handle_cast({announce, Event}, S) ->
     {noreply, tell([Event], S)};
+handle_cast({asking, true}, #?MODULE{whom = in_turn, exchange = X} = S) ->
+    Next = baguette_cluster_exchange:ask_all(X),
+    {noreply, S#?MODULE{whom = everybody, exchange = Next}};
 handle_cast({asking, true}, S) ->
-    {noreply, S#?MODULE{whom = everybody}};
+    {noreply, S};
 handle_cast({asking, false}, S) ->
     {noreply, S#?MODULE{whom = in_turn}};
 handle_cast({measured, Node, Mbit}, #?MODULE{exchange = X} = S) ->

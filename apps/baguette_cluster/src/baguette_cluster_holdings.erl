@@ -250,7 +250,7 @@ act(#?MODULE{seen = Before} = S0) ->
 seen(#?MODULE{seen = {Before, Known}} = S) ->
     {Hashes, [Own | Others]} = case baguette_cluster_table:hashes() of
         Before -> {Before, Known};
-        Now -> {Now, [R || {R, _} <- baguette_cluster_table:reports()]}
+        _ -> baguette_cluster_table:bodies()
     end,
     S#?MODULE{seen = {Hashes, [current(Own, S) | Others]}}.
 

@@ -214,14 +214,15 @@ link_down(Node, #?MODULE{links = Links} = S) when is_map_key(Node, Links) ->
 link_down(_Node, S) ->
     {[], S}.
 
-%% @doc These were sent what a node answers at once.
--spec asked([node()], integer(), state()) -> state().
-asked(Nodes, Now, #?MODULE{links = Links} = S) ->
-    Owing = maps:map(fun(_, Link) -> owing(Now, Link) end, maps:with(Nodes, Links)),
+%% @doc These were sent what a node answers at once; those who owe us a word already do so since
+%% before.
+-spec asked([node()], SinceMs :: integer(), state()) -> state().
+asked(Nodes, Since, #?MODULE{links = Links} = S) ->
+    Owing = maps:map(fun(_, Link) -> owing(Since, Link) end, maps:with(Nodes, Links)),
     S#?MODULE{links = maps:merge(Links, Owing)}.
 
-owing(Now, #{asked_ms := answered} = Link) -> Link#{asked_ms := Now};
-owing(_Now, Link) -> Link.
+owing(Since, #{asked_ms := answered} = Link) -> Link#{asked_ms := Since};
+owing(_Since, Link) -> Link.
 
 %% @doc Something came over the link itself (not by way of a third node).
 -spec heard(node(), integer(), state()) -> {[event()], state()}.
@@ -301,13 +302,11 @@ judge_each(Now, #?MODULE{members = Members, links = Links, limits = Limits} = S)
         lists:foldl(fun bury/2, Suspected, Gone)
     }.
 
-%% Who was not asked has nothing to say; who was has as long for it as is left of suspect_ms where a
-%% question is asked on every beat.
+%% Who was not asked has nothing to say.
 is_silent(_Now, #{asked_ms := answered}, _Limits) ->
     false;
-is_silent(Now, #{heard_ms := Heard, asked_ms := Asked}, Limits) ->
-    #{suspect_ms := SuspectMs, beat_ms := Beat} = Limits,
-    Now - Heard > SuspectMs andalso Now - Asked > SuspectMs - Beat.
+is_silent(Now, #{heard_ms := Heard, asked_ms := Asked}, #{suspect_ms := SuspectMs}) ->
+    Now - max(Heard, Asked) > SuspectMs.
 
 suspect(Node, #?MODULE{links = Links} = S) ->
     S#?MODULE{links = maps:update_with(Node, fun(L) -> L#{state := suspect} end, Links)}.

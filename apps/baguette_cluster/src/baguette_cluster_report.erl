@@ -89,8 +89,8 @@ newest(A, B) -> max(A, B).
 same_body(A, B) ->
     maps:remove(id, A) =:= maps:remove(id, B).
 
-%% @doc Names a body without sending it. phash2 is the same on every release and machine; 32 bits,
-%% since a change that it hid would also have to be lost on its direct way, and ends with the next.
+%% @doc Names a body without sending or reading it. phash2 is the same on every release and machine;
+%% 32 bits, since one change in four thousand million that it hides ends with the next.
 -spec hash(report()) -> non_neg_integer().
 hash(Report) ->
     erlang:phash2(maps:remove(id, Report), 1 bsl 32).

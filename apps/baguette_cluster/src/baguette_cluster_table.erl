@@ -4,7 +4,7 @@
 -module(baguette_cluster_table).
 
 %% Reading
--export([reports/0, hashes/0, links/0, holders/1, counted/1]).
+-export([reports/0, bodies/0, hashes/0, links/0, holders/1, counted/1]).
 %% The writer's own
 -export([own/0, floors/0, watchers/0, put_watcher/1, drop_watcher/1, show/3]).
 -export([start_counting/1, count/3]).
@@ -22,9 +22,19 @@
 %% @doc All members' reports with the time of their last advance on our clock, ours first.
 -spec reports() -> [{baguette_cluster_report:report(), seen()}].
 reports() ->
-    Rows = ets:match(?TABLE, {{report, '$1'}, '$2', '$3', '$4', '_'}),
-    {Own, Others} = lists:partition(fun([_, _, _, At]) -> At =:= self end, Rows),
-    [{baguette_cluster_report:at(Id, R), At} || [_, R, Id, At] <- Own ++ lists:sort(Others)].
+    [{baguette_cluster_report:at(Id, R), At} || {_, R, Id, At, _} <- rows()].
+
+%% @doc The same reports under older identities, perhaps, and the hashes of just these.
+-spec bodies() -> {#{node() => non_neg_integer()}, [baguette_cluster_report:report()]}.
+bodies() ->
+    Rows = rows(),
+    {maps:from_list([{N, H} || {N, _, _, _, H} <- Rows]), [R || {_, R, _, _, _} <- Rows]}.
+
+rows() ->
+    Found = ets:match(?TABLE, {{report, '$1'}, '$2', '$3', '$4', '$5'}),
+    Rows = [list_to_tuple(Row) || Row <- Found],
+    {Own, Others} = lists:partition(fun({_, _, _, At, _}) -> At =:= self end, Rows),
+    Own ++ lists:sort(Others).
 
 %% @doc What tells whether any of the reports has another body than before, for less than reading
 %% them all.

@@ -203,15 +203,30 @@ of_many_peers_some_are_asked_on_a_beat_and_all_in_turn_test() ->
         InABeat = [N || {N, Ms, _} <- Said, Ms >= 1000, Ms < 1500],
         InARound = [N || {N, Ms, _} <- Said, Ms >= 500, Ms < 2500],
         AtOnce = [length([N || {N, At, _} <- Said, At =:= Ms]) || Ms <- lists:seq(1000, 1400, 100)],
-        {length(InABeat), lists:max(AtOnce), length(lists:usort(InARound))}
+        {length(InABeat), lists:max(AtOnce), length(InARound), length(lists:usort(InARound))}
     end,
-    ?assertEqual({16, 16, 16}, Of(16, in_turn)),
-    ?assertEqual({9, 9, 17}, Of(17, in_turn)),
-    ?assertEqual({16, 16, 64}, Of(64, in_turn)),
-    ?assertEqual({64, 16, 64}, Of(64, everybody)),
-    %% However many they are, each is asked within two seconds.
-    ?assertEqual({25, 16, 100}, Of(100, in_turn)),
-    ?assertEqual({200, 40, 200}, Of(200, everybody)).
+    ?assertEqual({16, 16, 64, 16}, Of(16, in_turn)),
+    ?assertMatch({_, _, 34, 17}, Of(17, in_turn)),
+    %% However many they are, each is asked once in two seconds.
+    {Some, AtOnce, 64, 64} = Of(64, in_turn),
+    ?assert(Some < 32),
+    ?assert(AtOnce =< 16),
+    ?assertMatch({_, _, 100, 100}, Of(100, in_turn)),
+    ?assertMatch({64, 16, _, 64}, Of(64, everybody)),
+    ?assertMatch({200, 50, _, 200}, Of(200, everybody)).
+
+%% Work that begins asks those whose turn is far without waiting for the beat.
+who_begins_to_work_asks_everybody_with_the_next_looks_test() ->
+    {Said, []} = among(64, in_turn, {nobody, 0}, 0, 1000),
+    Linked = lists:foldl(
+        fun(I, X) -> element(2, ?X:link_up(host(I), 0, X)) end,
+        maps:get(1, (world(1))#world.nodes), lists:seq(2, 65)),
+    ?assert(length(lists:usort([N || {N, _, _} <- Said])) < 64),
+    {_, Beaten} = ?X:beat(in_turn, 500000, Linked),
+    {Sent, _} = lists:mapfoldl(
+        fun(Ms, X) -> ?X:look(Ms * 1000, X) end, ?X:ask_all(Beaten), [600, 700, 800, 900]),
+    Asked = [N || {send, To, {beat, _, _, _}} <- lists:append(Sent), N <- To],
+    ?assertEqual(64, length(lists:usort(Asked))).
 
 %% Silence is noticed, and nobody is taken for silent who was not asked or has not had the time.
 who_is_asked_and_does_not_answer_is_suspected_in_time_test_() ->
@@ -220,15 +235,21 @@ who_is_asked_and_does_not_answer_is_suspected_in_time_test_() ->
 
 prop_suspected_in_time() ->
     ?FORALL({Peers, Whom, Which, Since, Delay},
-        {range(1, 64), oneof([everybody, in_turn]), range(2, 65), range(1, 40), range(0, 7)},
+        {range(1, 64), oneof([everybody, in_turn]), range(2, 65), range(10, 40), range(0, 12)},
         begin
             Frozen = {host(2 + Which rem Peers), Since * 100},
             {_, Suspected} = among(Peers, Whom, Frozen, Delay * 100, 9000),
-            Most = case Whom of everybody -> 1; in_turn -> (Peers + 15) div 16 end,
-            [{Node, At}] = Suspected,
+            Turn = case Whom of
+                in_turn when Peers > 16 -> ((Peers + 15) div 16) * ?BEAT_MS;
+                _ -> 0
+            end,
             ?WHENFAIL(io:format(user, "~p~n", [Suspected]),
-                Node =:= element(1, Frozen) andalso
-                    At - Since * 100 =< 1500 + (Most - 1) * ?BEAT_MS + Delay * 100)
+                case Suspected of
+                    [{Node, At}] ->
+                        Node =:= element(1, Frozen) andalso At - Since * 100 =< 1500 + Turn;
+                    _ ->
+                        false
+                end)
         end).
 
 a_lost_body_is_pulled_once_test() ->

@@ -119,15 +119,17 @@ look(Asks, Now, #?MODULE{asks = Before, jobs = Jobs} = S) ->
     Own = length([Job || Job <- maps:values(Jobs), Job =/= pipeline]),
     Length = max(0, InFlight + Waiting - Own),
     Asked = Asks =/= Before orelse Length > 0,
-    ok = baguette_cluster:busy(with(Asked, baguette_engine_in_flight:with([]))),
+    #{running := Running} = baguette_engine_admission:overview(),
+    ok = baguette_cluster:busy(with(Asked, Running)),
     case Asked of
         true -> queue(Length, S#?MODULE{asks = Asks, asked_ms = Now});
         false -> queue(0, S)
     end.
 
-with(_Asked, InFlight) when InFlight =/= #{} -> asking;
-with(true, _InFlight) -> answering;
-with(false, _InFlight) -> none.
+%% A picture has calls with others or will have some in a moment.
+with(_Asked, Running) when Running > 0 -> asking;
+with(true, _Running) -> answering;
+with(false, _Running) -> none.
 
 %% What others put before their own call when they choose whom to ask (baguette_cluster_holders).
 %% Told when it is clearly another: every fact goes to everybody.
