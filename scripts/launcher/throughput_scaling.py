@@ -55,14 +55,14 @@ MANY = 1_000_000
 class Row:
     """One cluster of simulated nodes, and how many pictures of how many steps it draws.
 
-    At rest 64 beams take most of two cores: times are longer. And more nodes have to ask, or it is
-    decoding on a few of them that is measured.
+    What 64 beams decide for their devices takes most of two cores: times are longer. And enough
+    nodes have to ask, or it is decoding on a few of them that is measured.
     """
 
     nodes: int
     skew: float = 0.0
     dilation: int = 16
-    requesters: int = 8
+    requesters: int = 16
     concurrent: int = 12  # a node
     steps: int = 5
     alone: int = 60
@@ -81,7 +81,7 @@ class Sizes:
     simulated: tuple[Row, ...] = (
         *(Row(2), Row(4), Row(8), Row(8, skew=0.5), Row(16)),
         Row(
-            64, dilation=512, requesters=16, concurrent=4, steps=10,
+            64, dilation=512, concurrent=4, steps=10,
             warm_seconds=180.0, seconds=120.0,
         ),
     )  # fmt: skip
