@@ -13,13 +13,11 @@ from statistics import median
 
 import pytest
 
-from launcher import nodes
+import live
 from launcher.machine_use import rate
 from launcher.node_log import first_said
-from launcher.nodes import node_name
-from launcher.progress import Progress
-from launcher.simulated import Device, Fleet, fleet
-from live import TAG, free_port, leftovers
+from launcher.nodes import Launch, node_name
+from launcher.simulated import Device, Fleet
 from simulated_machines import until
 
 NODES = 20
@@ -36,14 +34,10 @@ PICTURE = {"prompt": "a", "steps": 200, "seed": 5}
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    tag = uuid.uuid4().hex
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nodes, "RUN", tmp_path_factory.mktemp("run"))
-        patch.setenv(TAG, tag)
-        with fleet(free_port(NODES), NODES, DEVICE, Progress()) as many:
-            many.at_rest(NODES)
-            yield many
-    assert leftovers(tag) == []
+    launch = Launch(NODES, None, engine=DEVICE.settings(NODES))
+    with live.running(tmp_path_factory.mktemp("run"), launch, uuid.uuid4().hex) as many:
+        many.at_rest(NODES)
+        yield many
 
 
 def messages(running: Fleet) -> dict[str, float]:

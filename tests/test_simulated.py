@@ -10,13 +10,12 @@ from collections.abc import Iterator
 import bench_cluster
 import pytest
 
-from launcher import nodes
+import live
 from launcher.comings import comings
-from launcher.nodes import node_name
+from launcher.nodes import Launch, node_name
 from launcher.processes import Process, Refused
 from launcher.progress import Progress
 from launcher.simulated import Device, Fleet, fleet
-from live import TAG, Result, free_port, leftovers
 
 NODES = 4
 STEPS = 12
@@ -27,19 +26,15 @@ DEVICE = Device(batch_us=3000, row_us=1000, load_ms=20)
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Four simulated nodes; every test leaves them as they were."""
-    tag = uuid.uuid4().hex
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nodes, "RUN", tmp_path_factory.mktemp("run"))
-        patch.setenv(TAG, tag)
-        with fleet(free_port(NODES), NODES, DEVICE, Progress()) as four:
-            yield four
-    assert leftovers(tag) == []
+    launch = Launch(NODES, None, engine=DEVICE.settings(NODES))
+    with live.running(tmp_path_factory.mktemp("run"), launch, uuid.uuid4().hex) as four:
+        yield four
 
 
-def draw(running: Fleet, **more: object) -> Result:
+def draw(running: Fleet, **more: object) -> live.Result:
     """Ask the first node for a picture and wait for it."""
     running.control.ask("generate", request={**REQUEST, **more}, watch=False)
-    result: Result = running.control.answer("done")["result"]
+    result: live.Result = running.control.answer("done")["result"]
     return result
 
 
@@ -68,14 +63,14 @@ def test_nobody_takes_it_for_real(running: Fleet) -> None:
 
 
 def test_a_picture_is_a_function_of_its_request(running: Fleet) -> None:
-    def pixels(result: Result) -> list[str]:
+    def pixels(result: live.Result) -> list[str]:
         return [image["pixels_sha256"] for image in result["images"]]
 
     assert pixels(draw(running)) == pixels(draw(running)) != pixels(draw(running, seed=6))
 
 
 def test_a_straggler_is_slow_from_its_next_call_on(running: Fleet) -> None:
-    def compute_ms(result: Result, name: str) -> set[float]:
+    def compute_ms(result: live.Result, name: str) -> set[float]:
         return {call["compute_ms"] for call in result["calls"] if call["node"] == name}
 
     request = {"n": 1, "top_k": "full"}  # so that everybody is asked
@@ -96,7 +91,7 @@ def test_what_a_device_cannot_be_is_refused_in_a_sentence(running: Fleet) -> Non
 
 @pytest.mark.usefixtures("own_run")
 def test_the_bench_measures_what_a_cluster_costs() -> None:
-    three = bench_cluster.measured(free_port(3), 3, Device(), 2.0, Progress())
+    three = bench_cluster.measured(live.free_port(3), 3, Device(), 2.0, Progress())
     assert three["start"]["loads"] >= Device().experts
     assert three["rest"]["wire_bytes"]["median"] > 0
     assert three["leave"]["loads"] >= 1  # its experts had no other holder
@@ -107,7 +102,7 @@ def test_the_bench_measures_what_a_cluster_costs() -> None:
 
 @pytest.mark.usefixtures("own_run")
 def test_who_comes_and_goes_is_noticed_in_time() -> None:
-    with fleet(free_port(3), 3, Device(), Progress()) as running:
+    with fleet(live.free_port(3), 3, Device(), Progress()) as running:
         found = comings(running, 3, 2, 1, lambda text: None)
     assert found["seconds_to_see_all"]["most"] - found["of_these_to_boot"]["most"] < 2.0
     assert found["seconds_until_gone_everywhere"]["most"] < 15.0
