@@ -236,7 +236,8 @@ heard(Node, Now, #?MODULE{links = Links} = S) ->
     end.
 
 %% @doc A measured round trip, smoothed: one hiccup is no reason to ask somebody else. It falls
-%% faster than it rises, since the first is measured while both nodes start. One longer than
+%% faster than it rises, and at once where what was known is over twice as much: the first is
+%% measured while both nodes start, and nobody would ask whoever seems that far. One longer than
 %% suspect_ms measures how long somebody was frozen, and not the way.
 -spec round_trip(node(), non_neg_integer(), state()) -> state().
 round_trip(_Node, Us, #?MODULE{limits = #{suspect_ms := SuspectMs}} = S) when
@@ -245,13 +246,16 @@ round_trip(_Node, Us, #?MODULE{limits = #{suspect_ms := SuspectMs}} = S) when
     S;
 round_trip(Node, Us, #?MODULE{links = Links} = S) ->
     case Links of
-        #{Node := #{rtt_us := 0} = Link} -> S#?MODULE{links = Links#{Node := Link#{rtt_us := Us}}};
-        #{Node := #{rtt_us := Old} = Link} when Us < Old ->
-            S#?MODULE{links = Links#{Node := Link#{rtt_us := (Old + Us) div 2}}};
         #{Node := #{rtt_us := Old} = Link} ->
-            S#?MODULE{links = Links#{Node := Link#{rtt_us := (7 * Old + Us) div 8}}};
-        _ -> S
+            S#?MODULE{links = Links#{Node := Link#{rtt_us := smoothed(Us, Old)}}};
+        _ ->
+            S
     end.
+
+smoothed(Us, 0) -> Us;
+smoothed(Us, Old) when Us < Old div 2 -> Us;
+smoothed(Us, Old) when Us < Old -> (Old + Us) div 2;
+smoothed(Us, Old) -> (7 * Old + Us) div 8.
 
 %% @doc What one link carries, as its other end measured it.
 -spec throughput(node(), non_neg_integer(), state()) -> state().

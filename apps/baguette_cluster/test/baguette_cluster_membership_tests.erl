@@ -165,7 +165,12 @@ a_frozen_peers_answer_measures_no_way_test() ->
 
 a_round_trip_is_smoothed_test() ->
     S = round_trip(host(2), 800, round_trip(host(2), 100, with_peer())),
-    ?assertMatch(#{rtt_us := 187}, maps:get(host(2), links(S))).
+    ?assertMatch(#{rtt_us := 187}, maps:get(host(2), links(S))),
+    ?assertMatch(#{rtt_us := 143}, maps:get(host(2), links(round_trip(host(2), 100, S)))).
+
+one_measured_while_a_node_started_is_forgotten_with_the_next_test() ->
+    S = round_trip(host(2), 300, round_trip(host(2), 200000, with_peer())),
+    ?assertMatch(#{rtt_us := 300}, maps:get(host(2), links(S))).
 
 %% Whatever order reports and goodbyes come in, the same is known in the end.
 order_does_not_matter_test_() ->
