@@ -49,20 +49,20 @@ from launcher.throughput import ADVANCE_US, Bench, Record, described, device
 
 TOP_K = 2
 MANY = 1_000_000
+# Simulated nodes that ask, at most: with fewer it is decoding on them that is measured.
+ASKING = 16
 
 
 @dataclass(frozen=True)
 class Row:
     """One cluster of simulated nodes, and how many pictures of how many steps it draws.
 
-    What 64 beams decide for their devices takes most of two cores: times are longer. And enough
-    nodes have to ask, or it is decoding on a few of them that is measured.
+    What 64 beams decide for their devices takes most of two cores: times are longer.
     """
 
     nodes: int
     skew: float = 0.0
     dilation: int = 16
-    requesters: int = 16
     concurrent: int = 12  # a node
     steps: int = 5
     alone: int = 60
@@ -80,15 +80,12 @@ class Sizes:
     real_rounds: int = 3
     simulated: tuple[Row, ...] = (
         *(Row(2), Row(4), Row(8), Row(8, skew=0.5), Row(16)),
-        Row(
-            64, dilation=512, concurrent=4, steps=10,
-            warm_seconds=180.0, seconds=120.0,
-        ),
-    )  # fmt: skip
+        Row(64, dilation=512, concurrent=4, steps=10, warm_seconds=180.0, seconds=120.0),
+    )
 
 
 SMALL_ROW = Row(
-    2, dilation=2, requesters=2, concurrent=4, steps=3, alone=2, alone_steps=5,
+    2, dilation=2, concurrent=4, steps=3, alone=2, alone_steps=5,
     warm_seconds=1.0, seconds=3.0,
 )  # fmt: skip
 SMALL = Sizes(real=(), simulated=(SMALL_ROW,))
@@ -140,7 +137,7 @@ def _simulated(bench: Bench, row: Row) -> Record:
     used = device(row.dilation, skew=row.skew)
     with (
         fleet(bench.port, nodes, used, bench.progress, max_running=most) as running,
-        requesters(running, min(nodes, row.requesters)) as controls,
+        requesters(running, min(nodes, ASKING)) as controls,
     ):
         bench.settled(running)
         request = {"prompt": PROMPT, "steps": WARM_STEPS, "deterministic": False, "top_k": "full"}
