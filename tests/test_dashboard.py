@@ -229,6 +229,8 @@ def test_a_killed_expert_worker_is_on_the_page(
     expect(page.locator("body")).to_have_attribute("data-trouble", re.compile("E[0-9]|expert"))
     shot(page, "failover", page.locator(".job"))
     ready(page)
+    # It is drawn on: what it waited for is over.
+    expect(page.locator(".job .trouble")).not_to_contain_text("Waiting")
     expect(card.locator("dd.restarts")).to_have_text("1")
     expect(page.locator("#log")).to_contain_text("the expert worker died")
     page.locator("#tree-node").select_option(address(index))

@@ -266,7 +266,7 @@ after_event({step, Facts}, _News, #?MODULE{id = Id} = S) ->
 after_event({preview, _}, [{_, _, Preview}], #?MODULE{id = Id} = S) ->
     ok = baguette_web_jobs:tell({preview, Preview#{job => Id}}),
     S;
-after_event({failover, _}, _News, S) ->
+after_event({Kind, _}, _News, S) when Kind =:= failover; Kind =:= waiting ->
     tell_all(S);
 after_event(_, _News, S) ->
     S.

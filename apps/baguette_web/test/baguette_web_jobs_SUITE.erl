@@ -608,7 +608,14 @@ a_drained_node_leaves_jobs_that_go_on(Config) ->
 a_missing_expert_is_named_and_why(Config) ->
     %% Its worker dies, and stays away as long as nobody hears that it is there again.
     ok = baguette_engine:simulate(#{fail => died, restart_ms => 5000}),
-    Id = submitted(Config, #{}),
+    ok = baguette_web_jobs:subscribe_all(#{previews => false}),
+    Id = submitted(Config, #{top_k => 1}),
+    %% Told at once, not with the next thing that happens to the job.
+    Waiting = receive
+        {baguette_web_jobs, {job, #{waiting := #{} = Told}}} -> Told
+    after 3000 -> none
+    end,
+    ?assertMatch(#{reason := <<"expert ", _/binary>>}, Waiting),
     until(fun() -> baguette_engine:health() =/= ok end),
     ok = sys:suspend(baguette_engine_expert),
     #{<<"detail">> := Refused} = refused(expert_missing, bare(Config, "POST", "/v1/jobs", #{})),

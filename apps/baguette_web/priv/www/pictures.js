@@ -84,7 +84,7 @@ export function stepped({ job: id, step, steps, experts: chosen }) {
   const job = jobs.get(id);
   if (!job) return;
   job.routing[step] = { step, experts: chosen };
-  Object.assign(job, { step: Math.max(job.step ?? 0, step), steps });
+  Object.assign(job, { step: Math.max(job.step ?? 0, step), steps, waiting: null });
   draw();
 }
 
