@@ -8,7 +8,7 @@
 
 %% Generations
 -export([generate/1, await/2, result/1, watch/1, watch/2, cancel/1, generations/0, close/0]).
--export([checkpoint/1, predict/1, work_seconds/1, admission/0, limits/0]).
+-export([checkpoint/1, predict/1, expect/2, came/1, work_seconds/1, admission/0, limits/0]).
 %% The node
 -export([model/0, experts/0, workers/0, capabilities/0, overview/0, health/0]).
 -export([metrics/0, calls/0, device/0]).
@@ -17,9 +17,12 @@
 %% A node with a simulated device
 -export([simulate/1]).
 
--export_type([metric/0]).
+-export_type([metric/0, foretold/0]).
 
 -type metric() :: baguette_engine_metrics:metric().
+-type foretold() ::
+    {ok, #{seconds := float(), queue_seconds := float()}}
+    | {error, baguette_engine_request:reason() | {not_ready | no_holder, map()}}.
 
 %% @doc Check a request and take it in. Keys: prompt, negative_prompt, n, steps, guidance_scale,
 %% top_k (an integer or `full'), seed, deterministic, cache, on_missing (wait, degrade or fail);
@@ -58,17 +61,29 @@ submit(Bytes, #{request := Request} = Order, Model) ->
 
 %% @doc How long such a request would take from its begin, with what is drawn here now, and how long
 %% it would wait here for that.
--spec predict(map()) ->
-    {ok, #{seconds := float(), queue_seconds := float()}}
-    | {error, baguette_engine_request:reason() | {not_ready | no_holder, map()}}.
+-spec predict(map()) -> foretold().
 predict(Options) ->
+    foretold(Options, fun baguette_engine_foretold:predict/2).
+
+%% @doc The same of a request that is about to be made: until `came/1', a second at most, it counts
+%% as drawn for those that come at the same moment.
+-spec expect(Name :: term(), map()) -> foretold().
+expect(Name, Options) ->
+    foretold(Options, fun(Request, Experts) ->
+        baguette_engine_foretold:expect(Name, Request, Experts)
+    end).
+
+%% @doc The request of that name was made, or will not be.
+-spec came(Name :: term()) -> ok.
+came(Name) ->
+    baguette_engine_foretold:came(Name).
+
+foretold(Options, Foretell) ->
     case baguette_engine_model:get() of
         {ok, #{experts := Experts} = Model} ->
             case baguette_engine_request:new(Options, Model) of
-                {ok, Request} ->
-                    baguette_engine_foretold:predict(Request, Experts);
-                {error, _} = Error ->
-                    Error
+                {ok, Request} -> Foretell(Request, Experts);
+                {error, _} = Error -> Error
             end;
         {error, _} = Error ->
             Error

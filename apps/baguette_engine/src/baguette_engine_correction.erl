@@ -19,7 +19,7 @@
 -type matrix() :: [[float(), ...], ...].
 -opaque learnt() :: #?MODULE{}.
 
--define(FEATURES, 7).
+-define(FEATURES, 9).
 %% No single picture counts for more: one that had to wait for an expert says nothing of the next.
 -define(MOST_TIMES, 4.0).
 %% Of what is foretold, either way: what lies far from all that was drawn is not extrapolated.
@@ -30,13 +30,12 @@
 %% what was never drawn is not foretold by chance.
 -define(RIDGE, 0.3).
 
-%% @doc Of a request to a model of so many experts, while others ask so many experts a step.
--spec features(baguette_engine_foretold:shape(), Experts, AsksBeside) -> features() when
-    Experts :: pos_integer(), AsksBeside :: non_neg_integer().
-features(#{n := Images, deterministic := Alone} = Shape, Experts, AsksBeside) ->
-    Each = baguette_engine_prediction:each(Shape, Experts),
-    Asks = baguette_engine_prediction:asks(Shape, Experts),
-    Rows = Images * Each,
+%% @doc Of a request to a model of so many experts, while others are drawn beside it.
+-spec features(baguette_engine_foretold:shape(), Experts :: pos_integer(), Others) -> features()
+    when Others :: baguette_engine_beside:beside().
+features(#{deterministic := Alone} = Shape, Experts, Others) ->
+    #{asks := Asks, rows := Rows} = baguette_engine_beside:of_one(Shape, Experts),
+    #{pictures := Pictures, asks := OthersAsks, rows := OthersRows} = Others,
     [
         1.0,
         math:log(Asks),
@@ -45,7 +44,11 @@ features(#{n := Images, deterministic := Alone} = Shape, Experts, AsksBeside) ->
         number(Alone),
         number(Alone) * math:log(Rows / Asks),
         number(is_reusing(Shape)),
-        math:log(1 + AsksBeside / Experts)
+        %% How many there are slows one down by more than what they ask (the turns of its pipeline
+        %% workers, say), and rows are what devices compute.
+        math:log(1 + OthersAsks / Experts),
+        math:log(1 + OthersRows / Experts),
+        math:log(1 + Pictures)
     ].
 
 is_reusing(#{cache := Threshold}) -> Threshold > 0.

@@ -19,13 +19,10 @@
 -define(SETTLE_MS, 100).
 %% Between two announcements of a node, for each node of the cluster.
 -define(APART_MS, 40).
--define(CLEARLY, 0.2). % of what was told last
-%% What another node says is believed up to so much.
--define(MOST_ELSEWHERE, 1000).
 -define(LOG, #{domain => [baguette, engine]}).
 
 -record(?MODULE, {
-    told = none :: none | non_neg_integer(),
+    told = none :: none | baguette_engine_beside:beside(),
     told_ms :: integer(),
     is_due = false :: boolean()
 }).
@@ -39,14 +36,13 @@ start_link() ->
 changed() ->
     gen_server:cast(?MODULE, changed).
 
-%% @doc How many experts a step the pictures of all other nodes ask, as far as it is known here.
--spec elsewhere() -> non_neg_integer().
+%% @doc What the pictures of all other nodes ask, as far as it is known here.
+-spec elsewhere() -> baguette_engine_beside:beside().
 elsewhere() ->
-    lists:sum([
-        min(Asks, ?MOST_ELSEWHERE)
-     || #{self := false, link := up, report := #{extra := #{drawing := Asks}}} <-
-            baguette_cluster:nodes(),
-        is_integer(Asks), Asks > 0
+    baguette_engine_beside:sum([
+        baguette_engine_beside:read(Drawing)
+     || #{self := false, link := up, report := #{extra := #{drawing := Drawing}}} <-
+            baguette_cluster:nodes()
     ]).
 
 -spec init([]) -> {ok, #?MODULE{}}.
@@ -80,11 +76,11 @@ due(#?MODULE{told_ms = Told} = S) ->
 -spec wait_ms(Peers :: non_neg_integer(), SinceMs :: integer()) -> pos_integer().
 wait_ms(Peers, Since) -> max(?SETTLE_MS, ?APART_MS * (Peers + 1) - Since).
 
-tell(Asks, #?MODULE{told = Told} = S) ->
-    case Told =:= none orelse abs(Asks - Told) > ?CLEARLY * Told of
+tell(Drawing, #?MODULE{told = Told} = S) ->
+    case Told =:= none orelse baguette_engine_beside:clearly_differs(Told, Drawing) of
         true ->
-            ok = baguette_engine_probes:publish(#{drawing => Asks}),
-            S#?MODULE{told = Asks, told_ms = now_ms()};
+            ok = baguette_engine_probes:publish(#{drawing => Drawing}),
+            S#?MODULE{told = Drawing, told_ms = now_ms()};
         false ->
             S
     end.

@@ -4,13 +4,13 @@
 %%
 %% A counter's or histogram's row is {{Name, Labels}, Numbers...}, a gauge's {{Name, Labels},
 %% Number}. Beside its histogram an expert call has a row of the last ?RECENT times, and so have the
-%% parts of a picture: what is usual of late. Labels stay terms until somebody reads.
+%% parts of a picture: what they take of late. Labels stay terms until somebody reads.
 -module(baguette_engine_metrics).
 
 %% Writing
 -export([table/0, count/2, count/3, ended/1, observe/3, set/2, called/3, took/2]).
 %% Reading
--export([all/0, value/1, calls/0, usual_us/1]).
+-export([all/0, value/1, calls/0, unhindered_us/1]).
 %% Pure
 -export([quantile/2]).
 
@@ -145,11 +145,13 @@ value(Name) ->
     [{_, Value}] = ets:lookup(?MODULE, {Name, none}),
     Value.
 
-%% @doc What this part of a picture takes of late; undefined when none was made.
--spec usual_us(part()) -> non_neg_integer() | undefined.
-usual_us(Part) ->
+%% @doc What this part of a picture takes where it hardly waits: of late, the tenth percentile.
+%% What it waits goes by what else is drawn, which is another thing in the next second. Undefined
+%% when none was made.
+-spec unhindered_us(part()) -> non_neg_integer() | undefined.
+unhindered_us(Part) ->
     case ets:lookup(?MODULE, {recent, Part}) of
-        [Row] -> quantile(0.5, times(tl(tl(tuple_to_list(Row)))));
+        [Row] -> quantile(0.1, times(tl(tl(tuple_to_list(Row)))));
         [] -> undefined
     end.
 

@@ -10,12 +10,12 @@
 %% Steps whose calls are counted: the mean of so many is within some percent of any more.
 -define(ROUTINGS, 12).
 
--type known() :: #{holders := holders(), usual := usual()}.
+-type known() :: #{holders := holders(), part := part_us()}.
 -type holders() :: fun(
     (Component :: binary(), #{node() => pos_integer()}) -> [baguette_engine_part:holder()]
 ).
-%% What a part usually takes; undefined while none was made, and then not counted.
--type usual() :: fun((baguette_engine_metrics:part()) -> non_neg_integer() | undefined).
+%% What a part takes by itself; undefined while none was made, and then not counted.
+-type part_us() :: fun((baguette_engine_metrics:part()) -> non_neg_integer() | undefined).
 -type shape() :: #{
     n := pos_integer(), steps := pos_integer(), top_k := pos_integer() | full, atom() => term()
 }.
@@ -24,7 +24,7 @@
 -spec counted_us(shape(), Experts :: [binary()], known()) ->
     {ok, pos_integer()} | {error, {no_holder, #{expert := non_neg_integer()}}}.
 counted_us(#{n := Images, steps := Steps} = Shape, Experts, Known) ->
-    #{holders := Holders, usual := Usual} = Known,
+    #{holders := Holders, part := PartUs} = Known,
     Numbered = lists:zip(lists:seq(0, length(Experts) - 1), Experts),
     case [Number || {Number, C} <- Numbered, Holders(C, #{}) =:= []] of
         [Missing | _] ->
@@ -33,8 +33,8 @@ counted_us(#{n := Images, steps := Steps} = Shape, Experts, Known) ->
             Each = each(Shape, length(Experts)),
             Calls = [step_us(Rows, Holders) || Rows <- routings(Images, Each, Experts)],
             Mean = round(lists:sum(Calls) / length(Calls)),
-            Us = us(encode, Usual) + Images * us(decode, Usual) +
-                Steps * (us(advance, Usual) + Mean),
+            Us = us(encode, PartUs) + Images * us(decode, PartUs) +
+                Steps * (us(advance, PartUs) + Mean),
             {ok, max(1, Us)}
     end.
 
@@ -54,8 +54,8 @@ asks(#{n := Images} = Shape, Experts) ->
     float().
 queue_seconds(Work, Each, AtOnce) -> Work * Each / AtOnce.
 
-us(Part, Usual) ->
-    case Usual(Part) of
+us(Part, PartUs) ->
+    case PartUs(Part) of
         undefined -> 0;
         Us -> Us
     end.

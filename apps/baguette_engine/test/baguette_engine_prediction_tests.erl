@@ -7,11 +7,11 @@
 -define(TRIP_US, 20000).
 
 encode_steps_and_decode_are_added_up_test() ->
-    Usually = #{encode => 50000, advance => 5000, decode => 300000, step => 1},
-    Usual = fun(Part) -> maps:get(Part, Usually) end,
+    Parts = #{encode => 50000, advance => 5000, decode => 300000, step => 1},
+    PartUs = fun(Part) -> maps:get(Part, Parts) end,
     ?assertEqual(
         50000 + 10 * (?CALL_US + ?TRIP_US + 5000) + 300000,
-        micros(#{}, fun each_its_own/2, Usual)
+        micros(#{}, fun each_its_own/2, PartUs)
     ).
 
 what_was_never_made_is_not_counted_test() ->
@@ -83,12 +83,12 @@ holder(Node, Us, Before) ->
 
 none(_Part) -> undefined.
 
-micros(Request, Holders, Usual) ->
-    {ok, Us} = counted(Request, Holders, Usual),
+micros(Request, Holders, PartUs) ->
+    {ok, Us} = counted(Request, Holders, PartUs),
     Us.
 
-counted(Request, Holders, Usual) ->
+counted(Request, Holders, PartUs) ->
     Whole = maps:merge(#{n => 1, steps => 10, top_k => 2}, Request),
     Experts = [<<"e0">>, <<"e1">>, <<"e2">>],
-    Known = #{holders => Holders, usual => Usual},
+    Known = #{holders => Holders, part => PartUs},
     baguette_engine_prediction:counted_us(Whole, Experts, Known).

@@ -19,6 +19,7 @@
     a_poison_takes_nobody_along_twice/1,
     what_is_drawn_is_counted_and_foretold/1,
     what_was_drawn_at_once_foretells_the_next/1,
+    who_comes_at_the_same_moment_is_foretold_with_the_others/1,
     who_has_to_wait_is_told_how_long/1
 ]).
 
@@ -44,6 +45,7 @@ all() ->
         a_poison_takes_nobody_along_twice,
         what_is_drawn_is_counted_and_foretold,
         what_was_drawn_at_once_foretells_the_next,
+        who_comes_at_the_same_moment_is_foretold_with_the_others,
         who_has_to_wait_is_told_how_long
     ].
 
@@ -216,6 +218,22 @@ what_was_drawn_at_once_foretells_the_next(_Config) ->
     ?assert(Alone < 2.5 * TookAlone andalso TookAlone < 2.5 * Alone, {Alone, TookAlone}),
     %% Four take turns at one device.
     ?assert(Foretold > Alone, {Foretold, Alone}).
+
+%% What it was learnt to cost to be drawn beside others counts for those that have not begun yet.
+%% Who never comes is forgotten.
+who_comes_at_the_same_moment_is_foretold_with_the_others(_Config) ->
+    Request = #{prompt => <<"a">>, deterministic => true, steps => 2 * ?STEPS},
+    {ok, #{seconds := Alone}} = baguette_engine:expect(first, Request),
+    {ok, #{seconds := Alone}} = baguette_engine:expect(first, Request),
+    Next = [baguette_engine:expect(Name, Request) || Name <- [second, third]],
+    [{ok, #{seconds := Second}}, {ok, #{seconds := Third}}] = Next,
+    ?assert(Third > Second andalso Second > Alone, {Alone, Second, Third}),
+    [ok = baguette_engine:came(Name) || Name <- [second, third]],
+    baguette_engine_fixture:until(fun() ->
+        {ok, #{seconds := Now}} = baguette_engine:expect(second, Request),
+        ok = baguette_engine:came(second),
+        Now =:= Alone
+    end).
 
 %% Medians: a machine that stands still for a moment is foretold by nobody.
 usual(Drawn) ->

@@ -187,10 +187,12 @@ format_status(Status) ->
 
 %% Drawing --------------------------------------------------------------------------------------
 
-begun(#?MODULE{options = Options, checkpoint = Checkpoint, generation = undefined} = S) ->
+begun(#?MODULE{id = Id, options = Options, checkpoint = Checkpoint, generation = undefined} = S) ->
     Asked = maps:without([model], Options),
     Resume = case Checkpoint of none -> #{}; _ -> #{resume => Checkpoint} end,
-    case baguette_engine:generate(maps:merge(Asked, Resume)) of
+    Begun = baguette_engine:generate(maps:merge(Asked, Resume)),
+    ok = baguette_engine:came(Id),
+    case Begun of
         {ok, Generation} ->
             {noreply, drawing(Generation, S)};
         {error, {Busy, _}} when Busy =:= overloaded; Busy =:= not_ready; Busy =:= leaving ->

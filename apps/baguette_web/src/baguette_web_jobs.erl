@@ -44,7 +44,7 @@ written(Id, #{client := Client, request := Options, body_hash := Hash} = Ask, Ke
     %% What can be asked for again by its key is drawn on when its client is cut off.
     Owner = case Key of null -> maps:get(owner, Ask, none); _ -> none end,
     Job = baguette_web_job_record:new(#{
-        id => Id, client => Client, options => Options, predicted_seconds => predicted(Options),
+        id => Id, client => Client, options => Options, predicted_seconds => predicted(Id, Options),
         created => baguette_web_job_record:seconds()
     }),
     Kept = #{client => Client, key => Key, hash => Hash, attended => Owner =/= none},
@@ -57,12 +57,13 @@ written(Id, #{client := Client, request := Options, body_hash := Hash} = Ask, Ke
             {ok, Now} = get(Id),
             {ok, new, Now};
         {error, _} = Error ->
+            ok = baguette_engine:came(Id),
             ok = baguette_web_job_admission:abandoned(Id),
             Error
     end.
 
-predicted(Options) ->
-    case baguette_engine:predict(maps:without([model], Options)) of
+predicted(Id, Options) ->
+    case baguette_engine:expect(Id, maps:without([model], Options)) of
         {ok, #{seconds := Seconds}} -> Seconds;
         {error, _} -> null
     end.
