@@ -183,6 +183,28 @@ def test_a_late_answer_does_not_bring_back_what_is_over(visit: Open) -> None:
     expect(page.locator(".job")).to_have_count(0)
 
 
+def test_a_late_answer_does_not_take_back_what_was_drawn_meanwhile(visit: Open) -> None:
+    page = visit()
+    ready(page)
+    held = []
+    page.route("**/v1/jobs", lambda route: held.append((route, route.fetch())))
+    draw(page, steps="250", n="8", top_k="4", seed="13")
+    circles = page.locator(".job .timeline circle.first")
+    expect(circles.nth(2)).to_be_attached()
+    [(route, answer)] = held
+    assert answer.json()["step"] == 0
+    route.fulfill(response=answer)
+    expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
+    before = circles.count()
+    expect(circles.nth(before + 2)).to_be_attached()
+    shown, known = page.locator(".job .timeline[role=img]").evaluate(
+        "(svg) => [svg.querySelectorAll('.first').length, svg.getAttribute('aria-label')]"
+    )
+    assert known.startswith(f"{shown} of 250 steps"), (shown, known)
+    page.locator(".job button").click()
+    expect(page.locator(".job")).to_have_count(0)
+
+
 # Whoever looks now and then could miss both: the worker is soon back.
 NOTE_TROUBLE = """() => {
     const ready = () => document.querySelectorAll("#cards .chip[data-state=ready]").length;

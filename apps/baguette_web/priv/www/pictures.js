@@ -33,18 +33,39 @@ export async function refresh() {
 }
 
 /** A job's summary: what it does not say (routing, calls) is kept or fetched. The answer to a
- * request may come after what the stream told since: what is over stays so. */
+ * request may come after what the stream told since. */
 export function jobChanged(summary) {
   const before = jobs.get(summary.id) ?? { routing: [], urls: [], previews: [], base: node.url };
-  if (over(before) && !over(summary)) return;
+  if (before.id && isOlder(summary, before)) return;
   const job = { ...before, ...summary, gone: null };
-  job.routing = summary.routing ?? before.routing;
+  job.routing = merged(before.routing, summary.routing);
   jobs.set(job.id, job);
   if (!over(job) && job.routing.filter(Boolean).length < job.step) whole(job);
   else if (!over(job) && job.failovers_count > (job.failovers ?? []).length) whole(job);
   if (job.status === "completed" && !job.fetched) fetchPictures(job);
   forget();
   draw();
+}
+
+/** A job only goes on, unless its node was started again and took it up anew. */
+function isOlder(told, known) {
+  const now = progress(told);
+  const then = progress(known);
+  const differs = now.findIndex((part, i) => part !== then[i]);
+  return differs >= 0 && now[differs] < then[differs];
+}
+
+const progress = ({ resumed, status, step }) => [
+  resumed ?? 0,
+  { queued: 0, running: 1 }[status] ?? 2,
+  step ?? 0,
+];
+
+/** Entries by their step: no source may know of all of them. */
+function merged(known, told = []) {
+  const routing = [...known];
+  for (const entry of told) routing[entry.step] ??= entry;
+  return routing;
 }
 
 async function whole(job) {
@@ -55,11 +76,8 @@ async function whole(job) {
     const full = await json(`/v1/jobs/${job.id}`, { url: job.base });
     const now = jobs.get(job.id);
     if (!now) return;
-    const routing = [];
-    for (const entry of full.routing) routing[entry.step] = entry;
-    now.routing.forEach((entry, step) => (routing[step] ??= entry));
     const { calls, failovers, request } = full;
-    Object.assign(now, { routing, calls, failovers, request });
+    Object.assign(now, { routing: merged(now.routing, full.routing), calls, failovers, request });
     draw();
   } catch {
     // The next summary asks again.
@@ -85,6 +103,8 @@ export function stepped({ job: id, step, steps, experts: chosen }) {
   if (!job) return;
   job.routing[step] = { step, experts: chosen };
   Object.assign(job, { step: Math.max(job.step ?? 0, step), steps, waiting: null });
+  // One before it was missed.
+  if (job.routing.filter(Boolean).length <= step) whole(job);
   draw();
 }
 
