@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import APIResponse, Browser, Locator, Page, Route, expect, sync_playwright
 
 from launcher import tokens
 from launcher.nodes import Launch, address, index_of
@@ -169,11 +169,17 @@ def test_a_picture_is_asked_for_and_shown(visit: Open) -> None:
     expect(page.locator("#n")).to_have_value("1")
 
 
+def hold_answers(page: Page) -> list[tuple[Route, APIResponse]]:
+    """What the page asks for is drawn; it hears so only when the test hands the answer on."""
+    held: list[tuple[Route, APIResponse]] = []
+    page.route("**/v1/jobs", lambda route: held.append((route, route.fetch())))
+    return held
+
+
 def test_a_late_answer_does_not_bring_back_what_is_over(visit: Open) -> None:
     page = visit()
     ready(page)
-    held = []
-    page.route("**/v1/jobs", lambda route: held.append((route, route.fetch())))
+    held = hold_answers(page)
     draw(page, "drawn before its answer", steps="2", seed="9")
     expect(page.locator(".tile figcaption").first).to_have_text("drawn before its answer")
     [(route, answer)] = held
@@ -186,8 +192,7 @@ def test_a_late_answer_does_not_bring_back_what_is_over(visit: Open) -> None:
 def test_a_late_answer_does_not_take_back_what_was_drawn_meanwhile(visit: Open) -> None:
     page = visit()
     ready(page)
-    held = []
-    page.route("**/v1/jobs", lambda route: held.append((route, route.fetch())))
+    held = hold_answers(page)
     draw(page, steps="250", n="8", top_k="4", seed="13")
     circles = page.locator(".job .timeline circle.first")
     expect(circles.nth(2)).to_be_attached()

@@ -17,12 +17,12 @@
 %% A node with a simulated device
 -export([simulate/1]).
 
--export_type([metric/0, foretold/0]).
+-export_type([metric/0]).
 
 -type metric() :: baguette_engine_metrics:metric().
 -type foretold() ::
-    {ok, #{seconds := float(), queue_seconds := float()}}
-    | {error, baguette_engine_request:reason() | {not_ready | no_holder, map()}}.
+    baguette_engine_foretold:foretold()
+    | {error, baguette_engine_request:reason() | {not_ready, map()}}.
 
 %% @doc Check a request and take it in. Keys: prompt, negative_prompt, n, steps, guidance_scale,
 %% top_k (an integer or `full'), seed, deterministic, cache, on_missing (wait, degrade or fail);

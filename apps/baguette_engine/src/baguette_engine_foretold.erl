@@ -15,7 +15,7 @@
 -export([waits/2, begun/2, stepped/0, ended/2, forget/1]).
 %% Pure
 -export([image_step/3]).
--export_type([shape/0, story/0]).
+-export_type([shape/0, story/0, foretold/0]).
 
 -type shape() :: #{
     n := pos_integer(), steps := pos_integer(), top_k := pos_integer() | full,

@@ -35,8 +35,9 @@ export async function refresh() {
 /** A job's summary: what it does not say (routing, calls) is kept or fetched. The answer to a
  * request may come after what the stream told since. */
 export function jobChanged(summary) {
-  const before = jobs.get(summary.id) ?? { routing: [], urls: [], previews: [], base: node.url };
-  if (before.id && isOlder(summary, before)) return;
+  const known = jobs.get(summary.id);
+  if (known && isOlder(summary, known)) return;
+  const before = known ?? { routing: [], urls: [], previews: [], base: node.url };
   const job = { ...before, ...summary, gone: null };
   job.routing = merged(before.routing, summary.routing);
   jobs.set(job.id, job);
