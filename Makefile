@@ -156,10 +156,12 @@ check-shell:
 
 test: check test-erlang test-python test-cluster ## everything: what .ci/run calls
 
-# What their workers print as they are killed would bury what failed.
+# What their workers print as they are killed would bury what failed, and so would what passed
+# after it.
 test-erlang: build ## EUnit, PropEr and Common Test of the applications
-	@rebar3 do eunit, ct --readable true 2>build/test-erlang.log || \
-		{ echo 'failed; what the tests'\'' own processes printed: build/test-erlang.log'; exit 1; }
+	@rebar3 do eunit, ct --readable true 2>build/test-erlang.log | tee build/test-erlang.txt || { \
+		grep --text --after-context 12 FAILED build/test-erlang.txt || true; \
+		echo 'failed; what the tests'\'' own processes printed: build/test-erlang.log'; exit 1; }
 
 test-python: setup ## pytest of the package
 	@cd python_worker && ../$(PY) -m pytest tests
