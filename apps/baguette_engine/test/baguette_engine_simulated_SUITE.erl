@@ -257,8 +257,8 @@ batches() ->
     {Count, Sum}.
 
 %% Draws the same beside so many others until it is foretold what it takes, which also has to be
-%% like this: what a machine that stood still for a moment has taught is made up for by what is drawn
-%% after it. For ever, where what is foretold has nothing to do with what is drawn.
+%% like this: what a machine that stood still for a moment has taught is made up for by what is
+%% drawn after it. For ever, where what is foretold has nothing to do with what is drawn.
 well_foretold(Request, Others, Is) ->
     Company = [Id || _ <- lists:seq(1, Others), {ok, Id} <- [submit(Request#{steps => 250})]],
     {Foretold, Took} = lists:unzip([foretold(Request) || _ <- lists:seq(1, 9)]),
