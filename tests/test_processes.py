@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.control import start
+from launcher.erlang import Target, write_cookie
+from launcher.nodes import node_name
 from live import TAG, free_port, launcher, leftovers, tagged
 
 PATIENCE = 120.0
@@ -91,6 +95,20 @@ def test_a_demo_killed_while_it_draws_leaves_nothing(tag: str, three: Path, tmp_
         assert line, "the demo ended before it drew"
     ended(demo, signal.SIGKILL, tag)
     assert not (tmp_path / "x.png").exists()
+
+
+def test_a_control_node_that_nobody_hears_ends(tag: str, tmp_path: Path) -> None:
+    """Of a launcher that died the reading end may be found gone first."""
+    write_cookie(tmp_path, secrets.token_hex(32))
+    target = Target(node_name(0), free_port(1), tmp_path, tmp_path / "node.log")
+    control = start(target, "control", tmp_path / "control.log")
+    assert control.stdin is not None
+    assert control.stdout is not None
+    control.stdout.close()
+    control.stdin.write(b'{"do": "connect", "deadline_ms": 0}\n')
+    control.stdin.flush()
+    assert control.wait(PATIENCE) != 0
+    assert leftovers(tag) == []
 
 
 def ended(demo: subprocess.Popen[str], number: signal.Signals, tag: str) -> None:

@@ -33,23 +33,7 @@ class Control:
     def __init__(self, target: Target, name: str = "control") -> None:
         self.events: queue.Queue[Event | None] = queue.Queue()
         self.log: Path = target.run / f"{name}.log"
-        config = target.run / f"{name}.config"
-        config.write_text(term([_kernel(), _face(target.node)]) + ".\n", encoding="ascii")
-        with self.log.open("wb") as log:
-            self.popen = subprocess.Popen(
-                [
-                    *control_flags(target, name),
-                    "-noinput",
-                    *("-config", str(config.with_suffix(""))),
-                    *("-eval", "ok = application:load(baguette), baguette_control:start()"),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment(target.run),
-                cwd=ROOT,
-                start_new_session=True,
-            )
+        self.popen = start(target, name, self.log)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -113,6 +97,27 @@ class Control:
             self.popen.wait(timeout=2.0)
         except subprocess.TimeoutExpired:
             end([process] if process is not None else [], 1.0)
+
+
+def start(target: Target, name: str, log: Path) -> subprocess.Popen[bytes]:
+    """Its process alone: commands are lines of its standard input, events of its output."""
+    config = target.run / f"{name}.config"
+    config.write_text(term([_kernel(), _face(target.node)]) + ".\n", encoding="ascii")
+    with log.open("wb") as words:
+        return subprocess.Popen(
+            [
+                *control_flags(target, name),
+                "-noinput",
+                *("-config", str(config.with_suffix(""))),
+                *("-eval", "ok = application:load(baguette), baguette_control:start()"),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            env=environment(target.run),
+            cwd=ROOT,
+            start_new_session=True,
+        )
 
 
 def _kernel() -> tuple[Any, ...]:

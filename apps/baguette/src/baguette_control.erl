@@ -1,7 +1,7 @@
 %% @doc The control node's one process: JSON lines on standard input are commands to a running
 %% cluster, JSON lines on standard output are what happens there. scripts/cluster.py starts such a
 %% node (hidden, not listening), so a prompt is never on a command line and no second protocol
-%% exists.
+%% exists. The node ends with this process, however it dies.
 %%
 %% Commands, each a map with `do', and the events that answer them:
 %%
@@ -51,8 +51,17 @@
 -spec start() -> ok.
 start() ->
     {ok, Node} = application:get_env(baguette, control_node),
-    {ok, _} = gen_server:start({local, ?MODULE}, ?MODULE, Node, []),
+    {ok, Pid} = gen_server:start({local, ?MODULE}, ?MODULE, Node, []),
+    _ = spawn(fun() -> end_with(Pid) end),
     ok.
+
+%% A launcher that was killed reads no answer any more: an answer on its way then takes the port and
+%% this process along before the end of standard input is seen.
+end_with(Pid) ->
+    Monitor = monitor(process, Pid),
+    receive
+        {'DOWN', Monitor, process, Pid, _Why} -> init:stop(1)
+    end.
 
 -spec init(node()) -> {ok, #?MODULE{}}.
 init(Node) ->
