@@ -111,7 +111,7 @@ bench-reliability: build ## what a fault costs a picture, fault by fault (35 min
 bench-http: build ## what HTTP costs a node: requests, watchers, memory, rude clients (15 minutes)
 	@$(PY) scripts/bench_http.py
 
-bench-throughput: build ## many pictures at once: scaling, links, peers, failover (50 minutes)
+bench-throughput: build ## many pictures at once: scaling, links, peers, failover (55 minutes)
 	@$(PY) scripts/bench_throughput.py
 
 plots: setup ## draw the plots of docs/PERFORMANCE.md anew, from out/ as measured last

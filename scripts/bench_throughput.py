@@ -4,16 +4,17 @@ Sections, each on clusters of its own on this machine:
   concurrent  1 to 64 pictures at once on 8 real nodes, with and without joining calls into one
               batch, against the same pictures one after another in this process
   scaling     2 to 8 real nodes; 2 to 64 nodes with simulated devices against the ideal
+  lockstep    the pictures of a node as one request, or each at its own step
   links       round trips of 1, 10 and 45 ms between nodes, against what they must cost
   peers       one node that holds everything and serves request by request; random choice among
               replicas against measured choice, with a slow replica among them
   failover    one of two replicas is killed under load
 
 Simulated devices compute nothing: they answer after a declared time, and a figure of theirs is of
-the cluster, never of a GPU. Called by `make bench-throughput` (about 30 minutes; --small takes one
-and its figures mean nothing). Prints Markdown tables, writes out/bench_throughput.json and, but
-for --small, plots of it. PORT and MODEL come from the environment, as for scripts/cluster.py; ports
-up to PORT + 3 are used.
+the cluster, never of a GPU. Called by `make bench-throughput` (55 minutes; --small takes one and a
+half, and its figures mean nothing). Prints Markdown tables, writes out/bench_throughput.json and,
+but for --small, plots of it. PORT and MODEL come from the environment, as for scripts/cluster.py;
+ports up to PORT + 3 are used.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from launcher import (
     throughput_concurrent,
     throughput_failover,
     throughput_links,
+    throughput_lockstep,
     throughput_peers,
     throughput_scaling,
 )
@@ -50,6 +52,7 @@ Section = tuple[Callable[[Bench], Record], Callable[[Record], list[str]]]
 SECTIONS: dict[str, Section] = {
     "concurrent": (throughput_concurrent.measure, throughput_concurrent.markdown),
     "scaling": (throughput_scaling.measure, throughput_scaling.markdown),
+    "lockstep": (throughput_lockstep.measure, throughput_lockstep.markdown),
     "links": (throughput_links.measure, throughput_links.markdown),
     "peers": (throughput_peers.measure, throughput_peers.markdown),
     "failover": (throughput_failover.measure, throughput_failover.markdown),

@@ -173,6 +173,10 @@ def test_many_pictures_are_measured_section_by_section(
     assert 0 < row["loaded"]["least_busy_device"] <= row["loaded"]["share_of_ideal"] < 1.2
     assert row["loaded"]["cpu_ms_per_image"] > 0
 
+    own, lockstep = (row["images_per_second"] for row in record["lockstep"]["rows"])
+    # The same number of images for both; devices take most of the time.
+    assert 0.2 < lockstep["median"] / own["median"] < 5
+
     links = {row["rtt_ms"]: row for row in record["links"]["rows"]}
     # Nobody is faster than the floor, but for what a simulated device rounds.
     assert all(row["ratio"]["least"] > 0.95 for row in links.values())

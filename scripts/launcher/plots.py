@@ -167,10 +167,10 @@ def links(axes: Axes, record: Record) -> None:
     found |= {f"{row['rtt_ms']:g}": row["ratio"] for row in record["rows"]}
     _spreads(axes, list(found), [found])
     axes.axhline(WANTED, color=GREY, linestyle="dashed", lw=1)
-    _note(axes, f"at most {WANTED} is wanted", (0, WANTED), (0, -11), "left")
     least = min(values["least"] for values in found.values())
     most = max(values["most"] for values in found.values())
     axes.set_ylim(min(least, 1) - 0.02, max(most, WANTED) + 0.02)
+    _at_ends(axes, {f"at most {WANTED}\nis wanted": WANTED}, [GREY])
     axes.set_xlabel("round trip between nodes, ms (put in by a proxy)")
     axes.set_title("Time of a picture / what it must cost")
 
