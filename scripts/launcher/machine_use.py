@@ -25,8 +25,14 @@ def watched(measure: Callable[[], Record]) -> Record:
     """A measure with how busy the machine was meanwhile, and whether that makes it void."""
     psutil.cpu_percent()
     found = measure()
-    busy = found.get("machine_busy_percent", psutil.cpu_percent())
-    return {**found, "machine_busy_percent": busy, "void": busy > TOO_BUSY}
+    percent = found.get("machine_busy_percent", psutil.cpu_percent())
+    return {**found, "machine_busy_percent": percent, "void": percent > TOO_BUSY}
+
+
+def busy(record: Record) -> str:
+    """The sentence about it for what `watched` gave."""
+    void = ": void" if record["void"] else ""
+    return f"Machine {record['machine_busy_percent']:.0f} % busy{void}."
 
 
 def cpu_seconds(running: Fleet) -> float:

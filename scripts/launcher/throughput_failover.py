@@ -26,7 +26,7 @@ from launcher.loads import (
     seconds,
     steps_between,
 )
-from launcher.machine_use import watched
+from launcher.machine_use import busy, watched
 from launcher.simulated import Fleet, fleet
 from launcher.spreads import percentile, table
 from launcher.throughput import Bench, Record, check_replicas, described, device
@@ -134,12 +134,11 @@ def markdown(record: Record) -> list[str]:
     for name, times in record["image_seconds"].items():
         shown = "-" if times["p50"] is None else f"{times['p50']:.2f}, {times['p99']:.2f}"
         rows.append((f"s an image, {name} ({times['images']}), p50, p99", shown))
-    busy, void = record["machine_busy_percent"], record["void"]
     return [
         *table(("kill -9 of one of two replicas", ""), rows),
         "",
         f"Device: {record['device']}; {record['nodes']} nodes, {record['concurrent']} pictures at "
-        f"a time. Machine {busy:.0f} % busy{': void' if void else ''}.",
+        f"a time. {busy(record)}",
     ]
 
 

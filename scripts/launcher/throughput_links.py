@@ -19,7 +19,7 @@ from launcher import echo
 from launcher.control import Control
 from launcher.delays import ECHO, Delays, delays
 from launcher.loads import PROMPT, Order, Picture, draw, requesters
-from launcher.machine_use import watched
+from launcher.machine_use import busy, watched
 from launcher.nodes import Cluster, Launch, address
 from launcher.simulated import cluster_of
 from launcher.spreads import percentile, shown, spread, table
@@ -140,12 +140,11 @@ def markdown(record: Record) -> list[str]:
     )
     rows = [_cells("no proxy", record["direct"])]
     rows += [_cells(f"{row['rtt_ms']:g} ms", row) for row in record["rows"]]
-    busy, void = record["machine_busy_percent"], record["void"]
     return [
         *table(heads, rows),
         "",
         f"Device: {record['device']}, {record['nodes']} nodes, one picture at a time; at most "
-        f"{WANTED} is wanted. Machine {busy:.0f} % busy{': void' if void else ''}.",
+        f"{WANTED} is wanted. {busy(record)}",
     ]
 
 

@@ -15,7 +15,7 @@ from statistics import median
 
 from launcher.control import Control
 from launcher.loads import PROMPT, Order, Picture, draw, rate, requesters, seconds
-from launcher.machine_use import watched
+from launcher.machine_use import busy, watched
 from launcher.simulated import fleet
 from launcher.spreads import shown, spread, table
 from launcher.throughput import Bench, Record, described, device
@@ -92,11 +92,10 @@ def markdown(record: Record) -> list[str]:
         (row["side"], shown(row["images_per_second"]), f"{row['image_seconds']:.2f}")
         for row in record["rows"]
     ]
-    busy, void = record["machine_busy_percent"], record["void"]
     return [
         *table(("pictures of a node", "images/s", "s an image p50"), rows),
         "",
         f"Lockstep draws {record['ratio']:.2f} times as much. Device: {record['device']}; "
         f"{record['nodes']} nodes, {record['company']} pictures of {record['steps']} steps at a "
-        f"time on each. Machine {busy:.0f} % busy{': void' if void else ''}.",
+        f"time on each. {busy(record)}",
     ]

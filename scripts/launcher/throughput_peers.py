@@ -18,7 +18,7 @@ from statistics import median
 from launcher.control import Control
 from launcher.erlang import Atom
 from launcher.loads import PROMPT, Order, Picture, draw, extra_share, rate, requesters, seconds
-from launcher.machine_use import watched
+from launcher.machine_use import busy, watched
 from launcher.simulated import Fleet, fleet
 from launcher.spreads import percentile, shown, spread, table
 from launcher.throughput import Bench, Record, check_replicas, described, device
@@ -134,11 +134,9 @@ def markdown(record: Record) -> list[str]:
         )
         for row in record["rows"]
     ]
-    busy, void = record["machine_busy_percent"], record["void"]
     return [
         *table(heads, rows),
         "",
         f"Device: {record['device']}; {record['nodes']} nodes but for the one; "
-        f"{record['concurrent']} pictures at a time. Machine {busy:.0f} % busy"
-        f"{': void' if void else ''}.",
+        f"{record['concurrent']} pictures at a time. {busy(record)}",
     ]
